@@ -1,0 +1,81 @@
+"""The text decoder: causal BERT layers that cross-attend to a memory, with a key-value cache."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mplug2_jax.config import ModelConfig
+from mplug2_jax.layers import Repeat, TiedHead
+from mplug2_jax.text import embeddings, transformer_layer
+
+Array = jax.Array
+Cache = dict[str, Array]
+
+
+def init_cache(config: ModelConfig, batch: int, length: int) -> Cache:
+    """An empty cache for `batch` sequences of up to `length` tokens.
+
+    Holds `index` (int32 scalar: tokens so far) and, stacked over layers, `self_key, self_value
+    [layers, batch, length, H, Dh]`. The first `decode` call adds the memory's `cross_key,
+    cross_value [layers, items, S, H, Dh]`.
+    """
+    shape = (config.decoder_layers, batch, length, config.heads, config.width // config.heads)
+    zeros = jnp.zeros(shape, config.compute_dtype)
+    return {"index": jnp.zeros((), jnp.int32), "self_key": zeros, "self_value": zeros}
+
+
+class TextDecoder(nn.Module):
+    """Embeddings, `decoder_layers` layers and the tied vocabulary head.
+
+    Attributes:
+      config: the model's sizes.
+    """
+
+    config: ModelConfig
+
+    def setup(self):
+        config = self.config
+        self.embeddings = embeddings(config)
+        self.layers = Repeat(transformer_layer(config), config.decoder_layers, config.scan,
+                             config.remat)
+        self.head = TiedHead(config.width, config.vocab_size, config.compute_dtype)
+
+    def __call__(
+        self,
+        ids: Array,
+        mask: Array | None,
+        memory: Array | None,
+        memory_mask: Array | None,
+        cache: Cache | None = None,
+    ) -> tuple[Array, Cache | None]:
+        """Next-token logits, for a whole sequence or for the next tokens of a cached one.
+
+        Args:
+          ids: int32 `[B, L]`.
+          mask: bool `[B, L]`, False for padding; None for none. Ignored with a cache.
+          memory: `[B, S, D]`; None where the cache already holds its keys and values.
+          memory_mask: bool `[B, S]`, or None for all.
+          cache: of `init_cache`, or as the previous call returned it.
+
+        Returns:
+          Logits float32 `[B, L, V]` and the cache after these tokens (None without one).
+        """
+        length = ids.shape[1]
+        if cache is None:
+            index, layers_cache = jnp.zeros((), jnp.int32), None
+            self_mask = jnp.tril(jnp.ones((length, length), bool))[None, None]
+            if mask is not None:
+                self_mask = self_mask & mask[:, None, None, :]
+        else:
+            index = cache["index"]
+            layers_cache = {name: value for name, value in cache.items() if name != "index"}
+            slots = jnp.arange(cache["self_key"].shape[2])
+            self_mask = (slots <= index + jnp.arange(length)[:, None])[None, None]
+        if memory_mask is not None:
+            memory_mask = memory_mask[:, None, None, :]
+        x = self.embeddings(ids, index)
+        x, layers_cache = self.layers(x, layers_cache, self_mask, memory, memory_mask, index)
+        logits = self.head(x, self.embeddings.word)
+        if cache is None:
+            return logits, None
+        return logits, {"index": index + length, **layers_cache}

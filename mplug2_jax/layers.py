@@ -1,0 +1,293 @@
+"""Attention, MLP, embeddings and their repetition: the only place with attention mathematics.
+
+Dropout is active exactly where the caller gives a `dropout` rng to `apply`; there is no flag.
+Masks are boolean, True where a query may attend, broadcastable to `[B, H, Lq, Lk]`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mplug2_jax.config import REMAT_POLICIES
+
+Array = jax.Array
+KeyValue = tuple[Array, Array]  # each [B, S, H, Dh]
+BERT_EPS = 1e-12  # LayerNorm of every BERT part
+VISION_EPS = 1e-5  # LayerNorm of the vision encoder
+bert_init = nn.initializers.normal(0.02)
+
+
+def gelu(x: Array) -> Array:
+    """Exact (erf) GELU, as BERT's."""
+    return jax.nn.gelu(x, approximate=False)
+
+
+def quick_gelu(x: Array) -> Array:
+    """CLIP's approximation, `x * sigmoid(1.702 x)`."""
+    return x * jax.nn.sigmoid(1.702 * x)
+
+
+def dot_product_attention(query: Array, key: Array, value: Array, mask: Array | None) -> Array:
+    """Scaled dot-product attention; logits and softmax in float32.
+
+    Args:
+      query: `[B, Lq, H, Dh]`.
+      key, value: `[B, Lk, H, Dh]`.
+      mask: bool, broadcastable to `[B, H, Lq, Lk]`, or None for no masking.
+
+    Returns:
+      `[B, Lq, H, Dh]` in the dtype of `value`.
+    """
+    scale = query.shape[-1] ** -0.5
+    logits = jnp.einsum("bqhd,bkhd->bhqk", query * scale, key, preferred_element_type=jnp.float32)
+    if mask is not None:
+        logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
+    weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
+    return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+
+
+class Dropout(nn.Module):
+    """Dropout that acts only when `apply` was given a `dropout` rng."""
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        if self.rate == 0.0 or not self.has_rng("dropout"):
+            return x
+        return nn.Dropout(self.rate, deterministic=False)(x)
+
+
+class Attention(nn.Module):
+    """Multi-head attention whose keys and values may be given, so that a cache can hold them.
+
+    Attributes:
+      width: D, of inputs and outputs.
+      heads: H, a divisor of D.
+      kernel_init: of the four projections.
+      dtype: of computation.
+    """
+
+    width: int
+    heads: int
+    kernel_init: Callable[..., Array]
+    dtype: Any
+
+    def setup(self):
+        def dense(name):
+            return nn.Dense(self.width, dtype=self.dtype, kernel_init=self.kernel_init, name=name)
+
+        self.query, self.key = dense("query"), dense("key")
+        self.value, self.out = dense("value"), dense("out")
+
+    def _split(self, x: Array) -> Array:
+        return x.reshape(*x.shape[:-1], self.heads, self.width // self.heads)  # [B, L, H, Dh]
+
+    def key_value(self, memory: Array) -> KeyValue:
+        """Keys and values `[B, S, H, Dh]` of `memory [B, S, D]`."""
+        return self._split(self.key(memory)), self._split(self.value(memory))
+
+    def __call__(self, x: Array, kv: KeyValue, mask: Array | None = None) -> Array:
+        """Attends from `x [B * R, L, D]` to `kv` of `[B, S, H, Dh]`; returns `[B * R, L, D]`.
+
+        R > 1 means R query sequences for each item of the memory (several texts for one clip,
+        several beams): they become extra query rows, so that keys and values are never repeated.
+        The mask must then not depend on the query.
+        """
+        query = self._split(self.query(x))  # [B * R, L, H, Dh]
+        batch = kv[0].shape[0]
+        folded = query.reshape(batch, -1, *query.shape[2:])  # [B, R * L, H, Dh]
+        y = dot_product_attention(folded, *kv, mask)
+        return self.out(y.reshape(*x.shape[:-1], self.width))
+
+
+class Mlp(nn.Module):
+    """Two dense layers around an activation, `[..., D] -> [..., mlp_dim] -> [..., D]`."""
+
+    width: int
+    mlp_dim: int
+    activation: Callable[[Array], Array]
+    kernel_init: Callable[..., Array]
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        dense = dict(dtype=self.dtype, kernel_init=self.kernel_init)
+        x = self.activation(nn.Dense(self.mlp_dim, name="wi", **dense)(x))
+        return nn.Dense(self.width, name="wo", **dense)(x)
+
+
+class TransformerLayer(nn.Module):
+    """A post-norm BERT layer: self-attention, optional cross-attention, MLP.
+
+    The one layer of the text encoder, the universal layers, the fusion encoder and the decoder.
+    Cross-attention happens, and its parameters exist, where `memory` (or a cache of it) is given.
+
+    Attributes:
+      width, heads, mlp_dim, dropout, dtype: as in `ModelConfig`.
+      cross_first: cross-attention before self-attention (the paper's figure of the queries).
+    """
+
+    width: int
+    heads: int
+    mlp_dim: int
+    dropout: float
+    dtype: Any
+    cross_first: bool = False
+
+    def setup(self):
+        attention = dict(width=self.width, heads=self.heads, kernel_init=bert_init, dtype=self.dtype)
+        self.self_attention = Attention(**attention)
+        self.cross_attention = Attention(**attention)
+        self.mlp = Mlp(self.width, self.mlp_dim, gelu, bert_init, self.dtype)
+        self.self_norm = nn.LayerNorm(epsilon=BERT_EPS, dtype=self.dtype)
+        self.cross_norm = nn.LayerNorm(epsilon=BERT_EPS, dtype=self.dtype)
+        self.mlp_norm = nn.LayerNorm(epsilon=BERT_EPS, dtype=self.dtype)
+        self.drop = Dropout(self.dropout)
+
+    def __call__(
+        self,
+        x: Array,
+        cache: dict[str, Array] | None = None,
+        self_mask: Array | None = None,
+        memory: Array | None = None,
+        memory_mask: Array | None = None,
+        index: Array | None = None,
+    ) -> tuple[Array, dict[str, Array] | None]:
+        """Runs the layer.
+
+        Args:
+          x: `[B, L, D]`.
+          cache: this layer's `self_key, self_value [B, Lmax, H, Dh]`, and, after the first call,
+            `cross_key, cross_value [B, S, H, Dh]`; None outside of decoding.
+          self_mask: over the queries and keys of self-attention.
+          memory: `[B, S, D]` to cross-attend; not needed where the cache holds its keys.
+          memory_mask: broadcastable to `[B, H, L, S]`.
+          index: int32 scalar, the position of `x[:, 0]` in the cache.
+
+        Returns:
+          `[B, L, D]` and the new cache (None without one).
+        """
+        new_cache = None if cache is None else {}
+
+        def self_attend(x):
+            kv = self.self_attention.key_value(x)
+            if cache is not None:
+                names, start = ("self_key", "self_value"), (0, index, 0, 0)
+                kv = tuple(jax.lax.dynamic_update_slice(cache[name], new, start)
+                           for name, new in zip(names, kv, strict=True))
+                new_cache.update(zip(names, kv, strict=True))
+            return self.self_norm(x + self.drop(self.self_attention(x, kv, self_mask)))
+
+        def cross_attend(x):
+            if cache is not None and "cross_key" in cache:
+                cross = cache["cross_key"], cache["cross_value"]
+            else:
+                cross = self.cross_attention.key_value(memory)
+            if new_cache is not None:
+                new_cache["cross_key"], new_cache["cross_value"] = cross
+            return self.cross_norm(x + self.drop(self.cross_attention(x, cross, memory_mask)))
+
+        crosses = memory is not None or (cache is not None and "cross_key" in cache)
+        steps = [self_attend] + ([cross_attend] if crosses else [])
+        for step in reversed(steps) if self.cross_first else steps:
+            x = step(x)
+        return self.mlp_norm(x + self.drop(self.mlp(x))), new_cache
+
+
+class Repeat(nn.Module):
+    """`length` equal layers, their parameters stacked `[length, ...]` whether looped or scanned.
+
+    One parameter layout for both, so that a checkpoint fits either. `scan` compiles one body and
+    loops over it (compile time and code size do not grow with depth); without it the loop is laid
+    out, which suits small models on a CPU.
+
+    Attributes:
+      layer: builds one layer; called as `layer(x, xs_of_this_layer, *args) -> (x, ys)`.
+      length: number of layers.
+      scan: loop or lay out.
+      remat: a name of `REMAT_POLICIES`.
+    """
+
+    layer: Callable[..., nn.Module]  # a module class with its attributes bound by `functools.partial`
+    length: int
+    scan: bool
+    remat: str
+
+    @nn.compact
+    def __call__(self, x: Array, xs: Any = None, *args: Any) -> tuple[Array, Any]:
+        """Threads `x [B, L, D]` through; `xs` and the second result are stacked over layers."""
+        cls = remat_module(self.layer.func, self.remat)
+        scanned = nn.scan(
+            cls,
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "dropout": True},
+            in_axes=(0,) + (nn.broadcast,) * len(args),
+            length=self.length,
+            unroll=1 if self.scan else self.length,
+        )
+        return scanned(**self.layer.keywords, name="layer")(x, xs, *args)
+
+
+def remat_module(cls: type[nn.Module], policy: str) -> type[nn.Module]:
+    """`cls` whose backward pass recomputes what the policy (`REMAT_POLICIES`) does not keep."""
+    if policy == "none":
+        return cls
+    # Common-subexpression elimination cannot undo remat inside a scan; elsewhere it must not.
+    return nn.remat(cls, policy=REMAT_POLICIES[policy], prevent_cse=True)
+
+
+class Embeddings(nn.Module):
+    """BERT embeddings: word + position + token type 0, LayerNorm, dropout.
+
+    Attributes:
+      vocab_size, max_positions, width, dropout, dtype: as in `ModelConfig`.
+    """
+
+    vocab_size: int
+    max_positions: int
+    width: int
+    dropout: float
+    dtype: Any
+
+    def setup(self):
+        # Token types keep the two rows that BERT checkpoints have, though only row 0 is used.
+        self.word = self.param("word", bert_init, (self.vocab_size, self.width))
+        self.position = self.param("position", bert_init, (self.max_positions, self.width))
+        self.token_type = self.param("token_type", bert_init, (2, self.width))
+        self.norm = nn.LayerNorm(epsilon=BERT_EPS, dtype=self.dtype)
+        self.drop = Dropout(self.dropout)
+
+    def __call__(self, ids: Array, start: Array | int = 0) -> Array:
+        """Embeds `ids int32 [B, L]` at positions `start ...`; returns `[B, L, D]`.
+
+        Raises:
+          ValueError: L is larger than the table of positions.
+        """
+        length = ids.shape[1]
+        if length > self.max_positions:
+            raise ValueError(f"text of {length} tokens, but model.max_positions is "
+                             f"{self.max_positions}: shorten the text or raise it")
+        position = jax.lax.dynamic_slice_in_dim(self.position, start, length)  # [L, D]
+        return self.drop(self.norm(self.word[ids] + position + self.token_type[0]))
+
+
+class TiedHead(nn.Module):
+    """BERT's prediction head: dense, GELU, LayerNorm, then the word embeddings plus a bias."""
+
+    width: int
+    vocab_size: int
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: Array, word: Array) -> Array:
+        """Logits `float32 [..., V]` of `x [..., D]` with the tied embeddings `word [V, D]`."""
+        x = nn.Dense(self.width, dtype=self.dtype, kernel_init=bert_init, name="dense")(x)
+        x = nn.LayerNorm(epsilon=BERT_EPS, dtype=self.dtype, name="norm")(gelu(x))
+        bias = self.param("bias", nn.initializers.zeros, (self.vocab_size,))
+        logits = jnp.einsum("...d,vd->...v", x, word.astype(self.dtype),
+                            preferred_element_type=jnp.float32)
+        return logits + bias

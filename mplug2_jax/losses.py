@@ -1,0 +1,222 @@
+"""Losses as functions of arrays: contrastive, matching, masked and prefix language modelling.
+
+Everything is computed in float32 over the global batch: under `jit` with sharded inputs each
+device holds its own rows of the similarities against all columns, never all of them. What is
+random takes a key, so that a step gives the same numbers on any mesh.
+"""
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+NEGATIVE = -1e9  # a logit that no softmax will ever see; finite, so that gradients stay finite
+
+
+def weighted_mean(values: Array, weights: Array) -> Array:
+    """Mean of `values` under `weights` of the same shape; 0 where all weights are 0."""
+    weights = weights.astype(jnp.float32)
+    return (values * weights).sum() / jnp.maximum(weights.sum(), 1.0)
+
+
+def token_cross_entropy(logits: Array, labels: Array, weights: Array) -> Array:
+    """Mean cross-entropy over weighted positions.
+
+    Args:
+      logits: `[..., V]`.
+      labels: int32 `[...]`.
+      weights: bool or float `[...]`, 0 where a position does not count.
+
+    Returns:
+      float32 scalar.
+    """
+    logits = logits.astype(jnp.float32)
+    picked = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+    return weighted_mean(jax.nn.logsumexp(logits, axis=-1) - picked, weights)
+
+
+def same_pair(pair_id: Array, example_mask: Array) -> Array:
+    """bool `[B, B]`: both are real examples of one pair, or the same row."""
+    equal = (pair_id[:, None] == pair_id[None, :]) & example_mask[:, None] & example_mask[None, :]
+    return equal | jnp.eye(len(pair_id), dtype=bool)
+
+
+def contrastive(visual: Array, text: Array, temperature: Array, pair_id: Array,
+                example_mask: Array) -> tuple[Array, dict[str, Array]]:
+    """Vision-text contrastive loss over the global batch, both ways, averaged.
+
+    Rows with equal `pair_id` are positives of each other and share the target's mass.
+
+    Args:
+      visual, text: normalised features `[B, C]`.
+      temperature: scalar.
+      pair_id: int32 `[B]`.
+      example_mask: bool `[B]`, False for padding, which is neither row nor negative.
+
+    Returns:
+      float32 scalar, and metrics: the share of rows whose best column is a positive, each way.
+    """
+    positive = same_pair(pair_id, example_mask)
+    target = positive / positive.sum(axis=1, keepdims=True)  # [B, B]
+
+    def one_way(rows, columns):
+        # Each way has its own product, so that rows stay where they are and nothing is transposed.
+        logits = jnp.einsum("ic,jc->ij", rows, columns,
+                            preferred_element_type=jnp.float32) / temperature
+        logits = jnp.where(example_mask[None, :] | positive, logits, NEGATIVE)
+        loss = -(target * jax.nn.log_softmax(logits, axis=1)).sum(axis=1)
+        best = jnp.take_along_axis(positive, logits.argmax(axis=1)[:, None], axis=1)[:, 0]
+        return weighted_mean(loss, example_mask), weighted_mean(best, example_mask)
+
+    visual_loss, visual_hit = one_way(visual, text)
+    text_loss, text_hit = one_way(text, visual)
+    return (visual_loss + text_loss) / 2, {"vtc_v2t": visual_hit, "vtc_t2v": text_hit}
+
+
+def hard_negatives(key: Array, queries: Array, candidates: Array, temperature: Array,
+                   pair_id: Array, example_mask: Array, block: int) -> tuple[Array, Array]:
+    """Samples one negative candidate a query, in proportion to the softmax of the similarity.
+
+    Never a candidate of the same pair and never padding. Candidates are those of the query's own
+    block of `block` rows. The block is a number of examples, not a device: so the mesh changes
+    nothing, and where it divides a device's rows nothing crosses devices.
+
+    Args:
+      key: PRNG key.
+      queries, candidates: normalised features `[B, C]`; no gradient flows.
+      temperature: scalar.
+      pair_id: int32 `[B]`.
+      example_mask: bool `[B]`.
+      block: examples a block; 0 for the global batch.
+
+    Returns:
+      int32 `[B]`, the row of the negative; and bool `[B]`, False where a row has no negative.
+
+    Raises:
+      ValueError: the block does not divide the batch.
+    """
+    batch, dim = queries.shape
+    block = block or batch
+    if batch % block:
+        raise ValueError(f"a batch of {batch} does not divide into negative blocks of {block}")
+    grouped = jax.lax.stop_gradient((queries.reshape(-1, block, dim),
+                                     candidates.reshape(-1, block, dim)))
+    logits = jnp.einsum("nic,njc->nij", *grouped, preferred_element_type=jnp.float32)
+    logits = logits / jax.lax.stop_gradient(temperature)
+    ids, mask = pair_id.reshape(-1, block), example_mask.reshape(-1, block)
+    allowed = (ids[:, :, None] != ids[:, None, :]) & mask[:, None, :]  # [n, b, b]
+    choice = jax.random.categorical(key, jnp.where(allowed, logits, NEGATIVE), axis=-1)  # [n, b]
+    found = jnp.take_along_axis(allowed, choice[..., None], axis=-1)[..., 0]
+    offset = jnp.arange(batch // block)[:, None] * block
+    return (choice + offset).reshape(batch), found.reshape(batch) & example_mask
+
+
+def take_rows(x: Array, rows: Array, block: int) -> Array:
+    """`x[rows]` of `x [B, ...]` for `rows [B]` that stay within blocks of `block` (0: anywhere)."""
+    block = block or x.shape[0]
+    grouped = x.reshape(-1, block, *x.shape[1:])
+    local = (rows % block).reshape(-1, block)
+    return jax.vmap(lambda part, index: part[index])(grouped, local).reshape(x.shape)
+
+
+def matching(positive: Array, negative: Array, weights: Array,
+             negative_weights: Array) -> tuple[Array, Array]:
+    """Vision-text matching: two-class cross-entropy over 1 positive to 2 negatives a pair.
+
+    Args:
+      positive: logits `[B, 2]` of the pairs themselves.
+      negative: logits `[2, B, 2]` of (visual, wrong text) and (wrong visual, text).
+      weights: bool `[B]`, the real examples.
+      negative_weights: bool `[2, B]`, those that have a negative.
+
+    Returns:
+      The mean loss and the accuracy, float32 scalars.
+    """
+    logits = jnp.concatenate([positive[None], negative])  # [3, B, 2]
+    labels = jnp.zeros(logits.shape[:2], jnp.int32).at[0].set(1)
+    all_weights = jnp.concatenate([weights[None], negative_weights])
+    accuracy = weighted_mean(logits.argmax(axis=-1) == labels, all_weights)
+    return token_cross_entropy(logits, labels, all_weights), accuracy
+
+
+def mask_tokens(key: Array, ids: Array, maskable: Array, mask_id: int, vocab_size: int,
+                share: float = 0.15) -> tuple[Array, Array, Array, Array]:
+    """Chooses tokens to predict; 80% become the mask, 10% a random token, 10% stay (BERT).
+
+    Of a text with n maskable tokens, `round(share * n)` but at least one are chosen: the number
+    has a static bound, so that vocabulary logits are computed at the chosen positions alone.
+
+    Args:
+      key: PRNG key.
+      ids: int32 `[B, L]`.
+      maskable: bool `[B, L]`, False for padding and special tokens.
+      mask_id, vocab_size: of the tokenizer.
+      share: of the tokens.
+
+    Returns:
+      The changed ids `[B, L]`; chosen positions, their original ids, and whether they count,
+      each `[B, K]` with `K = ceil(share * L)`.
+    """
+    length = ids.shape[1]
+    most = max(1, -int(-share * length // 1))  # ceil
+    order_key, kind_key, random_key = jax.random.split(key, 3)
+    scores = jnp.where(maskable, jax.random.uniform(order_key, ids.shape), 2.0)
+    positions = jnp.argsort(scores, axis=1)[:, :most]  # the smallest scores: a random subset
+    count = maskable.sum(axis=1, keepdims=True)  # [B, 1]
+    wanted = jnp.clip(jnp.round(share * count), min=jnp.minimum(count, 1), max=most)
+    chosen = jnp.arange(most)[None] < wanted  # [B, K]
+    original = jnp.take_along_axis(ids, positions, axis=1)
+    kind = jax.random.uniform(kind_key, chosen.shape)
+    random_ids = jax.random.randint(random_key, chosen.shape, 0, vocab_size)
+    new = jnp.where(kind < 0.8, mask_id, jnp.where(kind < 0.9, random_ids, original))
+    new = jnp.where(chosen, new, original)
+    masked = jax.vmap(lambda row, where, what: row.at[where].set(what))(ids, positions, new)
+    return masked, positions, original, chosen
+
+
+def split_prefix(key: Array, ids: Array, mask: Array, word_start: Array, sep_id: int,
+                 pad_id: int) -> tuple[Array, Array, Array, Array]:
+    """Cuts each text at a random word: a prefix to read and the rest to generate.
+
+    The prefix may be empty; the rest holds at least one word.
+
+    Args:
+      key: PRNG key.
+      ids: int32 `[B, L]`, `[CLS] w1 ... wn [SEP]` and padding.
+      mask: bool `[B, L]`.
+      word_start: bool `[B, L]`, True at the first token of a word.
+      sep_id, pad_id: of the tokenizer.
+
+    Returns:
+      prefix ids and mask (`[CLS] prefix [SEP]`), target ids and mask (`[CLS] rest [SEP]`), each
+      `[B, L]`.
+    """
+    length = ids.shape[1]
+    position = jnp.arange(length)[None]  # [1, L]
+    allowed = word_start & mask & (position > 0)
+    cut = jax.random.categorical(key, jnp.where(allowed, 0.0, NEGATIVE), axis=1)[:, None]  # [B, 1]
+    # A text of no words at all is cut behind its [CLS]: an empty prefix and an empty rest.
+    cut = jnp.where(allowed.any(axis=1, keepdims=True), cut, 1)
+    prefix = jnp.where(position < cut, ids, jnp.where(position == cut, sep_id, pad_id))
+    source = position + cut - 1  # where the target's token j >= 1 stands in the text
+    inside = source < mask.sum(axis=1, keepdims=True)
+    rest = jnp.take_along_axis(ids, jnp.minimum(source, length - 1), axis=1)
+    target = jnp.where(position == 0, ids[:, :1], jnp.where(inside, rest, pad_id))
+    return prefix, position <= cut, target, (position == 0) | inside
+
+
+def language_modelling(logits: Array, target: Array, target_mask: Array,
+                       example_mask: Array) -> tuple[Array, Array]:
+    """Next-token cross-entropy of teacher-forced logits, averaged over all real tokens.
+
+    Args:
+      logits: `[B, L - 1, V]`, of inputs `target[:, :-1]`.
+      target: int32 `[B, L]`, `[CLS] ... [SEP]` and padding.
+      target_mask: bool `[B, L]`.
+      example_mask: bool `[B]`.
+
+    Returns:
+      The mean loss and the share of tokens that were the most probable, float32 scalars.
+    """
+    labels, weights = target[:, 1:], target_mask[:, 1:] & example_mask[:, None]
+    hits = weighted_mean(logits.argmax(axis=-1) == labels, weights)
+    return token_cross_entropy(logits, labels, weights), hits

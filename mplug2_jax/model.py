@@ -1,0 +1,187 @@
+"""MPlug2: builds just the modules that a task names, and the heads over them.
+
+Parameters are one dict whose top level is `vision, text, universal, fusion, decoder, heads`; what
+a task does not name does not exist. All methods are pure: call them through `apply(..., method=)`.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mplug2_jax.config import MODULES, ConfigError, ModelConfig
+from mplug2_jax.decoder import Cache, TextDecoder, init_cache
+from mplug2_jax.fusion import FusionEncoder
+from mplug2_jax.layers import TiedHead, bert_init
+from mplug2_jax.text import TextEncoder
+from mplug2_jax.universal import UniversalLayers
+from mplug2_jax.vision import DualVisionEncoder
+
+Array = jax.Array
+HEADS = ("vtc", "vtm", "mlm")
+# Range of the learnable temperature, as the predecessor's procedure clamps it.
+TEMPERATURE_START, TEMPERATURE_MIN, TEMPERATURE_MAX = 0.07, 0.001, 0.5
+
+
+class ContrastiveHead(nn.Module):
+    """Projections of both class tokens to one normalised space, and the temperature."""
+
+    dim: int
+
+    def setup(self):
+        self.visual = nn.Dense(self.dim, kernel_init=bert_init)
+        self.text = nn.Dense(self.dim, kernel_init=bert_init)
+        self.temperature = self.param(
+            "temperature", nn.initializers.constant(TEMPERATURE_START), ())
+
+    def project(self, tokens: Array, modality: str) -> Array:
+        """`[B, L, D]` to L2-normalised float32 features `[B, C]` of the first token."""
+        x = getattr(self, modality)(tokens[:, 0].astype(jnp.float32))
+        return x / jnp.linalg.norm(x, axis=-1, keepdims=True).clip(1e-12)
+
+
+class Heads(nn.Module):
+    """The task heads, each built only where the task names it.
+
+    Attributes:
+      config: the model's sizes.
+      names: of `HEADS`.
+    """
+
+    config: ModelConfig
+    names: tuple[str, ...]
+
+    def setup(self):
+        config = self.config
+        if "vtc" in self.names:
+            self.vtc = ContrastiveHead(config.contrastive_dim)
+        if "vtm" in self.names:
+            self.vtm = nn.Dense(2, kernel_init=bert_init)
+        if "mlm" in self.names:
+            self.mlm = TiedHead(config.width, config.vocab_size, config.compute_dtype)
+
+
+class MPlug2(nn.Module):
+    """The model, composed.
+
+    Attributes:
+      config: sizes and variants.
+      modules: of `MODULES`, what this task uses.
+      heads_used: of `HEADS`.
+    """
+
+    config: ModelConfig
+    modules: tuple[str, ...] = MODULES
+    heads_used: tuple[str, ...] = HEADS
+
+    def setup(self):
+        config = self.config
+        if "vision" in self.modules:
+            self.vision = DualVisionEncoder(config)
+        if "text" in self.modules:
+            self.text = TextEncoder(config)
+        if "universal" in self.modules:
+            self.universal = UniversalLayers(config)
+        if "fusion" in self.modules:
+            self.fusion = FusionEncoder(config)
+        if "decoder" in self.modules:
+            self.decoder = TextDecoder(config)
+        if self.heads_used:
+            self.heads = Heads(config, self.heads_used)
+
+    def encode_visual(self, video: Array) -> Array:
+        """`video [B, T, H, W, 3]` (uint8, or normalised floating) to the embedding `[B, S, D]`."""
+        features = self.vision(video)
+        return self.universal.vision(features) if "universal" in self.modules else features
+
+    def encode_text(self, ids: Array, mask: Array) -> Array:
+        """`ids int32 [B, L]`, `mask bool [B, L]` to `[B, L, D]`."""
+        x = self.text(ids, mask)
+        return self.universal.text(x, mask) if "universal" in self.modules else x
+
+    def fuse(self, visual: Array, text: Array, mask: Array) -> tuple[Array, Array]:
+        """Fuses `visual [B, S, D]` and `text [B * R, L, D]`; see `FusionEncoder`."""
+        return self.fusion(visual, text, mask)
+
+    def decode(self, ids: Array, mask: Array | None, memory: Array | None,
+               memory_mask: Array | None, cache: Cache | None = None,
+               ) -> tuple[Array, Cache | None]:
+        """Logits float32 `[B, L, V]` and the cache; see `TextDecoder`."""
+        return self.decoder(ids, mask, memory, memory_mask, cache)
+
+    def init_cache(self, batch: int, length: int) -> Cache:
+        """An empty decoding cache; see `decoder.init_cache`."""
+        return init_cache(self.config, batch, length)
+
+    def contrastive(self, tokens: Array, modality: str) -> Array:
+        """`tokens [B, L, D]` of "visual" or "text" to normalised features `[B, C]`."""
+        return self.heads.vtc.project(tokens, modality)
+
+    def temperature(self) -> Array:
+        """The contrastive temperature, a float32 scalar within its clamped range."""
+        return self.heads.vtc.temperature.clip(TEMPERATURE_MIN, TEMPERATURE_MAX)
+
+    def match_logits(self, fused_text: Array) -> Array:
+        """Logits float32 `[B, 2]` (no match, match) of the fused class token of `[B, L, D]`."""
+        return self.heads.vtm(fused_text[:, 0].astype(jnp.float32))
+
+    def mlm_logits(self, tokens: Array) -> Array:
+        """Vocabulary logits float32 `[..., V]` of `tokens [..., D]`, tied to the text's words."""
+        return self.heads.mlm(tokens, self.text.word_embeddings())
+
+    def __call__(self, video: Array, ids: Array, mask: Array) -> tuple[Array, ...]:
+        """Runs every module once: what `init` needs to create all parameters."""
+        visual = text = None
+        out = []
+        if "vision" in self.modules:
+            visual = self.encode_visual(video)
+            out.append(visual)
+        if "text" in self.modules:
+            text = self.encode_text(ids, mask)
+            out.append(text)
+        if "fusion" in self.modules:
+            visual, text = self.fuse(visual, text, mask)
+            out.append(text)
+        if "decoder" in self.modules:
+            out.append(self.decode(ids, mask, text if visual is None else visual, None)[0])
+        if "vtc" in self.heads_used:
+            out += [self.contrastive(visual, "visual"), self.contrastive(text, "text"),
+                    self.temperature()]
+        if "vtm" in self.heads_used:
+            out.append(self.match_logits(text))
+        if "mlm" in self.heads_used:
+            out.append(self.mlm_logits(text))
+        return tuple(out)
+
+
+def build(config: ModelConfig, modules: tuple[str, ...], heads: tuple[str, ...]) -> MPlug2:
+    """The model of the named modules and heads.
+
+    Raises:
+      ConfigError: an unknown name, or a head or module without what it works on.
+    """
+    for name in modules:
+        if name not in MODULES:
+            raise ConfigError(f"module {name!r}: unknown; known: " + ", ".join(MODULES))
+    needs = {"fusion": ("vision", "text"), "vtc": ("vision", "text"), "vtm": ("fusion",),
+             "mlm": ("text",)}
+    for name in (*modules, *heads):
+        missing = [need for need in needs.get(name, ()) if need not in modules]
+        if missing:
+            raise ConfigError(f"{name!r} needs the module(s) {', '.join(missing)}: name them too")
+    return MPlug2(config, modules=tuple(m for m in MODULES if m in modules),
+                  heads_used=tuple(h for h in HEADS if h in heads))
+
+
+def init_params(model: MPlug2, rng: Array) -> dict[str, Any]:
+    """Fresh float32 parameters; under `jax.eval_shape` only their shapes, at no memory.
+
+    They do not depend on the batch, the number of frames or the text length, so a single tiny
+    example creates them.
+    """
+    config = model.config
+    frames = config.temporal_stride or 1
+    video = jnp.zeros((1, frames, config.image_size, config.image_size, 3), jnp.uint8)
+    ids = jnp.zeros((1, 2), jnp.int32)
+    return model.init({"params": rng}, video, ids, jnp.ones((1, 2), bool))["params"]

@@ -1,0 +1,91 @@
+"""Image bytes to pixels, and geometry that is the same for every frame of a clip.
+
+Every function after decoding takes a clip `uint8 [T, H, W, 3]`; an image is a clip of one frame.
+"""
+
+import io
+import math
+
+import numpy as np
+from PIL import Image
+
+from mplug2_jax.preprocess.video import MediaError
+
+_MAX_PIXELS = 100_000_000  # larger than any photograph; a small file can claim gigapixels
+_ASPECT = (3 / 4, 4 / 3)  # width / height of random crops
+_TRIES = 10
+
+
+def decode_image(data: bytes) -> np.ndarray:
+    """Decodes an image file (JPEG, PNG, ...) to RGB, `uint8 [H, W, 3]`.
+
+    Raises:
+        MediaError: the bytes are no image, are truncated, or claim more than 100 million pixels.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.width * image.height > _MAX_PIXELS:
+                raise MediaError(f"image of {image.width} x {image.height} pixels is too large")
+            return np.array(image.convert("RGB"))
+    except MediaError:
+        raise
+    # Pillow's decoders raise nearly anything on bad bytes, and a bomb warning is an exception of its own.
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, Image.DecompressionBombError) as error:
+        reason = " ".join(str(error).split())
+        raise MediaError(f"undecodable image of {len(data)} bytes: {reason}") from error
+
+
+def resize(clip: np.ndarray, size: int) -> np.ndarray:
+    """Resizes `uint8 [T, H, W, 3]` to a square, `uint8 [T, size, size, 3]`, bicubic, ignoring the aspect ratio."""
+    height, width = clip.shape[1:3]
+    return _resize_box(clip, size, (0, 0, width, height))
+
+
+def random_resized_crop(
+    clip: np.ndarray, size: int, area: tuple[float, float], rng: np.random.Generator
+) -> np.ndarray:
+    """Cuts one random box out of every frame of a clip and resizes it to a square.
+
+    Source: the random resized crop of Inception, with torchvision's sampling.
+
+    Args:
+        clip: uint8 [T, H, W, 3].
+        size: side of the result in pixels.
+        area: smallest and largest share of the frame that the box covers; (1, 1) is `resize`.
+        rng: draws the box, once for the clip; its aspect ratio lies in 3/4..4/3.
+
+    Returns:
+        uint8 [T, size, size, 3].
+    """
+    if tuple(area) == (1.0, 1.0):
+        return resize(clip, size)
+    return _resize_box(clip, size, _random_box(*clip.shape[1:3], area, rng))
+
+
+def _random_box(
+    height: int, width: int, area: tuple[float, float], rng: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """A box (x0, y0, x1, y1) in pixels inside a frame of `height` x `width`."""
+    for _ in range(_TRIES):
+        pixels = height * width * rng.uniform(*area)
+        aspect = math.exp(rng.uniform(math.log(_ASPECT[0]), math.log(_ASPECT[1])))
+        box_width = round(math.sqrt(pixels * aspect))
+        box_height = round(math.sqrt(pixels / aspect))
+        if 0 < box_width <= width and 0 < box_height <= height:
+            x, y = rng.integers(width - box_width + 1), rng.integers(height - box_height + 1)
+            return int(x), int(y), int(x) + box_width, int(y) + box_height
+    # No box of that area fits a frame this narrow: the largest centred one of an allowed aspect ratio.
+    box_width = min(width, max(1, round(height * _ASPECT[1])))
+    box_height = min(height, max(1, round(width / _ASPECT[0])))
+    x, y = (width - box_width) // 2, (height - box_height) // 2
+    return x, y, x + box_width, y + box_height
+
+
+def _resize_box(clip: np.ndarray, size: int, box: tuple[int, int, int, int]) -> np.ndarray:
+    x0, y0, x1, y1 = box
+    if (x1 - x0, y1 - y0) == (size, size):
+        return np.ascontiguousarray(clip[:, y0:y1, x0:x1])
+    out = np.empty((len(clip), size, size, 3), np.uint8)
+    for target, frame in zip(out, clip, strict=True):
+        target[:] = Image.fromarray(frame).resize((size, size), Image.Resampling.BICUBIC, box)
+    return out

@@ -1,0 +1,28 @@
+"""Text cleaning of the released model: lower case, no punctuation, at most `max_words` words.
+
+Source: `pre_caption` and `pre_question` of ALBEF and mPLUG, which mPLUG-2 keeps. Captions and questions differ in
+details (runs of spaces, `<person>`), and the released weights were trained with both, so both are kept as they are.
+"""
+
+import re
+
+_PUNCTUATION = re.compile(r"[,.'!?\"()*#:;~]")
+_SPACES = re.compile(r"\s{2,}")
+
+
+def clean_caption(text: str, max_words: int) -> str:
+    """Caption, lower-cased, without punctuation, single-spaced, cut to `max_words` words."""
+    text = _PUNCTUATION.sub("", text.lower()).replace("-", " ").replace("/", " ")
+    text = _SPACES.sub(" ", text.replace("<person>", "person"))
+    return _first_words(text.rstrip("\n").strip(" "), max_words)
+
+
+def clean_question(text: str, max_words: int) -> str:
+    """Question, lower-cased, without punctuation, cut to `max_words` words; inner spaces stay as they are."""
+    text = _PUNCTUATION.sub("", text.lower()).replace("-", " ").replace("/", " ")
+    return _first_words(text.rstrip(" "), max_words)
+
+
+def _first_words(text: str, max_words: int) -> str:
+    # Split at single spaces, as the released code does: a doubled space counts as an empty word.
+    return " ".join(text.split(" ")[:max_words])

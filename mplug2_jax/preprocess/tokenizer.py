@@ -1,0 +1,164 @@
+"""Tokenizers behind one interface: SentencePiece models (own vocabularies) and WordPiece vocabularies (BERT).
+
+Special tokens are known by id only. Neither backend turns text that looks like a special token into one, so a caption
+that says "[SEP]" cannot end its own sequence.
+"""
+
+import io
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import sentencepiece
+import tokenizers
+from tokenizers import decoders, models, normalizers, pre_tokenizers
+
+PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_WORD_START = "\u2581"  # SentencePiece marks a piece that begins a word with this character
+
+
+class Tokenizer:
+    """Text to ids and back; made by `load_tokenizer`.
+
+    Attributes:
+        vocab_size: number of ids.
+        pad_id, unk_id, cls_id, sep_id, mask_id: ids of the special tokens.
+        word_starts: bool [vocab_size], True for pieces that begin a word, False for specials (whole-word masking).
+    """
+
+    def __init__(
+        self,
+        pieces: Sequence[str],
+        word_starts: Sequence[bool],
+        encode: Callable[[str], list[int]],
+        decode: Callable[[list[int]], str],
+    ):
+        ids = {piece: index for index, piece in enumerate(pieces)}
+        missing = [token for token in SPECIAL_TOKENS if token not in ids]
+        if missing:
+            raise ValueError(f"vocabulary without {', '.join(missing)}: it needs {SPECIAL_TOKENS}")
+        self.vocab_size = len(pieces)
+        self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (
+            ids[token] for token in SPECIAL_TOKENS
+        )
+        self._specials = {ids[token] for token in SPECIAL_TOKENS}
+        self.word_starts = np.array(word_starts, bool)
+        self.word_starts[list(self._specials)] = False
+        self._encode = encode
+        self._decode = decode
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text, without special tokens around it."""
+        return self._encode(text)
+
+    def encode_padded(self, text: str, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """`[CLS] text [SEP] [PAD]...` of exactly `length` ids; a longer text loses its end, never its [SEP].
+
+        Returns:
+            ids int32 [length], and mask bool [length], False on padding.
+
+        Raises:
+            ValueError: if `length` leaves no room for [CLS] and [SEP].
+        """
+        if length < 2:
+            raise ValueError(f"{length=} leaves no room for [CLS] and [SEP]")
+        tokens = [self.cls_id, *self._encode(text)[: length - 2], self.sep_id]
+        ids = np.full(length, self.pad_id, np.int32)
+        ids[: len(tokens)] = tokens
+        return ids, np.arange(length) < len(tokens)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of the ids up to the first [SEP]; special tokens are left out."""
+        tokens = [int(token) for token in ids]
+        if self.sep_id in tokens:
+            tokens = tokens[: tokens.index(self.sep_id)]
+        return self._decode([token for token in tokens if token not in self._specials]).strip()
+
+
+def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
+    """Loads a tokenizer: a SentencePiece `*.model` file, or a BERT uncased WordPiece vocabulary `*.txt`.
+
+    Raises:
+        ValueError: the file is missing, of another kind, damaged, or lacks a special token.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"no vocabulary at {path}: expected a SentencePiece .model or a WordPiece .txt")
+    if path.suffix == ".model":
+        return _load_sentencepiece(path)
+    if path.suffix == ".txt":
+        return _load_wordpiece(path)
+    raise ValueError(f"unknown kind of vocabulary {path}: expected .model or .txt")
+
+
+def _load_sentencepiece(path: Path) -> Tokenizer:
+    try:
+        processor = sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
+    except RuntimeError as error:
+        raise ValueError(f"{path} is not a SentencePiece model") from error
+    pieces = [processor.id_to_piece(index) for index in range(processor.vocab_size())]
+    return Tokenizer(
+        pieces,
+        [piece.startswith(_WORD_START) for piece in pieces],
+        encode=lambda text: processor.encode(text, out_type=int),
+        decode=processor.decode,
+    )
+
+
+def _load_wordpiece(path: Path) -> Tokenizer:
+    pieces = path.read_text(encoding="utf-8").splitlines()
+    # Built from its parts: the ready-made BERT tokenizer would read "[SEP]" in a text as the special token.
+    wordpiece = tokenizers.Tokenizer(
+        models.WordPiece({piece: index for index, piece in enumerate(pieces)}, unk_token=UNK)
+    )
+    wordpiece.normalizer = normalizers.BertNormalizer(lowercase=True)
+    wordpiece.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    wordpiece.decoder = decoders.WordPiece(prefix="##", cleanup=True)
+    return Tokenizer(
+        pieces,
+        [not piece.startswith("##") for piece in pieces],
+        encode=lambda text: wordpiece.encode(text, add_special_tokens=False).ids,
+        decode=lambda ids: wordpiece.decode(ids, skip_special_tokens=False),
+    )
+
+
+def train_sentencepiece(
+    sentences: Iterable[str], out_path: str | os.PathLike, vocab_size: int
+) -> None:
+    """Trains a lower-casing unigram vocabulary with BERT's special tokens and writes it to `out_path`.
+
+    The same sentences give the same bytes. `vocab_size` is an upper limit: a small corpus may not have that many
+    pieces. Frequent words become one piece each, rare ones fall apart into letters.
+
+    Raises:
+        ValueError: `vocab_size` cannot hold the letters of the corpus, or there are no sentences.
+    """
+    model = io.BytesIO()
+    try:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(sentences),
+            model_writer=model,  # not a file: its path would become part of the model
+            vocab_size=vocab_size,
+            hard_vocab_limit=False,
+            model_type="unigram",
+            character_coverage=1.0,
+            normalization_rule_name="nmt_nfkc_cf",
+            # All but [UNK] are control symbols, which no text is ever split into.
+            pad_id=0, pad_piece=PAD,
+            unk_id=1, unk_piece=UNK, unk_surface=" ",
+            bos_id=2, bos_piece=CLS,
+            eos_id=3, eos_piece=SEP,
+            control_symbols=[MASK],
+            num_threads=1,  # sums of several threads come in any order, and the bytes differ
+            shuffle_input_sentence=False,
+            minloglevel=2,
+        )  # fmt: skip
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"cannot train a vocabulary of {vocab_size} pieces: {reason}") from error
+    # Written under another name first, so that an interruption leaves no half a vocabulary.
+    out_path = Path(out_path)
+    partial = out_path.with_name(out_path.name + ".partial")
+    partial.write_bytes(model.getvalue())
+    partial.replace(out_path)

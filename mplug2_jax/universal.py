@@ -1,0 +1,59 @@
+"""The universal layers: one set of weights through which text and vision both go.
+
+Self-attention and MLP are shared; cross-attention is used by the vision path alone, where a few
+latent queries read the visual features, so that a layer costs O(S) in the visual length S.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from mplug2_jax.config import ModelConfig
+from mplug2_jax.layers import BERT_EPS, Dropout, bert_init, remat_module
+from mplug2_jax.text import transformer_layer
+
+Array = jax.Array
+
+
+class UniversalLayers(nn.Module):
+    """Both paths over the same layers.
+
+    `universal_variant` "release": self-attention, then cross-attention; text comes out as it is.
+    "figure" (paper, Figure 2): the queries cross-attend first; text has an outer residual.
+
+    Attributes:
+      config: the model's sizes and the variant.
+    """
+
+    config: ModelConfig
+
+    def setup(self):
+        config = self.config
+        figure = config.universal_variant == "figure"
+        build = transformer_layer(config, cross_first=figure)
+        cls = remat_module(build.func, config.remat)
+        # Laid out, not scanned: there are few, and the vision path treats each differently.
+        self.layers = [cls(**build.keywords) for _ in range(config.universal_layers)]
+        self.latents = self.param("latents", bert_init, (config.latents, config.width))
+        self.norm = nn.LayerNorm(epsilon=BERT_EPS, dtype=config.compute_dtype)
+        self.drop = Dropout(config.dropout)
+
+    def text(self, x: Array, mask: Array) -> Array:
+        """The text path: `x [B, L, D]`, `mask bool [B, L]` to `[B, L, D]`."""
+        start = x
+        for layer in self.layers:
+            x, _ = layer(x, None, mask[:, None, None, :])
+        return start + x if self.config.universal_variant == "figure" else x
+
+    def vision(self, features: Array) -> Array:
+        """The vision path: `features [B, S, D]` to the visual embedding `[B, S, D]`.
+
+        The latents read the features in every layer but the last, where the roles swap: the
+        features read the latents, which gives the output the features' length.
+        """
+        batch = features.shape[0]
+        x = jnp.broadcast_to(self.latents, (batch, *self.latents.shape)).astype(features.dtype)
+        for layer in self.layers[:-1]:
+            x, _ = layer(x, None, None, features)
+        x, _ = self.layers[-1](features, None, None, x)
+        return self.drop(self.norm(features + x))
