@@ -1,1 +1,4 @@
-"""Datasets: raw material -> records -> ArrayRecord on disk -> Grain batches. The library never imports this package."""
+"""Datasets: raw material -> records -> ArrayRecord on disk -> Grain batches.
+
+The library never imports this package.
+"""

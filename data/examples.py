@@ -1,6 +1,7 @@
-"""One record to one example: choosing a caption, a question and frames, and turning them into fixed-shape arrays.
+"""One record to one example: a caption, a question and frames as fixed-shape arrays.
 
-A stream says which fields its examples have; it is a mapping with attribute access (an `ml_collections.ConfigDict`):
+A stream says which fields its examples have; it is a mapping with attribute access (an
+`ml_collections.ConfigDict`):
 
     split          name of the split to read
     batch_size     examples a step over all processes
@@ -9,8 +10,10 @@ A stream says which fields its examples have; it is a mapping with attribute acc
     text_length    ids of a caption with [CLS] and [SEP], 0 for no `text` field
     prompt_length  ids of a question, used with `target_length`
     target_length  ids of an answer, 0 for no `prompt` and `target` fields
-    crop_area      (smallest, largest) share of the frame in training crops; (1.0, 1.0) resizes the whole frame
-    expand         evaluation only: one example per 'record' (the default), per 'text' or per 'question'
+    crop_area      (smallest, largest) share of the frame in training crops; (1.0, 1.0) resizes the
+        whole frame
+    expand         evaluation only: one example per 'record' (the default), per 'text' or per
+        'question'
 """
 
 import logging
@@ -19,6 +22,7 @@ from collections import Counter
 
 import numpy as np
 
+from data.builder import DataError
 from mplug2_jax.preprocess.image import decode_image, random_resized_crop, resize
 from mplug2_jax.preprocess.text import clean_caption, clean_question
 from mplug2_jax.preprocess.tokenizer import Tokenizer
@@ -28,12 +32,8 @@ EXPANSIONS = ("record", "text", "question")
 _SHORTEST = 3  # [CLS], one piece, [SEP]
 
 
-class DataError(ValueError):
-    """The data cannot be used as configured; the message is one line that says what to do."""
-
-
 class RecordError(ValueError):
-    """One record cannot be used; `reason` is the short class of problem that `SkipLog` counts by."""
+    """One record cannot be used; `reason` is the class of problem that `SkipLog` counts by."""
 
     def __init__(self, reason: str, detail: str = ""):
         super().__init__(f"{reason}: {detail}" if detail else reason)
@@ -41,10 +41,11 @@ class RecordError(ValueError):
 
 
 class SkipLog:
-    """Counts the records that could not be used, and logs each of them once. Safe to share between threads.
+    """Counts the records that could not be used, and logs each once. Threads may share it.
 
     Attributes:
-        counts: Counter of (split, reason): how many times a record was skipped; a record counts each time it comes up.
+        counts: Counter of (split, reason): how many times a record was skipped; a record counts
+            each time it comes up.
         records: {split: {record id: message}}.
     """
 
@@ -78,20 +79,30 @@ def check_stream(name: str, stream, process_count: int) -> None:
 
     size, lengths = stream.batch_size, (stream.text_length, stream.target_length)
     require(size > 0, f"batch_size={size} must be positive")
-    require(size % process_count == 0, f"batch_size={size} is not a multiple of {process_count} processes")
+    require(
+        size % process_count == 0,
+        f"batch_size={size} is not a multiple of {process_count} processes",
+    )
     require(stream.frames > 0 or any(lengths), "frames, text_length and target_length are all 0")
     require(stream.frames >= 0, f"frames={stream.frames} must be 0 or more")
-    require(not stream.frames or stream.image_size > 0, f"image_size={stream.image_size} must be positive")
+    require(
+        not stream.frames or stream.image_size > 0,
+        f"image_size={stream.image_size} must be positive",
+    )
     for key in ("text_length", "target_length"):
         length = getattr(stream, key)
-        require(length == 0 or length >= _SHORTEST, f"{key}={length} must be 0 or at least {_SHORTEST}")
+        require(
+            length == 0 or length >= _SHORTEST, f"{key}={length} must be 0 or at least {_SHORTEST}"
+        )
     require(
         not stream.target_length or stream.prompt_length >= _SHORTEST,
-        f"prompt_length={stream.prompt_length} must be at least {_SHORTEST} when there is a target_length",
+        f"prompt_length={stream.prompt_length} must be at least {_SHORTEST} with a target_length",
     )
     low, high = stream.crop_area
     require(0 < low <= high <= 1, f"crop_area=({low}, {high}) must be 0 < smallest <= largest <= 1")
-    require(expansion(stream) in EXPANSIONS, f"expand={expansion(stream)!r} must be one of {EXPANSIONS}")
+    require(
+        expansion(stream) in EXPANSIONS, f"expand={expansion(stream)!r} must be one of {EXPANSIONS}"
+    )
 
 
 def check_kind(name: str, stream, record: dict) -> None:
@@ -112,7 +123,8 @@ def train_example(record: dict, stream, tokenizer: Tokenizer, rng: np.random.Gen
     """Fields of one training example: a random caption, question, set of frames and crop.
 
     Returns:
-        {field: array or number}: see `data.pipeline` for shapes, without the batch axis and the ids.
+        {field: array or number}: see `data.pipeline` for shapes, without the batch axis and the
+        ids.
 
     Raises:
         RecordError: the record lacks what the stream needs, or its media cannot be decoded.
@@ -121,12 +133,16 @@ def train_example(record: dict, stream, tokenizer: Tokenizer, rng: np.random.Gen
     if stream.text_length:
         captions = [t for t in record["texts"] if _caption(t, stream)]
         if not captions:
-            raise RecordError("empty caption", f"none of {len(record['texts'])} captions has a word")
+            raise RecordError(
+                "empty caption", f"none of {len(record['texts'])} captions has a word"
+            )
         fields |= _text_fields(captions[rng.integers(len(captions))], stream, tokenizer)
     if stream.target_length:
         questions = [q for q in record["questions"] if _usable(q, stream)]
         if not questions:
-            raise RecordError("no question", f"none of {len(record['questions'])} questions is usable")
+            raise RecordError(
+                "no question", f"none of {len(record['questions'])} questions is usable"
+            )
         fields |= _question_fields(questions[rng.integers(len(questions))], stream, tokenizer)
     if stream.frames:
         clip = _decode(record, stream, rng)
@@ -135,7 +151,7 @@ def train_example(record: dict, stream, tokenizer: Tokenizer, rng: np.random.Gen
 
 
 def eval_clip(record: dict, stream) -> np.ndarray | None:
-    """The middle frames, resized: uint8 [T, H, W, 3], or None for a stream without media. Raises RecordError."""
+    """The middle frames, resized: uint8 [T, H, W, 3]; None for a stream without media."""
     return resize(_decode(record, stream, None), stream.image_size) if stream.frames else None
 
 
@@ -147,7 +163,8 @@ def eval_example(
     Args:
         record: the record.
         clip: result of `eval_clip`; given so that the questions of one record can share it.
-        item: which caption (expand='text') or question (expand='question') of the record, 0 for expand='record'.
+        item: which caption (expand='text') or question (expand='question') of the record, 0 for
+            expand='record'.
         stream: the stream.
         tokenizer: makes the ids.
 
@@ -177,7 +194,9 @@ def empty_example(stream, tokenizer: Tokenizer) -> dict:
         fields[name] = np.full(length, tokenizer.pad_id, np.int32)
         fields[f"{name}_mask"] = np.zeros(length, bool)
     if stream.frames:
-        fields["video"] = np.zeros((stream.frames, stream.image_size, stream.image_size, 3), np.uint8)
+        fields["video"] = np.zeros(
+            (stream.frames, stream.image_size, stream.image_size, 3), np.uint8
+        )
     return fields
 
 
@@ -198,7 +217,8 @@ def _decode(record: dict, stream, rng: np.random.Generator | None) -> np.ndarray
 
 
 def _caption(text: str, stream) -> str:
-    # A piece is at least a letter of a word, so words beyond the number of ids would be cut off anyway.
+    # A piece is at least a letter of a word, so words beyond the number of ids would be cut off
+    # anyway.
     return clean_caption(text, stream.text_length)
 
 

@@ -1,8 +1,9 @@
 """The demo corpus: handwritten digits that move, in colour, with captions, questions and boxes.
 
-The handwriting is real (the 1797 digits of 8 x 8 pixels that come with scikit-learn); samples of one part never occur
-in another. Everything else is drawn: each record is a function of (seed, split, number), so that records can be made
-in any order and by any process. Media are real files: H.264 in MP4, and JPEG.
+The handwriting is real (the 1797 digits of 8 x 8 pixels that come with scikit-learn); samples of
+one part never occur in another. Everything else is drawn: each record is a function of (seed,
+split, number), so that records can be made in any order and by any process. Media are real files:
+H.264 in MP4, and JPEG.
 """
 
 import functools
@@ -12,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import av
 import numpy as np
+from av.video.reformatter import VideoReformatter
 from PIL import Image
 
 from data import records
@@ -32,7 +34,12 @@ _RGB = {
     "purple": (200, 50, 225),
     "white": (248, 248, 248),
 }
-_WAYS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}  # (x, y), others stay in place
+_WAYS = {
+    "left": (-1, 0),
+    "right": (1, 0),
+    "up": (0, -1),
+    "down": (0, 1),
+}  # (x, y), others stay in place
 _HEIGHTS = {1: (24, 32), 2: (22, 26)}  # pixels, by number of digits in the scene
 _GROWN_HEIGHTS = {1: (36, 44), 2: (27, 30)}  # of a growing digit in the last frame
 _GROWTH = 1.8
@@ -42,7 +49,15 @@ _PLACINGS = 64  # random placings tried at once
 _FINE = 12  # a glyph is smoothed at this many times its resolution
 _DARK = 70  # brightest background of 255
 _NOISE = 3.0  # its standard deviation, of 255
-_X264 = {"crf": "18", "preset": "veryfast", "tune": "fastdecode", "threads": "1"}
+# With B-frames and macroblock-tree rate control, x264 gives different bytes now and then.
+_X264 = {
+    "crf": "20",
+    "preset": "veryfast",
+    "tune": "fastdecode",
+    "bf": "0",
+    "mbtree": "0",
+    "threads": "1",
+}
 _JPEG_QUALITY = 92
 
 _ONES = tuple(itertools.product(DIGITS, COLOURS, MOTIONS))
@@ -74,8 +89,13 @@ class Sprite:
 
 @functools.cache
 def handwriting() -> dict[str, list[np.ndarray]]:
-    """The handwriting of each part, the same for every seed: {part: ten arrays uint8 [samples, 8, 8], 0..255}."""
-    from sklearn.datasets import load_digits  # a second of importing, which worker processes are spared
+    """The handwriting of each part: {part: ten arrays uint8 [samples, 8, 8], ink 0..255}.
+
+    It does not depend on the seed, so that no corpus trains on what another one tests.
+    """
+    from sklearn.datasets import (
+        load_digits,
+    )  # a second of importing, which worker processes are spared
 
     images, labels = load_digits(return_X_y=True)
     images = np.minimum(images.reshape(-1, 8, 8) * 16, 255).astype(np.uint8)
@@ -95,9 +115,10 @@ def _orders(seed: int, part: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def scene_actors(seed: int, part: str, number: int) -> list[Actor]:
-    """Digits, colours and motions of a scene: one digit if `number` is even, two (unlike in both) if it is odd.
+    """Digits, colours and motions of a scene: one digit if `number` is even, two if it is odd.
 
-    The first `DISTINCT` scenes of a part differ from each other as sets, so that a caption fits one video only.
+    Two digits differ in digit and colour. The first `DISTINCT` scenes of a part differ from each
+    other as sets, so that a caption fits one video only.
     """
     ones, twos = _orders(seed, PARTS.index(part))
     if number % 2 == 0:
@@ -121,9 +142,7 @@ def make_record(
     Returns:
         The record (see `data.records`).
     """
-    rng = np.random.default_rng(
-        [seed, records.KINDS.index(kind), PARTS.index(part), number]
-    )
+    rng = np.random.default_rng([seed, records.KINDS.index(kind), PARTS.index(part), number])
     actors = scene_actors(seed, part, number)
     name = f"{kind}_{part}_{number:06d}"
     if kind == "text":
@@ -143,15 +162,15 @@ def make_record(
     )
 
 
-def place(
-    actors: list[Actor], glyphs: list[np.ndarray], rng: np.random.Generator
-) -> list[Sprite]:
-    """Draws handwriting and a track for each actor, inside the frame and never touching one another."""
+def place(actors: list[Actor], glyphs: list[np.ndarray], rng: np.random.Generator) -> list[Sprite]:
+    """Draws handwriting and a track for each actor, inside the frame and never touching."""
     inks = []
     for actor in actors:
         samples = glyphs[DIGITS.index(actor.digit)]
         inks.append(_smooth(samples[rng.integers(len(samples))]))
-    while True:  # two digits fit in every combination of motions, in at least one of some hundred tries
+    while (
+        True
+    ):  # two digits fit in every combination of motions, in at least one of some hundred tries
         tracks = [
             _tracks(actor.motion, ink.shape[1] / ink.shape[0], len(actors), rng)
             for actor, ink in zip(actors, inks, strict=True)
@@ -165,7 +184,7 @@ def place(
 
 
 def _tracks(motion: str, aspect: float, digits: int, rng: np.random.Generator) -> np.ndarray:
-    """Random tracks of one digit inside the frame, int64 [placings, FRAMES, 4]; `aspect` is width / height."""
+    """Random tracks of a digit, int64 [placings, FRAMES, 4]; `aspect` is its width / height."""
     time = np.linspace(0, 1, FRAMES)
     draw = functools.partial(rng.uniform, size=(_PLACINGS, 1))
     if motion == "growing":
@@ -229,7 +248,7 @@ def mattes(sprite: Sprite, frames: int) -> list[np.ndarray]:
 
 
 def _background(rng: np.random.Generator) -> np.ndarray:
-    """A gradient between two dark colours in a random direction, with noise: float32 [SIDE, SIDE, 3] in 0..255."""
+    """A random dark gradient with noise: float32 [SIDE, SIDE, 3] in 0..255."""
     one, other = rng.uniform(0, _DARK, (2, 3))
     angle = rng.uniform(0, 2 * np.pi)
     steps = np.linspace(-0.5, 0.5, SIDE)
@@ -241,13 +260,15 @@ def _background(rng: np.random.Generator) -> np.ndarray:
 def encode_video(frames: np.ndarray) -> bytes:
     """`uint8 [T, H, W, 3]` as an MP4 file with H.264, the same bytes for the same frames."""
     file = io.BytesIO()
+    convert = functools.partial(VideoReformatter().reformat, format="yuv420p", threads=1)
     with av.open(file, "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=FPS, options=_X264)
         stream.height, stream.width = frames.shape[1:3]
         stream.pix_fmt = "yuv420p"
         stream.thread_count = 1
         for frame in frames:
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+            image = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            container.mux(stream.encode(convert(image)))
         container.mux(stream.encode())
     return file.getvalue()
 

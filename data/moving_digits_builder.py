@@ -1,28 +1,24 @@
-"""Writes the moving-digits corpus: a TFDS builder to ArrayRecord, and the vocabulary of its training texts."""
+"""Writes the moving-digits corpus to disk, and the vocabulary of its training texts beside it."""
 
-import contextlib
 import functools
-import logging
 import multiprocessing
 import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import tensorflow_datasets as tfds
-from etils import epath
 
-from data import moving_digits, records
-from data.examples import DataError
+from data import builder, moving_digits
+from data.builder import DataError
 from data.pipeline import open_split
 from mplug2_jax.preprocess.text import clean_caption, clean_question
 from mplug2_jax.preprocess.tokenizer import train_sentencepiece
 
 VOCABULARY = "vocab.model"
-_VOCABULARY_SIZE = 256  # an upper limit; every word of the grammar gets a piece within it
+_VOCABULARY_SIZE = 320  # just enough for every word of the grammar to be one piece
 _MAX_WORDS = 100  # no text of the corpus is longer
+_WORTH_A_POOL = 500  # records
 
 
 @dataclass(frozen=True)
@@ -40,61 +36,30 @@ class Settings:
     text_validation: int = 200
 
     def sizes(self) -> dict[str, int]:
-        """Records by split; raises DataError where they cannot be made."""
+        """Records by split; raises DataError where so many cannot be made."""
         sizes = {name: size for name, size in asdict(self).items() if name != "seed"}
         for name, size in sizes.items():
             if size < 1:
                 raise DataError(f"--{name}={size} must be at least 1")
             if name in ("video_validation", "video_test") and size > moving_digits.DISTINCT:
-                raise DataError(f"--{name}={size}: only {moving_digits.DISTINCT} videos differ from each other")
+                raise DataError(
+                    f"--{name}={size} must be at most {moving_digits.DISTINCT}: "
+                    "beyond that, two videos would have the same captions"
+                )
         return sizes
 
 
-class MovingDigits(tfds.core.GeneratorBasedBuilder):
-    """TFDS builder of the corpus; `map_records` is `map`, or a pool's ordered one to use several processes."""
+class MovingDigits(builder.RecordBuilder):
+    """Coloured handwritten digits that move, with captions, questions and boxes."""
 
     name = "moving_digits"
     VERSION = tfds.core.Version("1.0.0")
-    # TFDS looks for a file of checksums beside this one, and its own search needs a package it does not declare.
-    code_path = epath.Path(__file__)
-
-    def __init__(self, settings: Settings, map_records: Callable = map, **kwargs):
-        self.settings = settings
-        self._map_records = map_records
-        super().__init__(file_format="array_record", **kwargs)
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description="Coloured handwritten digits that move, with captions, questions and boxes.",
-            features=records.features(),
-            disable_shuffling=True,  # the pipeline shuffles; on disk record i is scene i
-            metadata=tfds.core.MetadataDict(asdict(self.settings)),
-        )
-
-    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
-        del dl_manager
-        return {
-            split: self._generate_examples(split, size)
-            for split, size in self.settings.sizes().items()
-        }
-
-    def _generate_examples(self, split: str, size: int) -> Iterator[tuple[int, dict]]:
-        kind, part = split.split("_")
-        make = functools.partial(
-            moving_digits.make_record,
-            kind,
-            part,
-            self.settings.seed,
-            glyphs=moving_digits.handwriting()[part],
-        )
-        yield from enumerate(self._map_records(make, range(size)))
 
 
 def prepare(out: str | os.PathLike, settings: Settings, processes: int = 2) -> dict[str, int]:
     """Writes the corpus and `vocab.model` to a folder, unless they are there already.
 
-    A write that was interrupted is removed and done again. Equal settings give equal files.
+    Equal settings give equal records and an equal vocabulary.
 
     Args:
         out: the folder; made if it is missing.
@@ -107,55 +72,32 @@ def prepare(out: str | os.PathLike, settings: Settings, processes: int = 2) -> d
     Raises:
         DataError: the folder holds this corpus with other settings, or a size is impossible.
     """
-    out = Path(out)
-    sizes = settings.sizes()
-    _remove_unfinished(out / MovingDigits.name)
-    if _version_folder(out).exists():
-        _check_same(out, settings)
-    else:
-        (out / VOCABULARY).unlink(missing_ok=True)  # of an older corpus
-        _write(out, settings, processes)
-    if not (out / VOCABULARY).exists():
+    out, sizes = Path(out), settings.sizes()
+    splits = {
+        split: functools.partial(_make_records, split, size, settings.seed, processes)
+        for split, size in sizes.items()
+    }
+    written = builder.write(MovingDigits, out, splits, asdict(settings))
+    if written or not (out / VOCABULARY).exists():
         train_sentencepiece(_training_texts(out, sizes), out / VOCABULARY, _VOCABULARY_SIZE)
     return sizes
 
 
-def _version_folder(out: Path) -> Path:
-    return out / MovingDigits.name / str(MovingDigits.VERSION)
-
-
-def _write(out: Path, settings: Settings, processes: int) -> None:
-    tfds.disable_progress_bar()
-    with contextlib.ExitStack() as stack:
-        map_records = map
-        if processes > 1:
-            # Spawned, not forked: the caller may have threads or a device open. imap keeps the order, and so the files.
-            pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(processes))
-            map_records = functools.partial(pool.imap, chunksize=32)
-        downloads = stack.enter_context(tempfile.TemporaryDirectory())  # TFDS wants one, though nothing is downloaded
-        MovingDigits(settings, map_records, data_dir=out).download_and_prepare(download_dir=downloads)
-
-
-def _remove_unfinished(folder: Path) -> None:
-    """TFDS writes to `<version>.incomplete<random>` and renames it at the end; what is left of that was interrupted."""
-    for path in folder.glob("*incomplete*"):
-        logging.warning("removing %s, which an interrupted run left", path)
-        shutil.rmtree(path)
-
-
-def _check_same(out: Path, settings: Settings) -> None:
-    builder = tfds.builder_from_directory(str(_version_folder(out)))
-    written = dict(builder.info.metadata or {})
-    for key, value in asdict(settings).items():
-        if written.get(key) != value:
-            raise DataError(
-                f"{out} holds moving_digits with {key}={written.get(key)}, not {value}: "
-                "choose another --out, or delete it"
-            )
+def _make_records(split: str, size: int, seed: int, processes: int) -> Iterator[dict]:
+    kind, part = split.split("_")
+    glyphs = moving_digits.handwriting()[part]
+    make = functools.partial(moving_digits.make_record, kind, part, seed, glyphs=glyphs)
+    # Sentences and small splits take less time to make than processes to start.
+    if processes == 1 or kind == "text" or size < _WORTH_A_POOL:
+        yield from map(make, range(size))
+        return
+    # Spawned, not forked: the caller may have threads or a device open. `imap` keeps the order.
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        yield from pool.imap(make, range(size), chunksize=32)
 
 
 def _training_texts(out: Path, splits: Iterable[str]) -> Iterator[str]:
-    """Every caption, question and answer of the training splits, cleaned as the pipeline cleans them."""
+    """All captions, questions and answers of the training splits, cleaned as the pipeline does."""
     for name in splits:
         if not name.endswith("_train"):
             continue

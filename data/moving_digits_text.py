@@ -1,7 +1,8 @@
-"""The language of the moving-digits corpus: captions, sentences and questions about a scene, from a small grammar.
+"""The language of the moving-digits corpus: captions and questions from a small grammar.
 
-No word stands for two things: the digit words name digits only (a caption never counts with them), and each of the
-colours and motions has its own words. A caption therefore determines its scene's digits, colours and motions.
+No word stands for two things: the digit words name digits only (a caption never counts with them),
+and each of the colours and motions has its own words. A caption therefore determines its scene's
+digits, colours and motions.
 """
 
 from dataclasses import dataclass
@@ -28,12 +29,32 @@ class Actor:
 
 
 # For each motion: finite forms ("a red three ...") and participles ("there is a red three ...").
+_WAYS = (
+    ("left", "to the left"),
+    ("right", "to the right"),
+    ("up", "upwards"),
+    ("down", "downwards"),
+)
 _VERBS = {
     way: (
-        (f"moves {way}", f"moves {end}", f"slides {way}", f"slides {end}", f"drifts {way}", f"goes {way}"),
-        (f"moving {way}", f"moving {end}", f"sliding {way}", f"drifting {way}", f"drifting {end}", f"going {way}"),
+        (
+            f"moves {way}",
+            f"moves {end}",
+            f"slides {way}",
+            f"slides {end}",
+            f"drifts {way}",
+            f"goes {way}",
+        ),
+        (
+            f"moving {way}",
+            f"moving {end}",
+            f"sliding {way}",
+            f"drifting {way}",
+            f"drifting {end}",
+            f"going {way}",
+        ),
     )
-    for way, end in (("left", "to the left"), ("right", "to the right"), ("up", "upwards"), ("down", "downwards"))
+    for way, end in _WAYS
 } | {
     "growing": (
         ("grows", "gets bigger", "becomes larger", "grows in size", "gets larger"),
@@ -41,9 +62,15 @@ _VERBS = {
     ),
     "still": (
         ("stays still", "does not move", "stands still", "rests in its place", "stays where it is"),
-        ("staying still", "not moving", "standing still", "resting in its place", "staying where it is"),
+        (
+            "staying still",
+            "not moving",
+            "standing still",
+            "resting in its place",
+            "staying where it is",
+        ),
     ),
-}  # fmt: skip
+}
 
 _NAMES = (
     "a {colour} {digit}",
@@ -98,33 +125,48 @@ _IMAGE_TWO = (
     "someone wrote {a} and {b}",
 )
 
-_ASK_DIGIT_OF_COLOUR = ("which digit is {colour}", "what digit is {colour}", "what is the {colour} digit")
-_ASK_DIGIT_OF_MOTION = ("which digit is {doing}", "what digit is {doing}", "what is the digit that {does}")
+_ASK_DIGIT_OF_COLOUR = (
+    "which digit is {colour}",
+    "what digit is {colour}",
+    "what is the {colour} digit",
+)
+_ASK_DIGIT_OF_MOTION = (
+    "which digit is {doing}",
+    "what digit is {doing}",
+    "what is the digit that {does}",
+)
 _ASK_COLOUR_OF_DIGIT = (
     "what colour is the {digit}",
     "which colour does the {digit} have",
     "what is the colour of the {digit}",
 )
-_ASK_COLOUR_OF_MOTION = ("what colour is the digit that {does}", "which colour has the digit {doing}")
+_ASK_COLOUR_OF_MOTION = (
+    "what colour is the digit that {does}",
+    "which colour has the digit {doing}",
+)
 _ASK_MOTION = (
     "which way does the {name} move",
     "how does the {name} move",
     "what is the motion of the {name}",
     "in what way is the {name} moving",
 )
-_ASK_COUNT = ("how many digits are there", "how many digits do you see", "what is the number of digits")
+_ASK_COUNT = (
+    "how many digits are there",
+    "how many digits do you see",
+    "what is the number of digits",
+)
 _COUNTS = {1: "one", 2: "two"}
 
 
 def captions(actors: list[Actor], moving: bool, count: int, rng: np.random.Generator) -> list[str]:
-    """`count` different captions of a scene, each naming digit, colour and (if `moving`) motion of every actor."""
+    """`count` different captions, with digit, colour and (if `moving`) motion of all actors."""
     templates = _templates(len(actors), moving)
     chosen = rng.choice(len(templates), count, replace=False)
     return [_fill(templates[number], actors, rng) for number in chosen]
 
 
 def questions(actors: list[Actor], moving: bool, rng: np.random.Generator) -> list[dict[str, str]]:
-    """Questions of every type with one right answer: digit, colour and (if `moving`) motion of each actor, and count.
+    """Questions with one right answer: digit, colour and (if `moving`) motion of each, and count.
 
     Returns:
         [{'question', 'answer', 'type'}], `type` being digit, colour, motion or count.

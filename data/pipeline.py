@@ -1,14 +1,15 @@
-"""Grain pipelines: records on disk to batches, in an order that depends on nothing but the seed and the step.
+"""Grain pipelines: records on disk to batches, in an order that depends only on seed and step.
 
-A batch is a dict of arrays with `b = batch_size / process_count` rows, the slice of the global batch that this process
-feeds. Which fields there are follows from the stream (see `data.examples`):
+A batch is a dict of arrays with `b = batch_size / process_count` rows, the slice of the global
+batch that this process feeds. Which fields there are follows from the stream (see `data.examples`):
 
     video         uint8 [b, T, H, W, 3]
     text, prompt, target                  int32 [b, L], `[CLS] ... [SEP] [PAD]...`
     text_mask, prompt_mask, target_mask   bool [b, L], False on padding
     pair_id       int32 [b], the record's number; equal ids are the same pair
     example_mask  bool [b], False for rows that only fill the batch
-    index, item   int32 [b], evaluation only: the record's number, and that of its caption or question (-1 on filling)
+    index, item   int32 [b], evaluation only: the record's number, and that of its caption or
+        question (-1 on filling)
 """
 
 import sys
@@ -21,8 +22,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from data import records
+from data.builder import DataError
 from data.examples import (
-    DataError,
     RecordError,
     SkipLog,
     check_kind,
@@ -76,8 +77,12 @@ def open_split(root: str | Path, split: str) -> Split:
     root = Path(root)
     builder = tfds.builder_from_directory(str(_find_version(root)))
     if split not in builder.info.splits:
-        raise DataError(f"no split {split!r} in {root}: it has {', '.join(sorted(builder.info.splits))}")
-    source = builder.as_data_source(split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES)
+        raise DataError(
+            f"no split {split!r} in {root}: it has {', '.join(sorted(builder.info.splits))}"
+        )
+    source = builder.as_data_source(
+        split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+    )
     if len(source) == 0:
         raise DataError(f"split {split!r} in {root} is empty: prepare it again with a size above 0")
     return Split(root, split, source)
@@ -94,7 +99,9 @@ def _find_version(root: Path) -> Path:
     ]
     if not found:
         problem = "has no finished dataset" if root.is_dir() else "does not exist"
-        raise DataError(f"data folder {root} {problem}: run `python -m data.prepare moving_digits --out={root}`")
+        raise DataError(
+            f"data folder {root} {problem}: run `python -m data.prepare moving_digits --out={root}`"
+        )
     if len(found) > 1:
         names = ", ".join(str(path) for path in found)
         raise DataError(f"data folder {root} has several datasets, give one of them: {names}")
@@ -125,9 +132,10 @@ def train_batches(
 ) -> Iterator[dict[str, dict[str, np.ndarray]]]:
     """Endless training batches: for each step one batch of every stream.
 
-    Step `s` is a function of (seed, s) alone: starting at s gives what an uninterrupted run gives there, whatever the
-    number of threads; the slices of all processes, one after the other, are the global batch. Each epoch of a stream
-    has its own order. A record that cannot be used is replaced by another one, which the same function chooses.
+    Step `s` is a function of (seed, s) alone: starting at s gives what an uninterrupted run gives
+    there, whatever the number of threads; the slices of all processes, one after the other, are the
+    global batch. Each epoch of a stream has its own order. A record that cannot be used is replaced
+    by another one, which the same function chooses.
 
     Args:
         root: folder of the written data.
@@ -166,8 +174,9 @@ def eval_batches(
 ) -> Iterator[dict[str, np.ndarray]]:
     """Batches that give each example of a split once, in order, without anything random.
 
-    The last batch is filled up with rows whose `example_mask` is False, so that all processes see equally many
-    batches; a record that cannot be used gives such a row too, with its `index` kept, and is counted in `skips`.
+    The last batch is filled up with rows whose `example_mask` is False, so that all processes see
+    equally many batches; a record that cannot be used gives such a row too, with its `index` kept,
+    and is counted in `skips`.
 
     Args:
         root: folder of the written data.
@@ -210,7 +219,8 @@ class _TrainStream:
         # The name is part of the seed: adding a stream leaves the others as they are.
         self._seed = [seed, zlib.crc32(name.encode())]
         order_seed = int(np.random.SeedSequence(self._seed).generate_state(1)[0])
-        # Grain's shuffle is a function from position to record, a new one each epoch; nothing is held in memory.
+        # Grain's shuffle is a function from position to record, a new one each epoch; nothing is
+        # held in memory.
         self._order = grain.MapDataset.range(len(self._split)).seed(order_seed).shuffle().repeat()
         self._rows = stream.batch_size // process_count
         self._first_row = process_index * self._rows
@@ -234,8 +244,8 @@ class _TrainStream:
                 continue
             return example | {"pair_id": index, "example_mask": True}
         raise DataError(
-            f"split {self._split.name!r} in {self._split.root}: {_ATTEMPTS} records in a row could not be used, "
-            f"the last {name!r} ({self._skips.records[self._split.name][name]}); prepare the data again"
+            f"{_ATTEMPTS} records in a row of split {self._split.name!r} in {self._split.root} "
+            f"could not be used, {name!r} because of: {self._skips.records[self._split.name][name]}"
         )
 
 
@@ -270,7 +280,8 @@ class _EvalStream:
                 items = 1  # counted as skipped when its batch is made
             examples += [(index, item) for item in range(items)]
         if not examples:
-            raise DataError(f"split {self._split.name!r} in {self._split.root} has no {key}: use expand='record'")
+            where = f"split {self._split.name!r} in {self._split.root}"
+            raise DataError(f"{where} has no {key}: use expand='record'")
         return examples[:limit]
 
     def batch(self, number: int) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Prepares a dataset once: `python -m data.prepare moving_digits --out=DIR [--seed=0 --video_train=3000 ...]`."""
+"""Prepares a dataset once: `python -m data.prepare moving_digits --out=DIR [--seed=0 ...]`."""
 
 import argparse
 import dataclasses
@@ -6,9 +6,10 @@ import sys
 import time
 
 from data import moving_digits_builder
-from data.examples import DataError
+from data.builder import DataError
 
-# Each has `Settings`, a dataclass whose fields become flags, and `prepare(out, settings, processes)`.
+# Each has `Settings`, a dataclass whose fields become flags, and `prepare(out, settings,
+# processes)`.
 DATASETS = {"moving_digits": moving_digits_builder}
 
 

@@ -1,6 +1,7 @@
 """The one record that every dataset is stored as, and its reading back.
 
-A record is one video, image or sentence with everything said about it. Media stay encoded (the file's own bytes).
+A record is one video, image or sentence with everything said about it. Media stay encoded (the
+file's own bytes).
 """
 
 import numpy as np
@@ -14,8 +15,8 @@ def features() -> tfds.features.FeaturesDict:
     """The record as TFDS features, for a builder's `DatasetInfo`.
 
     `id`: name, unique in the split. `media`: encoded bytes, empty for text. `kind`: one of `KINDS`.
-    `texts`: captions or sentences, each a valid reference. `questions`: triples. `boxes`: phrase and box
-    (x0, y0, x1, y1 in 0..1; in the first frame of a video).
+    `texts`: captions or sentences, each a valid reference. `questions`: triples. `boxes`: phrase
+    and box (x0, y0, x1, y1 in 0..1; in the first frame of a video).
     """
     text = tfds.features.Text()
     return tfds.features.FeaturesDict(
@@ -40,7 +41,7 @@ def record(
     questions: list[dict[str, str]] = (),
     boxes: list[dict] = (),
 ) -> dict:
-    """A record as a builder yields it; `questions` have question, answer, type and `boxes` have phrase, box."""
+    """A record as a builder yields it, with the fields of `features`."""
     if kind not in KINDS:
         raise ValueError(f"record {id!r} is of unknown kind {kind!r}: expected one of {KINDS}")
     return {
@@ -55,10 +56,10 @@ def record(
 
 
 def parse(raw: bytes) -> dict:
-    """Reads a stored record: plain strings, `media` as bytes, and lists of dicts for questions and boxes.
+    """Reads a stored record: strings, `media` as bytes, lists of dicts for questions and boxes.
 
-    TFDS stores `tf.train.Example`; its own reader builds a numpy array for each field, which takes longer than
-    decoding a small image, so the message is read directly.
+    TFDS stores `tf.train.Example`; its own reader builds a numpy array for each field, which takes
+    longer than decoding a small image, so the message is read directly.
 
     Raises:
         ValueError: the bytes are not a record.
@@ -72,7 +73,10 @@ def parse(raw: bytes) -> dict:
         return [value.decode("utf-8") for value in fields[name].bytes_list.value]
 
     questions = zip(
-        strings("questions/question"), strings("questions/answer"), strings("questions/type"), strict=True
+        strings("questions/question"),
+        strings("questions/answer"),
+        strings("questions/type"),
+        strict=True,
     )
     corners = fields["boxes/box"].float_list.value
     return {

@@ -1,1 +1,1 @@
-"""Bytes and strings to arrays: what inference needs as well as training (tokenizers, images, videos, text)."""
+"""Bytes and strings to arrays: what inference needs as well as training."""

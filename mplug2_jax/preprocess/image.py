@@ -29,14 +29,22 @@ def decode_image(data: bytes) -> np.ndarray:
             return np.array(image.convert("RGB"))
     except MediaError:
         raise
-    # Pillow's decoders raise nearly anything on bad bytes, and a bomb warning is an exception of its own.
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, Image.DecompressionBombError) as error:
+    # Pillow's decoders raise nearly anything on bad bytes, and a bomb warning is an exception of
+    # its own.
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        EOFError,
+        IndexError,
+        Image.DecompressionBombError,
+    ) as error:
         reason = " ".join(str(error).split())
         raise MediaError(f"undecodable image of {len(data)} bytes: {reason}") from error
 
 
 def resize(clip: np.ndarray, size: int) -> np.ndarray:
-    """Resizes `uint8 [T, H, W, 3]` to a square, `uint8 [T, size, size, 3]`, bicubic, ignoring the aspect ratio."""
+    """Resizes `uint8 [T, H, W, 3]` to a square `uint8 [T, size, size, 3]`, bicubic."""
     height, width = clip.shape[1:3]
     return _resize_box(clip, size, (0, 0, width, height))
 
@@ -74,7 +82,8 @@ def _random_box(
         if 0 < box_width <= width and 0 < box_height <= height:
             x, y = rng.integers(width - box_width + 1), rng.integers(height - box_height + 1)
             return int(x), int(y), int(x) + box_width, int(y) + box_height
-    # No box of that area fits a frame this narrow: the largest centred one of an allowed aspect ratio.
+    # No box of that area fits a frame this narrow: the largest centred one of an allowed aspect
+    # ratio.
     box_width = min(width, max(1, round(height * _ASPECT[1])))
     box_height = min(height, max(1, round(width / _ASPECT[0])))
     x, y = (width - box_width) // 2, (height - box_height) // 2

@@ -1,7 +1,8 @@
 """Text cleaning of the released model: lower case, no punctuation, at most `max_words` words.
 
-Source: `pre_caption` and `pre_question` of ALBEF and mPLUG, which mPLUG-2 keeps. Captions and questions differ in
-details (runs of spaces, `<person>`), and the released weights were trained with both, so both are kept as they are.
+Source: `pre_caption` and `pre_question` of ALBEF and mPLUG, which mPLUG-2 keeps. Captions and
+questions differ in details (runs of spaces, `<person>`), and the released weights were trained with
+both, so both are kept as they are.
 """
 
 import re
@@ -18,7 +19,7 @@ def clean_caption(text: str, max_words: int) -> str:
 
 
 def clean_question(text: str, max_words: int) -> str:
-    """Question, lower-cased, without punctuation, cut to `max_words` words; inner spaces stay as they are."""
+    """Question, lower-cased, without punctuation, cut to `max_words` words, spaces kept."""
     text = _PUNCTUATION.sub("", text.lower()).replace("-", " ").replace("/", " ")
     return _first_words(text.rstrip(" "), max_words)
 

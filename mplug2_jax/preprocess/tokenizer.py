@@ -1,7 +1,7 @@
-"""Tokenizers behind one interface: SentencePiece models (own vocabularies) and WordPiece vocabularies (BERT).
+"""One interface to SentencePiece models (own vocabularies) and WordPiece vocabularies (BERT).
 
-Special tokens are known by id only. Neither backend turns text that looks like a special token into one, so a caption
-that says "[SEP]" cannot end its own sequence.
+Special tokens are known by id only. Neither backend turns text that looks like a special token into
+one, so a caption that says "[SEP]" cannot end its own sequence.
 """
 
 import io
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import sentencepiece
 import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers
+from tokenizers import models, normalizers, pre_tokenizers
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _WORD_START = "\u2581"  # SentencePiece marks a piece that begins a word with this character
@@ -24,7 +24,8 @@ class Tokenizer:
     Attributes:
         vocab_size: number of ids.
         pad_id, unk_id, cls_id, sep_id, mask_id: ids of the special tokens.
-        word_starts: bool [vocab_size], True for pieces that begin a word, False for specials (whole-word masking).
+        word_starts: bool [vocab_size], True for pieces that begin a word, False for specials
+            (whole-word masking).
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Tokenizer:
         return self._encode(text)
 
     def encode_padded(self, text: str, length: int) -> tuple[np.ndarray, np.ndarray]:
-        """`[CLS] text [SEP] [PAD]...` of exactly `length` ids; a longer text loses its end, never its [SEP].
+        """`[CLS] text [SEP] [PAD]...`, `length` ids; a longer text loses its end, not its [SEP].
 
         Returns:
             ids int32 [length], and mask bool [length], False on padding.
@@ -77,14 +78,16 @@ class Tokenizer:
 
 
 def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
-    """Loads a tokenizer: a SentencePiece `*.model` file, or a BERT uncased WordPiece vocabulary `*.txt`.
+    """Loads a SentencePiece `*.model`, or a BERT uncased WordPiece vocabulary `*.txt`.
 
     Raises:
         ValueError: the file is missing, of another kind, damaged, or lacks a special token.
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"no vocabulary at {path}: expected a SentencePiece .model or a WordPiece .txt")
+        raise ValueError(
+            f"no vocabulary at {path}: expected a SentencePiece .model or a WordPiece .txt"
+        )
     if path.suffix == ".model":
         return _load_sentencepiece(path)
     if path.suffix == ".txt":
@@ -108,28 +111,37 @@ def _load_sentencepiece(path: Path) -> Tokenizer:
 
 def _load_wordpiece(path: Path) -> Tokenizer:
     pieces = path.read_text(encoding="utf-8").splitlines()
-    # Built from its parts: the ready-made BERT tokenizer would read "[SEP]" in a text as the special token.
+    # Built from its parts: the ready-made BERT tokenizer would read "[SEP]" in a text as the
+    # special token.
     wordpiece = tokenizers.Tokenizer(
         models.WordPiece({piece: index for index, piece in enumerate(pieces)}, unk_token=UNK)
     )
     wordpiece.normalizer = normalizers.BertNormalizer(lowercase=True)
     wordpiece.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    wordpiece.decoder = decoders.WordPiece(prefix="##", cleanup=True)
     return Tokenizer(
         pieces,
         [not piece.startswith("##") for piece in pieces],
         encode=lambda text: wordpiece.encode(text, add_special_tokens=False).ids,
-        decode=lambda ids: wordpiece.decode(ids, skip_special_tokens=False),
+        decode=lambda ids: _join_wordpieces([pieces[token] for token in ids]),
     )
+
+
+def _join_wordpieces(pieces: list[str]) -> str:
+    """Pieces to text with the spaces of BERT's own decoding, which English text is scored with."""
+    text = " ".join(pieces).replace(" ##", "")
+    for mark in (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're"):
+        text = text.replace(mark, mark.strip(" "))
+    return text
 
 
 def train_sentencepiece(
     sentences: Iterable[str], out_path: str | os.PathLike, vocab_size: int
 ) -> None:
-    """Trains a lower-casing unigram vocabulary with BERT's special tokens and writes it to `out_path`.
+    """Trains a lower-casing BPE vocabulary with BERT's special tokens and writes it to `out_path`.
 
-    The same sentences give the same bytes. `vocab_size` is an upper limit: a small corpus may not have that many
-    pieces. Frequent words become one piece each, rare ones fall apart into letters.
+    The same sentences give the same bytes. `vocab_size` is an upper limit: a small corpus may not
+    have that many pieces. Frequent words become one piece each (unigram models split them where the
+    corpus is small).
 
     Raises:
         ValueError: `vocab_size` cannot hold the letters of the corpus, or there are no sentences.
@@ -141,7 +153,7 @@ def train_sentencepiece(
             model_writer=model,  # not a file: its path would become part of the model
             vocab_size=vocab_size,
             hard_vocab_limit=False,
-            model_type="unigram",
+            model_type="bpe",
             character_coverage=1.0,
             normalization_rule_name="nmt_nfkc_cf",
             # All but [UNK] are control symbols, which no text is ever split into.

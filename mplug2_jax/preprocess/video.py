@@ -1,4 +1,4 @@
-"""Video bytes to a few RGB frames: which frames (TSN-style segments), and decoding them with PyAV."""
+"""Video bytes to a few RGB frames: which ones (TSN-style segments), and decoding with PyAV."""
 
 import io
 
@@ -6,7 +6,8 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-# A container without a frame count is called truncated when its packets end before this share of its stated duration.
+# A container without a frame count is called truncated when its packets end before this share of
+# its stated duration.
 _COMPLETE = 0.9
 
 
@@ -21,8 +22,10 @@ def frame_indices(
 
     Args:
         video_length: frames in the video, >= 1.
-        num_frames: frames wanted, >= 1. A video with fewer frames gives all of them, then repeats its last one.
-        rng: None takes the middle frame of each segment (evaluation); a generator takes a random one (training).
+        num_frames: frames wanted, >= 1. A video with fewer frames gives all of them, then repeats
+            its last one.
+        rng: None takes the middle frame of each segment (evaluation); a generator takes a random
+            one (training).
 
     Returns:
         int64 [num_frames], non-decreasing, each in 0..video_length-1.
@@ -36,7 +39,7 @@ def frame_indices(
     edges = np.linspace(0, video_length, segments + 1).astype(np.int64)
     first, last = edges[:-1], edges[1:] - 1
     indices = (first + last) // 2 if rng is None else rng.integers(first, last + 1)
-    return np.pad(indices, (0, num_frames - segments), constant_values=video_length - 1)
+    return np.append(indices, np.full(num_frames - segments, video_length - 1))
 
 
 def decode_video(
@@ -44,8 +47,8 @@ def decode_video(
 ) -> np.ndarray:
     """Decodes `num_frames` frames of an encoded video, chosen by `frame_indices`.
 
-    Frames are decoded in order (seeking is inexact in many codecs) up to the last one wanted, and only those wanted
-    are converted to RGB.
+    Frames are decoded in order (seeking is inexact in many codecs) up to the last one wanted, and
+    only those wanted are converted to RGB.
 
     Args:
         data: the bytes of a video file (mp4, webm, mkv, avi, ...).
@@ -63,12 +66,14 @@ def decode_video(
             if not container.streams.video:
                 raise MediaError("no video stream in the file")
             stream = container.streams.video[0]
-            # Clips are short and many are decoded at once: threads inside one clip cost more than they give.
+            # Clips are short and many are decoded at once: threads inside one clip cost more than
+            # they give.
             stream.thread_type = "NONE"
             length = stream.frames or _count_frames(container, stream)
             decoded, frames = _decode(container, stream, frame_indices(length, num_frames, rng))
             if frames is None:
-                # The count in the header was too high (edit lists hide frames): decode again with the true one.
+                # The count in the header was too high (edit lists hide frames): decode again with
+                # the true one.
                 if decoded == 0:
                     raise MediaError("no frame in the video stream")
                 container.seek(0)
@@ -78,14 +83,15 @@ def decode_video(
             return frames
     except MediaError:
         raise
-    # PyAV raises these for bad bytes: its own errors (OSError or ValueError too), and bare ones from the bindings.
+    # PyAV raises these for bad bytes: its own errors (OSError or ValueError too), and bare ones
+    # from the bindings.
     except (av.FFmpegError, OSError, ValueError, IndexError, RuntimeError, MemoryError) as error:
         reason = " ".join(str(error).split())
         raise MediaError(f"undecodable video of {len(data)} bytes: {reason}") from error
 
 
 def _count_frames(container: av.container.InputContainer, stream: av.VideoStream) -> int:
-    """Frames of a container that states no count (webm, mkv, ts), by reading its packets without decoding them."""
+    """Frames of a container that states no count (webm, mkv), by reading packets undecoded."""
     frames, end = 0, 0.0  # end of the last packet in seconds
     start = (container.start_time or 0) / av.time_base
     for packet in container.demux():
@@ -106,9 +112,10 @@ def _count_frames(container: av.container.InputContainer, stream: av.VideoStream
 def _decode(
     container: av.container.InputContainer, stream: av.VideoStream, indices: np.ndarray
 ) -> tuple[int, np.ndarray | None]:
-    """Decodes up to the last index: (frames seen, uint8 [T, H, W, 3] or None if the stream ended before)."""
+    """Decodes up to the last index: frames seen, and uint8 [T, H, W, 3] or None if it has fewer."""
     wanted = set(indices.tolist())
-    # One converter for the clip, without threads: setting up either costs more than converting a small frame.
+    # One converter for the clip, without threads: setting up either costs more than converting a
+    # small frame.
     reformatter = VideoReformatter()
     pixels: dict[int, np.ndarray] = {}
     seen = 0

@@ -1,0 +1,1 @@
+"""Run configurations; each file's docstring is the command that runs it."""

@@ -1,0 +1,119 @@
+"""What every run's config has: the keys, their defaults, and the checks before anything compiles."""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import sizes
+from mplug2_jax.config import ConfigError, ModelConfig
+from mplug2_jax.tasks import TASKS
+
+# What one example of an evaluation is: a record (with its first text), or each of its questions.
+EXPANSIONS = {"pretrain": "record", "captioning": "record", "retrieval": "record",
+              "qa": "question"}
+
+
+def base(size: str) -> ConfigDict:
+    """The defaults of a run with a model of `size`; streams and evaluations are the run's own."""
+    config = ConfigDict()
+    config.seed = 0
+    config.model = sizes.model(size)
+    config.task = task("pretrain")
+    config.data = ConfigDict(dict(
+        root="", tokenizer="", threads=2,
+        streams=ConfigDict(),  # {name: stream(...)}, all of them in every step
+    ))
+    config.mesh = ConfigDict(dict(data=1, fsdp=-1, tensor=1))
+    config.optimizer = ConfigDict(dict(
+        steps=100_000, learning_rate=1e-4, vision_learning_rate=1e-5, final_learning_rate=1e-6,
+        warmup_steps=5_000, weight_decay=0.02, b1=0.9, b2=0.999, clip_norm=1.0,
+    ))
+    config.init_from = ""  # a checkpoint folder whose parameters a new run starts from
+    config.allow_new = ()  # modules that `init_from` may lack
+    config.log_every = 50
+    config.checkpoint_every = 1_000
+    config.keep_checkpoints = 3
+    config.eval_every = 0  # steps; 0 for never during training
+    config.eval_limit = 0  # examples of each evaluation during training; 0 for all
+    config.evals = ConfigDict()  # {name: evaluation(...)}
+    return config
+
+
+def task(name: str, **options: Any) -> ConfigDict:
+    """A `task` section: one of `mplug2_jax.tasks.TASKS` and its options."""
+    return ConfigDict(dict(
+        name=name,
+        objectives=dict(vtc=1.0, vtm=1.0, mlm=1.0, prefix_lm=1.0, instruct=1.0),
+        mask_share=0.15,  # of the tokens, for masked language modelling
+        negative_block=0,  # examples among which a hard negative is sought; 0 for the global batch
+        memory="fused",  # what the decoder reads: "visual" alone, or "fused" with the prompt
+        instruction="",  # the prompt where the data has none
+        max_length=20,  # tokens to generate at most
+        rerank=16,  # best of every query that matching reranks in retrieval; 0 for none
+    ) | options)
+
+
+def stream(split: str, batch_size: int, **options: Any) -> ConfigDict:
+    """A stream of batches of one split; lengths of 0 leave a field out."""
+    return ConfigDict(dict(
+        split=split, batch_size=batch_size,  # the batch is global, over all devices and hosts
+        frames=0, image_size=224, crop_area=(1.0, 1.0),
+        text_length=0, prompt_length=0, target_length=0,
+    ) | options)
+
+
+def evaluation(options: ConfigDict, examples: ConfigDict, validation: str) -> ConfigDict:
+    """An evaluation: a task's section, the stream of its test examples, the split for tuning.
+
+    Training looks at the `validation` split alone; `eval.py` reports the stream's own.
+    """
+    examples.expand = EXPANSIONS[options.name]
+    return ConfigDict(dict(task=options, stream=examples, validation=validation))
+
+
+def validate(config: ConfigDict) -> ModelConfig:
+    """Checks all that can be checked without devices and data.
+
+    Returns:
+      The model's configuration.
+
+    Raises:
+      ConfigError: one line that names the key and what was expected.
+    """
+    model = ModelConfig.from_mapping(config.model)
+    sections = {"task": (config.task, config.data.streams)} | {
+        f"evals.{name}.task": (value.task, {name: value.stream})
+        for name, value in config.evals.items()}
+    for key, (options, streams) in sections.items():
+        if options.name not in TASKS:
+            raise ConfigError(f"{key}.name = {options.name!r}: expected one of "
+                              + ", ".join(TASKS))
+        TASKS[options.name].composition(options)
+        if not 0 < options.mask_share < 1:
+            raise ConfigError(f"{key}.mask_share = {options.mask_share}: expected a share in (0, 1)")
+        for name, value in streams.items():
+            for field in TASKS[options.name].fields:
+                if not value[f"{field}_length"]:
+                    raise ConfigError(f"stream {name}.{field}_length = 0: task {options.name!r} "
+                                      f"needs {field}; give the tokens it may have")
+            for field in ("text", "prompt", "target"):
+                if value[f"{field}_length"] > model.max_positions:
+                    raise ConfigError(f"stream {name}.{field}_length = {value[f'{field}_length']}: "
+                                      f"expected at most model.max_positions = "
+                                      f"{model.max_positions}")
+            if value.frames and value.image_size % model.patch_size:
+                raise ConfigError(f"stream {name}.image_size = {value.image_size}: expected a "
+                                  f"multiple of model.patch_size = {model.patch_size}")
+        if not streams and key == "task":
+            raise ConfigError("data.streams: empty; name at least one stream")
+    optimizer = config.optimizer
+    if not 0 <= optimizer.warmup_steps < optimizer.steps:
+        raise ConfigError(f"optimizer.warmup_steps = {optimizer.warmup_steps}: expected at least 0 "
+                          f"and less than optimizer.steps = {optimizer.steps}")
+    for key in ("log_every", "checkpoint_every", "keep_checkpoints"):
+        if config[key] < 1:
+            raise ConfigError(f"{key} = {config[key]}: expected at least 1")
+    for key in ("root", "tokenizer"):
+        if not config.data[key]:
+            raise ConfigError(f"data.{key}: empty; give its path (--config.data.{key}=...)")
+    return model

@@ -1,0 +1,43 @@
+"""The moving-digits demo: pretraining on clips, images and text, then every task from it.
+
+    python -m data.prepare moving_digits --out=runs/demo/data
+    python train.py --config=configs/demo.py --workdir=runs/demo
+    python eval.py --checkpoint=runs/demo --out=runs/demo
+
+`make demo` runs all three. One checkpoint answers questions, captions and retrieves: the
+question stands in front of the prefix language modelling loss as an instruction.
+"""
+
+from configs import common
+
+DATA = "runs/demo/data"
+
+
+def get_config():
+    config = common.base("tiny")
+    config.model.vocab_size = 320
+    config.data.root, config.data.tokenizer = DATA, f"{DATA}/vocab.model"
+    size = dict(image_size=config.model.image_size)
+    pairs = dict(text_length=32, prompt_length=16, target_length=4, crop_area=(0.8, 1.0), **size)
+    config.data.streams.video = common.stream("video_train", 48, frames=4, **pairs)
+    config.data.streams.image = common.stream("image_train", 48, frames=1, **pairs)
+    config.data.streams.text = common.stream("text_train", 32, text_length=32)
+
+    config.optimizer.update(dict(steps=1000, learning_rate=1e-3, vision_learning_rate=1e-3,
+                                 warmup_steps=100))
+    config.log_every, config.checkpoint_every, config.keep_checkpoints = 20, 100, 2
+    config.eval_every, config.eval_limit = 500, 64
+
+    def evaluate(task, split, frames, **lengths):
+        examples = common.stream(split, 64, frames=frames, **size, **lengths)
+        return common.evaluation(task, examples, split.replace("test", "validation"))
+
+    for kind, frames in (("video", 4), ("image", 1)):
+        split = f"{kind}_test"
+        config.evals[f"{kind}_retrieval"] = evaluate(
+            common.task("retrieval"), split, frames, text_length=32)
+        config.evals[f"{kind}_qa"] = evaluate(
+            common.task("qa", max_length=3), split, frames, prompt_length=16, target_length=4)
+        config.evals[f"{kind}_caption"] = evaluate(
+            common.task("captioning", max_length=31), split, frames, text_length=32)
+    return config

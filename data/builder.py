@@ -1,0 +1,92 @@
+"""Writes a dataset once: records to ArrayRecord through TFDS, whole or not at all."""
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+from etils import epath
+
+from data import records
+
+# Records of a split, made when they are written.
+Splits = dict[str, Callable[[], Iterable[dict]]]
+
+
+class DataError(ValueError):
+    """The data cannot be used as configured; the message is one line that says what to do."""
+
+
+class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """TFDS builder of records; a dataset derives from it to give its name, version and docstring.
+
+    Args:
+        splits: {split: function that gives its records, in the order they are stored in}.
+        settings: everything that the records depend on, kept beside them.
+        **kwargs: for TFDS, such as `data_dir`.
+    """
+
+    # TFDS looks for a file of checksums beside this one, and its own search needs a package it does
+    # not declare.
+    code_path = epath.Path(__file__)
+
+    def __init__(self, splits: Splits, settings: dict[str, int | str], **kwargs):
+        self._splits = splits
+        self._settings = settings
+        super().__init__(file_format="array_record", **kwargs)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=type(self).__doc__,
+            features=records.features(),
+            disable_shuffling=True,  # the pipeline shuffles; on disk records keep their order
+            metadata=tfds.core.MetadataDict(self._settings),
+        )
+
+    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
+        del dl_manager
+        return {split: self._generate_examples(make) for split, make in self._splits.items()}
+
+    def _generate_examples(self, make: Callable[[], Iterable[dict]]) -> Iterator[tuple[int, dict]]:
+        yield from enumerate(make())
+
+
+def write(
+    builder_class: type[RecordBuilder], out: Path, splits: Splits, settings: dict[str, int | str]
+) -> bool:
+    """Writes a dataset to `out/name/version`, unless it is there.
+
+    What an interrupted run left is removed first.
+
+    Returns:
+        Whether anything was written.
+
+    Raises:
+        DataError: the dataset is there, made with other settings.
+    """
+    folder = out / builder_class.name
+    # TFDS writes to `<version>.incomplete<random>` and renames it at the end.
+    for path in folder.glob("*incomplete*"):
+        logging.warning("removing %s, which an interrupted run left", path)
+        shutil.rmtree(path)
+    if (folder / str(builder_class.VERSION)).exists():
+        written = tfds.builder_from_directory(str(folder / str(builder_class.VERSION)))
+        _check_same(out, builder_class.name, dict(written.info.metadata or {}), settings)
+        return False
+    tfds.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as downloads:  # TFDS wants one, though it downloads nothing
+        builder = builder_class(splits, settings, data_dir=out)
+        builder.download_and_prepare(download_dir=downloads)
+    return True
+
+
+def _check_same(out: Path, name: str, written: dict, wanted: dict) -> None:
+    for key, value in wanted.items():
+        if written.get(key) != value:
+            raise DataError(
+                f"{out} holds {name} with {key}={written.get(key)}, not {value}: "
+                "choose another --out, or delete it"
+            )

@@ -1,0 +1,95 @@
+"""Runs a config's evaluations; shared by `train.py` (validation, now and then) and `eval.py`."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from data import pipeline
+from mplug2_jax.config import ModelConfig
+from mplug2_jax.preprocess.tokenizer import Tokenizer
+from mplug2_jax.tasks import TASKS, Task
+from mplug2_jax.training import sharding
+
+Records = dict[str, list[dict[str, Any]]]  # by evaluation
+
+
+class Evaluation(NamedTuple):
+    """One entry of `config.evals`, ready to run."""
+
+    task: Task
+    stream: ConfigDict
+
+    @property
+    def kind(self) -> str:
+        """"image" or "video", the names of the figures."""
+        return "video" if self.stream.frames > 1 else "image"
+
+
+def build(config: ConfigDict, model: ModelConfig, tokenizer: Tokenizer, validation: bool,
+          only: Iterable[str] = ()) -> dict[str, Evaluation]:
+    """The config's evaluations, on their validation or their own splits.
+
+    Raises:
+      ValueError: `only` names one that the config does not have.
+    """
+    if unknown := sorted(set(only) - set(config.evals)):
+        raise ValueError(f"evaluation {unknown[0]!r}: the config has {', '.join(config.evals)}")
+    evaluations = {}
+    for name in only or config.evals:
+        entry = config.evals[name]
+        stream = entry.stream.copy_and_resolve_references()
+        if validation:
+            stream.split = entry.validation
+        evaluations[name] = Evaluation(TASKS[entry.task.name](entry.task, model, tokenizer), stream)
+    return evaluations
+
+
+def run(evaluations: dict[str, Evaluation], config: ConfigDict, tokenizer: Tokenizer, params: Any,
+        mesh: Mesh, limit: int = 0) -> tuple[dict[str, float], Records]:
+    """All evaluations of `params`; figures by name, and every example's record.
+
+    Args:
+      evaluations: of `build`.
+      config: gives the data.
+      tokenizer: of all text.
+      params: a tree that holds at least the modules that the evaluations need.
+      mesh: on which they are.
+      limit: only that many examples each; 0 for all.
+    """
+    figures: dict[str, float] = {}
+    records: Records = {}
+    for name, (task, stream) in evaluations.items():
+        sharding.check_batch(f"evals.{name}.stream.batch_size", stream.batch_size, mesh)
+        split = pipeline.open_split(config.data.root, stream.split)
+        skips = pipeline.SkipLog()
+        batches = pipeline.eval_batches(
+            config.data.root, stream, tokenizer, jax.process_index(), jax.process_count(),
+            config.data.threads, skips, limit)
+        with jax.set_mesh(mesh):
+            scores, records[name] = task.evaluate(
+                params, (sharding.put_batch(batch, mesh) for batch in batches),
+                lambda index, split=split: pipeline.annotation(split, index),
+                evaluations[name].kind)
+        figures |= scores
+        if skips.total():
+            figures[f"{name}_skipped"] = skips.total()
+    return figures, records
+
+
+def checkpoint_folder(path: str | Path) -> Path:
+    """The folder of checkpoints: `path` itself, or `path/checkpoints` of a work folder."""
+    inner = Path(path) / "checkpoints"
+    return inner if inner.is_dir() else Path(path)
+
+
+HEADLINES = ("r1", "accuracy", "cider")
+
+
+def summary(figures: dict[str, float]) -> str:
+    """The headline figures in one line."""
+    return ", ".join(f"{name} {value:.3f}" for name, value in figures.items()
+                     if name.endswith(HEADLINES))

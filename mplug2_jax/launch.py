@@ -1,0 +1,58 @@
+"""What every command-line script shares: config flags, and errors of one line instead of traces."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from absl import app, flags, logging
+from ml_collections import ConfigDict
+
+from mplug2_jax.config import ConfigError
+
+EXPECTED = (ValueError, FileNotFoundError)  # what wrong input raises, here and in the libraries
+
+
+def main(run: Callable[[], None]) -> None:
+    """Runs a script under absl; wrong flags, configs or data end in one line and exit code 2."""
+
+    def parse(argv: list[str]) -> list[str]:
+        try:
+            return flags.FLAGS(argv)
+        # The config file is read and overridden while flags are parsed: a wrong key is an
+        # AttributeError or KeyError there, a wrong type a TypeError.
+        except (flags.Error, AttributeError, KeyError, TypeError, *EXPECTED) as error:
+            fail(error)
+
+    def guarded(_: list[str]) -> None:
+        logging.set_verbosity(logging.INFO)
+        try:
+            run()
+        except EXPECTED as error:
+            if flags.FLAGS.debug:
+                raise
+            fail(error)
+
+    flags.DEFINE_bool("debug", False, "Show the whole trace of an error.")
+    app.run(guarded, flags_parser=parse)
+
+
+def fail(error: BaseException) -> None:
+    """Prints the error in one line and ends the process with code 2."""
+    text = " ".join(str(error.args[0] if error.args else error).split())
+    print(f"error: {text}", file=sys.stderr, flush=True)
+    sys.exit(2)
+
+
+def plain(config: ConfigDict) -> dict[str, Any]:
+    """A config as plain values that JSON can hold."""
+    return {key: plain(value) if isinstance(value, ConfigDict)
+            else list(value) if isinstance(value, tuple) else value
+            for key, value in config.items()}
+
+
+def require_same(key: str, stored: dict[str, Any], given: dict[str, Any]) -> None:
+    """Raises ConfigError, naming the key, where a stored config section differs from a given one."""
+    for name in sorted(stored.keys() | given.keys()):
+        if stored.get(name) != given.get(name):
+            raise ConfigError(f"{key}.{name} = {given.get(name)!r}, but the checkpoint was made "
+                              f"with {stored.get(name)!r}: give it that, or another workdir")

@@ -1,0 +1,14 @@
+"""Tasks: each composes the modules it needs, and says its loss, its predictions and its scores."""
+
+from mplug2_jax.tasks.base import Task
+from mplug2_jax.tasks.captioning import Captioning
+from mplug2_jax.tasks.pretrain import Pretrain
+from mplug2_jax.tasks.qa import QuestionAnswering
+from mplug2_jax.tasks.retrieval import Retrieval
+
+TASKS: dict[str, type[Task]] = {
+    "pretrain": Pretrain,
+    "captioning": Captioning,
+    "qa": QuestionAnswering,
+    "retrieval": Retrieval,
+}

@@ -1,0 +1,137 @@
+"""What every task is to the trainer and to evaluation: a loss, predictions, scores.
+
+Device code (`loss`, `predict`) is pure and jittable over a batch of the contract:
+`video uint8 [B, T, H, W, 3]`; `text`, `prompt`, `target` int32 `[B, L]` (`[CLS] ... [SEP]`, padded)
+with bool masks of the same shape; `pair_id int32 [B]`; `example_mask bool [B]`, False for rows
+that only fill the last batch; in evaluation also `index` and `item` int32 `[B]`, which record of
+the split this is and which of its captions or questions. Host code (`record`, `score`) sees every
+example once.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+
+from mplug2_jax.config import ConfigError, ModelConfig
+from mplug2_jax.model import build
+from mplug2_jax.preprocess.tokenizer import Tokenizer
+
+Array = jax.Array
+Batch = dict[str, Array]
+Metrics = dict[str, Array]
+Annotate = Callable[[int], dict[str, Any]]  # record number -> its texts and questions
+
+
+class Task:
+    """Base class.
+
+    Attributes:
+      fields: batch fields that a training stream must give.
+      model: the composed model, of just the modules and heads of `composition`.
+      options: the `task` section of the config.
+      tokenizer: of all its text.
+    """
+
+    fields: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, options: Any, config: ModelConfig, tokenizer: Tokenizer):
+        if tokenizer.vocab_size != config.vocab_size:
+            raise ConfigError(f"model.vocab_size = {config.vocab_size}: the tokenizer has "
+                              f"{tokenizer.vocab_size} pieces; set it to that")
+        self.options, self.tokenizer = options, tokenizer
+        self.model = build(config, *self.composition(options))
+        self._predict = jax.jit(self.predict)  # kept: evaluations repeat, compilations must not
+
+    @classmethod
+    def composition(cls, options: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The modules and heads that the task needs under these options."""
+        raise TypeError(f"{cls.__name__} does not say its composition")
+
+    def loss(self, params: Any, batch: Any, rng: Array) -> tuple[Array, Metrics]:
+        """The training loss, a float32 scalar, and metrics to log (float32 scalars)."""
+        raise TypeError(f"{type(self).__name__} has no loss")
+
+    def predict(self, params: Any, batch: Batch) -> dict[str, Array]:
+        """Arrays with a leading `[B]`, from one evaluation batch."""
+        raise TypeError(f"{type(self).__name__} predicts nothing")
+
+    def record(self, output: dict[str, np.ndarray], annotation: dict[str, Any]) -> dict[str, Any]:
+        """One example's prediction and references, of `predict`'s row and the record's texts."""
+        raise TypeError(f"{type(self).__name__} predicts nothing")
+
+    def score(self, records: list[dict[str, Any]], kind: str) -> dict[str, float]:
+        """The task's figures over all hosts' records; `kind` ("video", "image") names them."""
+        raise TypeError(f"{type(self).__name__} has no score")
+
+    def call(self, params: Any, method: str, *args: Any, rng: Array | None = None) -> Any:
+        """`model.<method>(*args)`; with dropout where a key is given."""
+        rngs = None if rng is None else {"dropout": rng}
+        return self.model.apply({"params": params}, *args, method=method, rngs=rngs)
+
+    def evaluate(self, params: Any, batches: Iterable[Batch], annotate: Annotate, kind: str,
+                 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
+        """Predicts every example, gathers all hosts' rows, and scores them.
+
+        Args:
+          params: on the devices.
+          batches: global batches on the devices.
+          annotate: the texts and questions of a record.
+          kind: "video" or "image", for the names of the figures.
+
+        Returns:
+          Figures, and one record an example, in the order of the split.
+        """
+        records = []
+        for batch in batches:
+            keys = {key: batch[key] for key in ("index", "item", "example_mask")}
+            rows = fetch(self._predict(params, batch) | keys)
+            for i in np.flatnonzero(rows["example_mask"]):
+                output = {key: value[i] for key, value in rows.items()}
+                index, item = int(output["index"]), int(output["item"])
+                records.append({"index": index, "item": item,
+                                **self.record(output, annotate(index))})
+        return self.finish(params, records, kind), records
+
+    def finish(self, params: Any, records: list[dict[str, Any]], kind: str) -> dict[str, float]:
+        """Scores all records; a task that needs the device once more (reranking) does it here."""
+        del params
+        return self.score(records, kind)
+
+
+def fetch(tree: Any) -> Any:
+    """Global device arrays to NumPy arrays, whole, on every host."""
+    if jax.process_count() > 1:
+        return multihost_utils.process_allgather(tree, tiled=True)
+    return jax.device_get(tree)
+
+
+def stack_rows(rows: Iterable[tuple[Array, Array]], pad_id: int) -> tuple[Array, Array]:
+    """R texts an item, `(ids, mask)` of `[B, L_r]` each, to ids and mask `[B * R, L]`.
+
+    Padded to the longest; an item's rows stand beside each other, so that a batch sharded over
+    devices stays where it is.
+    """
+    rows = list(rows)
+    length = max(ids.shape[1] for ids, _ in rows)
+
+    def widen(x, value):
+        return jnp.pad(x, ((0, 0), (0, length - x.shape[1])), constant_values=value)
+
+    ids = jnp.stack([widen(ids, pad_id) for ids, _ in rows], axis=1)  # [B, R, L]
+    mask = jnp.stack([widen(mask, False) for _, mask in rows], axis=1)
+    return ids.reshape(-1, length), mask.reshape(-1, length)
+
+
+def with_visual(visual: Array, text: Array, mask: Array) -> tuple[Array, Array]:
+    """The decoder's memory [visual; text] of `visual [B, S, D]` and `text [B * R, L, D]`.
+
+    Returns:
+      memory `[B * R, S + L, D]` and its mask bool `[B * R, S + L]`.
+    """
+    visual = jnp.repeat(visual, text.shape[0] // visual.shape[0], axis=0)
+    memory = jnp.concatenate([visual, text], axis=1)
+    return memory, jnp.pad(mask, ((0, 0), (visual.shape[1], 0)), constant_values=True)

@@ -1,0 +1,81 @@
+"""What tasks that generate text share: the memory, the loss, greedy generation."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mplug2_jax import losses
+from mplug2_jax.config import ConfigError
+from mplug2_jax.decoding import greedy
+from mplug2_jax.tasks.base import Array, Batch, Metrics, Task, with_visual
+
+MEMORIES = ("visual", "fused")
+
+
+class Generation(Task):
+    """Generates a target from a clip and, with `task.memory = "fused"`, a prompt.
+
+    "visual": the decoder sees the visual embedding alone (the released captioning).
+    "fused": it sees [visual; prompt], both out of the fusion (pretraining, question answering).
+    """
+
+    @classmethod
+    def composition(cls, options: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        if options.memory not in MEMORIES:
+            raise ConfigError(f"task.memory = {options.memory!r}: expected one of "
+                              + ", ".join(MEMORIES))
+        fused = ("text", "fusion") if options.memory == "fused" else ()
+        return ("vision", "universal", "decoder", *fused), ()
+
+    def prompt(self, batch: Batch) -> tuple[Array, Array]:
+        """Prompt ids and mask, `[B, P]` each: the batch's, or the config's instruction."""
+        if "prompt" in batch:
+            return batch["prompt"], batch["prompt_mask"]
+        tokens = self.tokenizer.encode(self.options.instruction)
+        ids, mask = self.tokenizer.encode_padded(self.options.instruction, len(tokens) + 2)
+        rows = batch["video"].shape[0]
+        return tuple(jnp.broadcast_to(x, (rows, *x.shape)) for x in (ids, mask))
+
+    def target(self, batch: Batch) -> tuple[Array, Array]:
+        """Target ids and mask, `[B, L]` each, `[CLS] ... [SEP]`."""
+        return batch["target"], batch["target_mask"]
+
+    def memory(self, params: Any, batch: Batch,
+               rng: Array | None = None) -> tuple[Array, Array | None]:
+        """What the decoder attends to: `[B, S, D]` and its mask (None for all)."""
+        keys = [None] * 3 if rng is None else jax.random.split(rng, 3)
+        visual = self.call(params, "encode_visual", batch["video"], rng=keys[0])
+        if self.options.memory == "visual":
+            return visual, None
+        ids, mask = self.prompt(batch)
+        text = self.call(params, "encode_text", ids, mask, rng=keys[1])
+        visual, text = self.call(params, "fuse", visual, text, mask, rng=keys[2])
+        return with_visual(visual, text, mask)
+
+    def loss(self, params: Any, batch: dict[str, Batch], rng: Array) -> tuple[Array, Metrics]:
+        """Next-token cross-entropy, summed over the streams; metrics `stream/lm`."""
+        total, metrics = 0.0, {}
+        keys = jax.random.split(rng, len(batch))
+        for key, (name, stream) in zip(keys, sorted(batch.items()), strict=True):
+            memory_key, decode_key = jax.random.split(key)
+            memory, memory_mask = self.memory(params, stream, memory_key)
+            ids, mask = self.target(stream)
+            logits, _ = self.call(params, "decode", ids[:, :-1], mask[:, :-1], memory,
+                                  memory_mask, rng=decode_key)
+            part, hits = losses.language_modelling(logits, ids, mask, stream["example_mask"])
+            total += part
+            metrics |= {f"{name}/lm": part, f"{name}/lm_hits": hits}
+        return total, metrics
+
+    def predict(self, params: Any, batch: Batch) -> dict[str, Array]:
+        """`ids int32 [B, 1 + max_length]`, generated greedily."""
+        memory, mask = self.memory(params, batch)
+        return {"ids": greedy(self.model, params, memory, mask,
+                              max_length=self.options.max_length, start_id=self.tokenizer.cls_id,
+                              end_id=self.tokenizer.sep_id, pad_id=self.tokenizer.pad_id)}
+
+    def text(self, output: dict[str, np.ndarray]) -> str:
+        """The generated text of one row."""
+        return self.tokenizer.decode(output["ids"])

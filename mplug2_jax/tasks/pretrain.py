@@ -1,0 +1,44 @@
+"""Pretraining: contrastive, matching, masked and prefix language modelling in one step.
+
+A batch is `{stream: batch}`, one for each source of the step: images, videos (pairs) and text
+alone, told apart by their fields. Objectives and their weights are config.
+"""
+
+from typing import Any
+
+import jax
+
+from mplug2_jax.config import ConfigError
+from mplug2_jax.model import MODULES
+from mplug2_jax.tasks.base import Array, Batch, Metrics, Task
+from mplug2_jax.tasks.objectives import OBJECTIVES, pair_losses, text_losses
+
+
+class Pretrain(Task):
+    """All five modules; every objective with a weight above 0."""
+
+    fields = ("text",)
+
+    @classmethod
+    def composition(cls, options: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        weights = {name: options.objectives[name] for name in OBJECTIVES}
+        if min(weights.values()) < 0 or max(weights.values()) <= 0:
+            raise ConfigError("task.objectives: weights must be at least 0 and one of them above 0")
+        contrastive = weights["vtc"] or weights["vtm"]
+        decodes = weights["prefix_lm"] or weights["instruct"]
+        modules = [m for m in MODULES if m != "decoder" or decodes]
+        heads = ["vtc"] * bool(contrastive) + [h for h in ("vtm", "mlm") if weights[h]]
+        return tuple(modules), tuple(heads)
+
+    def loss(self, params: Any, batch: dict[str, Batch], rng: Array) -> tuple[Array, Metrics]:
+        """Weighted sum of every stream's objectives; metrics `stream/objective`."""
+        weights = {name: self.options.objectives[name] for name in OBJECTIVES}
+        keys = jax.random.split(rng, len(batch))
+        total, metrics = 0.0, {}
+        for key, (name, stream) in zip(keys, sorted(batch.items()), strict=True):
+            compute = pair_losses if "video" in stream else text_losses
+            part = compute(self, params, stream, key, weights)
+            total += sum(weights[objective] * part[objective]
+                         for objective in OBJECTIVES if objective in part)
+            metrics |= {f"{name}/{key}": value for key, value in part.items()}
+        return total, metrics

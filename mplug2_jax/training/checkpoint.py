@@ -1,0 +1,176 @@
+"""Checkpoints: written while training goes on, restored onto any mesh, loaded by module, strictly.
+
+A folder holds one Orbax checkpoint a kept step with the items `params`, `rest` (optimizer) and
+`meta` (step, samples seen of each stream, config, versions).
+"""
+
+import importlib.metadata
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from absl import logging
+from jax.sharding import Mesh
+
+from mplug2_jax.training.sharding import path_name, tree_shardings
+from mplug2_jax.training.step import TrainState
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is not there or does not fit; the message names what and where."""
+
+
+class Checkpoints:
+    """The checkpoints of one folder.
+
+    Args:
+      folder: made if `keep` is given, else it must hold a checkpoint.
+      keep: how many of the newest to keep, for writing; 0 opens it for reading.
+
+    Raises:
+      CheckpointError: opened for reading, and there is no checkpoint.
+    """
+
+    def __init__(self, folder: str | Path, keep: int = 0):
+        self.folder = Path(folder).absolute()
+        if not keep and not self.folder.is_dir():
+            raise CheckpointError(f"checkpoint folder {folder} does not exist")
+        self._manager = ocp.CheckpointManager(self.folder, options=ocp.CheckpointManagerOptions(
+            max_to_keep=keep or None, create=bool(keep), read_only=not keep,
+            cleanup_tmp_directories=bool(keep)))
+        self.latest: int | None = self._manager.latest_step()
+        if not keep and self.latest is None:
+            raise CheckpointError(f"{folder} holds no checkpoint: give the folder that train.py "
+                                  "writes checkpoints to")
+
+    def save(self, state: TrainState, config: dict[str, Any], samples: dict[str, int]) -> None:
+        """Starts writing a state; the step goes on once the arrays are copied.
+
+        Args:
+          state: of any mesh.
+          config: the run's config as plain values.
+          samples: global samples seen of each stream: where the data goes on.
+        """
+        step = int(jax.device_get(state.step))
+        meta = {"step": step, "samples": samples, "config": config,
+                "versions": {name: importlib.metadata.version(name)
+                             for name in ("jax", "flax", "optax", "orbax-checkpoint", "grain")}}
+        self._manager.save(step, args=ocp.args.Composite(
+            params=ocp.args.StandardSave(state.params),
+            rest=ocp.args.StandardSave(state.opt_state),
+            meta=ocp.args.JsonSave(meta)))
+        self.latest = step
+
+    def meta(self) -> dict[str, Any]:
+        """The newest checkpoint's `step, samples, config, versions`."""
+        return self._manager.restore(self.latest, args=ocp.args.Composite(
+            meta=ocp.args.JsonRestore()))["meta"]
+
+    def restore_state(self, shapes: TrainState, mesh: Mesh) -> TrainState:
+        """The newest state, whole, placed on `mesh` by the sharding table.
+
+        Args:
+          shapes: a state of shapes (`jax.eval_shape`).
+          mesh: any, also another than the one it was saved from.
+
+        Raises:
+          CheckpointError: its parameters are not those of `shapes`.
+        """
+        stored = self._stored_params()
+        wanted = _flat(shapes.params)
+        _require_equal(wanted, {name: stored.get(name) for name in wanted}, self.folder)
+        if extra := sorted(set(stored) - set(wanted)):
+            raise CheckpointError(f"{self.folder}: holds {extra[0]} and {len(extra) - 1} more "
+                                  "parameters that the config does not name")
+        target = jax.tree.map(
+            lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+            shapes, tree_shardings(shapes, mesh))
+        items = self._manager.restore(self.latest, args=ocp.args.Composite(
+            params=ocp.args.StandardRestore(target.params),
+            rest=ocp.args.StandardRestore(target.opt_state)))
+        step = jax.device_put(jax.numpy.asarray(self.latest, jax.numpy.int32),
+                              target.step.sharding)
+        return TrainState(step, items["params"], items["rest"])
+
+    def load_params(self, shapes: Any, mesh: Mesh, allow_new: Iterable[str] = ()) -> Any:
+        """The parameters that a task wants, picked by module; the log says what happened to each.
+
+        Args:
+          shapes: the task's parameters as shapes.
+          mesh: where they go.
+          allow_new: modules (`decoder`, `heads/vtm`) that the checkpoint may lack.
+
+        Returns:
+          The tree of `shapes`; what is new is left as its ShapeDtypeStruct, to be initialised.
+
+        Raises:
+          CheckpointError: a needed parameter is missing or has another shape.
+        """
+        stored, wanted = self._stored_params(), _flat(shapes)
+        allowed = tuple(f"{name.rstrip('/')}/" for name in allow_new)
+        new = {name for name in wanted if name not in stored and name.startswith(allowed)}
+        _require_equal({name: x for name, x in wanted.items() if name not in new}, stored,
+                       self.folder)
+        dropped = sorted({name.split("/")[0] for name in set(stored) - set(wanted)})
+        loaded = sorted({name.split("/")[0] for name in set(wanted) - new})
+        logging.info("%s: loaded %s; dropped %s; new %s", self.folder, ", ".join(loaded),
+                     ", ".join(dropped) or "nothing",
+                     ", ".join(sorted({n.split("/")[0] for n in new})) or "nothing")
+        target = jax.tree.map(
+            lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+            shapes, tree_shardings(shapes, mesh))
+        picked = _prune(target, new)
+        restore_args = jax.tree.map(
+            lambda x: ocp.ArrayRestoreArgs(dtype=x.dtype, sharding=x.sharding), picked)
+        params = self._manager.restore(self.latest, args=ocp.args.Composite(
+            params=ocp.args.PyTreeRestore(picked, restore_args=restore_args,
+                                          partial_restore=True)))["params"]
+        return _merge(target, params)
+
+    def _stored_params(self) -> dict[str, Any]:
+        return _flat(self._manager.item_metadata(self.latest)["params"])
+
+    def wait(self) -> None:
+        """Blocks until what was saved is on disk."""
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits for writes and lets the folder go."""
+        self._manager.close()
+
+
+def _flat(tree: Any) -> dict[str, Any]:
+    return {path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _require_equal(wanted: dict[str, Any], stored: dict[str, Any], folder: Path) -> None:
+    missing = sorted(name for name in wanted if stored.get(name) is None)
+    if missing:
+        raise CheckpointError(f"{folder}: lacks {len(missing)} parameter(s) that the task needs, "
+                              f"the first {missing[0]}")
+    for name, x in wanted.items():
+        if tuple(stored[name].shape) != tuple(x.shape):
+            raise CheckpointError(f"{folder}: {name} has shape {tuple(stored[name].shape)}, but "
+                                  f"the config makes it {tuple(x.shape)}")
+
+
+def _prune(tree: dict[str, Any], names: set[str], prefix: str = "") -> dict[str, Any]:
+    """The tree without the leaves of these names."""
+    kept = {}
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict):
+            if inner := _prune(value, names, f"{name}/"):
+                kept[key] = inner
+        elif name not in names:
+            kept[key] = value
+    return kept
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the leaves of `over` in their places."""
+    return {key: value if key not in over
+            else _merge(value, over[key]) if isinstance(value, dict) else over[key]
+            for key, value in base.items()}

@@ -1,0 +1,45 @@
+"""Throughput, MFU and time left, and the line that shows them."""
+
+import time
+
+
+class Progress:
+    """Measures from its making on; evaluation and the like are taken out by `pause`.
+
+    Args:
+      step: the step just done.
+      total: steps of the run.
+      examples: examples a step, over all streams and devices.
+      flops: model FLOPs a step.
+      peak: FLOP/s of all devices.
+    """
+
+    def __init__(self, step: int, total: int, examples: int, flops: float, peak: float):
+        self.total, self.examples, self.flops, self.peak = total, examples, flops, peak
+        self._first = self._last = (step, time.perf_counter())
+
+    def pause(self, seconds: float) -> None:
+        """Takes time out of the measurement."""
+        self._first = self._first[0], self._first[1] + seconds
+        self._last = self._last[0], self._last[1] + seconds
+
+    def measure(self, step: int) -> dict[str, float]:
+        """`examples_per_second` and `mfu` since the last measure, and the run's average."""
+        now = time.perf_counter()
+        steps_a_second = (step - self._last[0]) / max(now - self._last[1], 1e-9)
+        average = (step - self._first[0]) / max(now - self._first[1], 1e-9)
+        self._last = step, now
+        return {"examples_per_second": steps_a_second * self.examples,
+                "average_examples_per_second": average * self.examples,
+                "mfu": steps_a_second * self.flops / self.peak}
+
+    def line(self, step: int, values: dict[str, float], speed: dict[str, float]) -> str:
+        """`step 40/1000 loss 3.21 | video/vtc 1.20 ... | 310 examples/s | MFU 21% | 3:05 left`."""
+        average = speed["average_examples_per_second"] or speed["examples_per_second"]
+        left = (self.total - step) * self.examples / max(average, 1e-9)
+        minutes, seconds = divmod(round(left), 60)
+        parts = " ".join(f"{name} {value:.3f}" for name, value in sorted(values.items())
+                         if "/" in name and not name.endswith(("hits", "t2v", "v2t")))
+        return (f"step {step}/{self.total} loss {values['loss']:.4f} | {parts} | "
+                f"{speed['examples_per_second']:.0f} examples/s | MFU {speed['mfu']:.0%} | "
+                f"{minutes}:{seconds:02d} left")

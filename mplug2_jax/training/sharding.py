@@ -1,0 +1,123 @@
+"""The mesh and where arrays live on it: a short ordered table, first match wins.
+
+Mesh axes: `data` (batch only), `fsdp` (batch and parameters), `tensor` (heads, MLP, vocabulary).
+The same program runs on one device, where every axis has size 1.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from mplug2_jax.config import ConfigError
+
+AXES = ("data", "fsdp", "tensor")
+BATCH = ("data", "fsdp")  # the axes over which examples are spread
+
+# (regular expression over the parameter's path, PartitionSpec of its LAST dimensions). Layers are
+# stacked in front; those dimensions are never sharded. Dense kernels are [in, out].
+RULES: tuple[tuple[str, PartitionSpec], ...] = (
+    (r"(query|key|value|wi|down)/kernel$", PartitionSpec("fsdp", "tensor")),
+    (r"(query|key|value|wi|down)/bias$", PartitionSpec("tensor")),
+    (r"(out|wo|up)/kernel$", PartitionSpec("tensor", "fsdp")),
+    (r"embeddings/word$", PartitionSpec("tensor", "fsdp")),
+    (r"(embeddings/(position|token_type)|latents|vision/position)$", PartitionSpec(None, "fsdp")),
+    (r"patch_kernel$", PartitionSpec(None, "fsdp")),
+    (r"kernel$", PartitionSpec("fsdp", None)),
+    (r".*", PartitionSpec()),
+)
+
+
+def make_mesh(data: int, fsdp: int, tensor: int) -> Mesh:
+    """The mesh over all devices; one of the sizes may be -1, "what is left".
+
+    Raises:
+      ConfigError: the sizes do not multiply to the number of devices.
+    """
+    sizes, devices = [data, fsdp, tensor], jax.device_count()
+    known = math.prod(size for size in sizes if size != -1)
+    if sizes.count(-1) == 1 and known > 0 and devices % known == 0:
+        sizes[sizes.index(-1)] = devices // known
+    if min(sizes) < 1 or math.prod(sizes) != devices:
+        raise ConfigError(f"mesh = {data} x {fsdp} x {tensor} (data x fsdp x tensor): expected a "
+                          f"product of {devices}, the number of devices (-1 once for the rest)")
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def path_name(path: tuple[Any, ...]) -> str:
+    """A tree path as `text/layers/layer/mlp/wi/kernel`."""
+    return "/".join(str(getattr(key, "key", getattr(key, "name", key))) for key in path)
+
+
+def spec_for(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    """The spec of one parameter: the first rule that matches, less what does not divide.
+
+    A dimension that its axis does not divide is replicated, so that odd vocabularies and tiny
+    test sizes run on any mesh; `sharded_share` shows what that costs.
+    """
+    rule = next(spec for pattern, spec in RULES if re.search(pattern, name))
+    if len(rule) > len(shape):
+        return PartitionSpec()
+    full = (None,) * (len(shape) - len(rule)) + tuple(rule)
+    kept = [axis if axis and size % mesh.shape[axis] == 0 else None
+            for size, axis in zip(shape, full, strict=True)]
+    return PartitionSpec(*kept)
+
+
+def tree_shardings(tree: Any, mesh: Mesh) -> Any:
+    """NamedShardings for a tree of arrays or shapes; optimizer moments follow their parameter."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, x: NamedSharding(mesh, spec_for(path_name(path), x.shape, mesh)), tree)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Examples over `data` and `fsdp`, everything else whole."""
+    return NamedSharding(mesh, PartitionSpec(BATCH))
+
+
+def shard_batch(x: jax.Array) -> jax.Array:
+    """Constrains dimension 0 of an activation to the batch axes of the mesh in use, if there is one."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or not set(BATCH) <= set(mesh.axis_names):
+        return x
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH))
+
+
+def check_batch(name: str, size: int, mesh: Mesh, block: int = 0) -> None:
+    """Raises ConfigError where the mesh does not divide a global batch, or it its negative blocks."""
+    ways = math.prod(mesh.shape[axis] for axis in BATCH)
+    if size % ways:
+        raise ConfigError(f"{name} = {size}: expected a multiple of {ways}, the devices over which "
+                          "the mesh spreads a batch (data x fsdp)")
+    if block and size % block:
+        raise ConfigError(f"{name} = {size}: expected a multiple of task.negative_block = {block}")
+
+
+def put_batch(batch: Any, mesh: Mesh) -> Any:
+    """This process's rows of a batch to one global array each, rows over the batch axes."""
+    sharding = batch_sharding(mesh)
+    return jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)
+
+
+def sharded_share(tree: Any, mesh: Mesh) -> float:
+    """Share of a tree's bytes that is split over at least one mesh axis of a size above 1."""
+    total = split = 0
+    for path, x in jax.tree_util.tree_leaves_with_path(tree):
+        size = math.prod(x.shape) * jnp.dtype(x.dtype).itemsize
+        axes = [axis for axis in spec_for(path_name(path), x.shape, mesh) if axis]
+        total += size
+        split += size * any(mesh.shape[axis] > 1 for axis in axes)
+    return split / total
+
+
+def init_sharded(init: Callable[[], Any], mesh: Mesh) -> Any:
+    """Runs an initialiser under `jit`, every array created where it belongs."""
+    shardings = tree_shardings(jax.eval_shape(init), mesh)
+    with jax.set_mesh(mesh):
+        return jax.jit(init, out_shardings=shardings)()

@@ -1,0 +1,76 @@
+"""A miniature of the demo corpus, and hand-made datasets with bad records, for the data tests."""
+
+import dataclasses
+
+import ml_collections
+import pytest
+import tensorflow_datasets as tfds
+from data_helpers import SIZES
+
+from data import builder, moving_digits_builder
+from mplug2_jax.preprocess.tokenizer import Tokenizer, load_tokenizer
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """Folder of the miniature corpus with seed 0."""
+    out = tmp_path_factory.mktemp("corpus")
+    moving_digits_builder.prepare(out, SIZES, processes=1)
+    return out
+
+
+@pytest.fixture(scope="session")
+def other_corpora(tmp_path_factory):
+    """Folders of the miniature corpus written again: (with the same seed, with seed 1)."""
+    folders = []
+    for seed in (0, 1):
+        folders.append(tmp_path_factory.mktemp(f"seed{seed}"))
+        moving_digits_builder.prepare(
+            folders[-1], dataclasses.replace(SIZES, seed=seed), processes=1
+        )
+    return folders
+
+
+@pytest.fixture(scope="session")
+def tokenizer(corpus) -> Tokenizer:
+    return load_tokenizer(corpus / moving_digits_builder.VOCABULARY)
+
+
+@pytest.fixture
+def stream():
+    """Makes a stream of the miniature corpus: `stream(split='video_test', ...)`."""
+
+    def make(**changes) -> ml_collections.ConfigDict:
+        defaults = dict(
+            split="video_train",
+            batch_size=8,
+            frames=3,
+            image_size=32,
+            text_length=24,
+            prompt_length=16,
+            target_length=4,
+            crop_area=(0.7, 1.0),
+            expand="record",
+        )
+        return ml_collections.ConfigDict(defaults | changes)
+
+    return make
+
+
+class HandMade(builder.RecordBuilder):
+    """Records that a test made."""
+
+    name = "hand_made"
+    VERSION = tfds.core.Version("1.0.0")
+
+
+@pytest.fixture
+def write_records(tmp_path):
+    """Writes records as a dataset, gives its folder: `write_records({'train': [record, ...]})`."""
+
+    def write(splits: dict[str, list[dict]]):
+        makers = {name: (lambda made=made: made) for name, made in splits.items()}
+        builder.write(HandMade, tmp_path, makers, {"seed": 0})
+        return tmp_path
+
+    return write

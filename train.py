@@ -1,0 +1,136 @@
+"""Trains any task of any config, from scratch, from a checkpoint, or on from where it stopped.
+
+    python train.py --config=configs/demo.py --workdir=runs/demo
+
+A run that was stopped goes on by the same command. The work folder holds `checkpoints/`,
+TensorBoard files, and `train.jsonl` with every logged step.
+"""
+
+import json
+import math
+import time
+from pathlib import Path
+
+import jax
+from absl import flags, logging
+from clu import parameter_overview
+from ml_collections import config_flags
+from tensorboardX import SummaryWriter
+
+import evaluation
+from configs import common
+from data import pipeline
+from mplug2_jax import launch
+from mplug2_jax.preprocess.tokenizer import load_tokenizer
+from mplug2_jax.tasks import TASKS
+from mplug2_jax.training import sharding
+from mplug2_jax.training.checkpoint import Checkpoints
+from mplug2_jax.training.flops import count_flops, peak_flops
+from mplug2_jax.training.optimizer import make_optimizer
+from mplug2_jax.training.progress import Progress
+from mplug2_jax.training.step import create_state, make_train_step
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "The run's config.", lock_config=True)
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints and logs.")
+flags.mark_flags_as_required(["config", "workdir"])
+
+
+def main() -> None:
+    config, workdir = CONFIG.value, Path(WORKDIR.value)
+    model_config = common.validate(config)
+    workdir.mkdir(parents=True, exist_ok=True)
+    jax.config.update("jax_compilation_cache_dir", str(Path(".cache/jax").absolute()))
+    mesh = sharding.make_mesh(**config.mesh)
+    for name, stream in config.data.streams.items():
+        block = config.task.negative_block if stream.frames else 0
+        sharding.check_batch(f"data.streams.{name}.batch_size", stream.batch_size, mesh, block)
+
+    # The task: its modules, its losses.
+    tokenizer = load_tokenizer(config.data.tokenizer)
+    task = TASKS[config.task.name](config.task, model_config, tokenizer)
+    optimizer, learning_rate = make_optimizer(config.optimizer)
+
+    # The state: shapes first, so that all that can fail does so before memory is taken.
+    def create():
+        return create_state(task, optimizer, config.seed)
+
+    shapes = jax.eval_shape(create)
+    logging.info("\n%s", parameter_overview.get_parameter_overview(
+        shapes.params, include_stats=False))
+    logging.info("mesh %s; %.2f%% of parameter bytes sharded", dict(mesh.shape),
+                 100 * sharding.sharded_share(shapes.params, mesh))
+    checkpoints = Checkpoints(workdir / "checkpoints", keep=config.keep_checkpoints)
+    sizes = {name: stream.batch_size for name, stream in config.data.streams.items()}
+    if checkpoints.latest is not None:
+        meta = checkpoints.meta()
+        launch.require_same("model", meta["config"]["model"], launch.plain(config.model))
+        positions = {name: meta["step"] * size for name, size in sizes.items()}
+        launch.require_same("data position", meta["samples"], positions)
+        state = checkpoints.restore_state(shapes, mesh)
+        logging.info("going on from step %d of %s", checkpoints.latest, checkpoints.folder)
+    else:
+        state = sharding.init_sharded(create, mesh)
+        if config.init_from:
+            source = Checkpoints(evaluation.checkpoint_folder(config.init_from))
+            params = source.load_params(shapes.params, mesh, config.allow_new)
+            state = state.replace(params=jax.tree.map(
+                lambda new, fresh: fresh if isinstance(new, jax.ShapeDtypeStruct) else new,
+                params, state.params))
+            source.close()
+
+    # The data goes on at the sample where the state stopped.
+    start = int(state.step)
+    skips = pipeline.SkipLog()
+    batches = pipeline.train_batches(
+        config.data.root, config.data.streams, tokenizer, config.seed, start,
+        jax.process_index(), jax.process_count(), config.data.threads, skips)
+    step_function = make_train_step(task, optimizer, shapes, mesh, config.seed)
+    evaluations = evaluation.build(config, model_config, tokenizer, validation=True)
+
+    progress, batch = None, sharding.put_batch(next(batches), mesh)
+    flops = 3 * count_flops(task.loss, shapes.params, batch, jax.random.key(0))
+    writer = SummaryWriter(str(workdir / "tensorboard"))
+    with open(workdir / "train.jsonl", "a") as log:
+        for step in range(start + 1, config.optimizer.steps + 1):
+            with jax.transfer_guard("disallow"):
+                state, metrics = step_function(state, batch)
+            if step < config.optimizer.steps:
+                batch = sharding.put_batch(next(batches), mesh)  # while the device computes
+            if progress is None:
+                jax.block_until_ready(metrics)  # the first step compiles: not timed
+                progress = Progress(step, config.optimizer.steps, sum(sizes.values()), flops,
+                                    peak_flops())
+            if step % config.log_every == 0 or step == config.optimizer.steps:
+                values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+                if not math.isfinite(values["loss"]):
+                    raise FloatingPointError(f"step {step}: the loss is {values['loss']}; lower "
+                                             "optimizer.learning_rate or clip_norm and start again "
+                                             "from the last checkpoint")
+                speed = progress.measure(step)
+                logging.info("%s", progress.line(step, values, speed))
+                values |= {"learning_rate": float(learning_rate(step)), "step": step, **speed,
+                           "skipped": skips.total()}
+                log.write(json.dumps(values) + "\n")
+                log.flush()
+                for name, value in values.items():
+                    writer.add_scalar(name, value, step)
+            if step % config.checkpoint_every == 0 or step == config.optimizer.steps:
+                checkpoints.save(state, launch.plain(config),
+                                 {name: step * size for name, size in sizes.items()})
+            if config.eval_every and step % config.eval_every == 0:
+                paused = time.perf_counter()
+                scores, _ = evaluation.run(evaluations, config, tokenizer, state.params, mesh,
+                                           config.eval_limit)
+                logging.info("validation at step %d: %s", step, evaluation.summary(scores))
+                for name, value in scores.items():
+                    writer.add_scalar(f"validation/{name}", value, step)
+                progress.pause(time.perf_counter() - paused)
+    writer.close()
+    checkpoints.close()
+    for reason, count in sorted(skips.counts.items()):
+        logging.warning("skipped %s: %d", reason, count)
+    logging.info("done: %d steps, %s", config.optimizer.steps, workdir)
+
+
+if __name__ == "__main__":
+    launch.main(main)
