@@ -15,13 +15,15 @@ DATA = "runs/demo/data"
 
 def get_config():
     config = common.base("tiny")
-    config.model.vocab_size = 320
+    config.model.update(dict(vocab_size=320, patch_size=12, vision_layers=3, text_layers=1,
+                             fusion_layers=2, decoder_layers=2))
     config.data.root, config.data.tokenizer = DATA, f"{DATA}/vocab.model"
     size = dict(image_size=config.model.image_size)
-    pairs = dict(text_length=32, prompt_length=16, target_length=4, crop_area=(0.8, 1.0), **size)
-    config.data.streams.video = common.stream("video_train", 48, frames=4, **pairs)
-    config.data.streams.image = common.stream("image_train", 48, frames=1, **pairs)
-    config.data.streams.text = common.stream("text_train", 32, text_length=32)
+    pairs = dict(prompt_length=14, target_length=4, crop_area=(0.8, 1.0), **size)
+    streams = config.data.streams
+    streams.video = common.stream("video_train", 32, frames=4, text_length=24, **pairs)
+    streams.image = common.stream("image_train", 32, frames=1, text_length=16, **pairs)
+    streams.text = common.stream("text_train", 16, text_length=24)
 
     config.optimizer.update(dict(steps=1000, learning_rate=1e-3, vision_learning_rate=1e-3,
                                  warmup_steps=100))
@@ -35,9 +37,9 @@ def get_config():
     for kind, frames in (("video", 4), ("image", 1)):
         split = f"{kind}_test"
         config.evals[f"{kind}_retrieval"] = evaluate(
-            common.task("retrieval"), split, frames, text_length=32)
+            common.task("retrieval"), split, frames, text_length=24)
         config.evals[f"{kind}_qa"] = evaluate(
-            common.task("qa", max_length=3), split, frames, prompt_length=16, target_length=4)
+            common.task("qa", max_length=3), split, frames, prompt_length=14, target_length=4)
         config.evals[f"{kind}_caption"] = evaluate(
-            common.task("captioning", max_length=31), split, frames, text_length=32)
+            common.task("captioning", max_length=23), split, frames, text_length=24)
     return config

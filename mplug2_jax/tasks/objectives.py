@@ -27,13 +27,13 @@ class Passes:
     """
 
     def __init__(self, task: Task, params: Any, rng: Array):
-        self.task, self.params, self.rng = task, params, rng
+        self.task, self.params, self.rng, self.keys = task, params, rng, 0
         self.word_starts = jnp.asarray(task.tokenizer.word_starts)
 
     def key(self) -> Array:
-        """A fresh key."""
-        self.rng, key = jax.random.split(self.rng)
-        return key
+        """A fresh key; independent of the others, so that an unused one costs nothing."""
+        self.keys += 1
+        return jax.random.fold_in(self.rng, self.keys)
 
     def call(self, method: str, *args: Any) -> Any:
         """The model's method, with dropout."""
@@ -81,20 +81,11 @@ class Passes:
         hits = losses.weighted_mean(logits.argmax(axis=-1) == original, weights)
         return losses.token_cross_entropy(logits, original, weights), hits
 
-    def generate(self, memory: Array, memory_mask: Array,
-                 targets: dict[str, tuple[Array, Array]], example_mask: Array) -> Metrics:
-        """Teacher-forced losses `{name: loss, name_hits: share}` of target rows.
-
-        `memory [B * R, S, D]` stands in the order of the `targets` `{name: (ids, mask)}`.
-        """
-        ids, mask = stack_rows(targets.values(), self.task.tokenizer.pad_id)
-        logits, _ = self.call("decode", ids[:, :-1], mask[:, :-1], memory, memory_mask)
-        rows = len(targets)
-        metrics = {}
-        for i, name in enumerate(targets):
-            metrics[name], metrics[f"{name}_hits"] = losses.language_modelling(
-                logits[i::rows], ids[i::rows], mask[i::rows], example_mask)
-        return metrics
+    def generate(self, memory: Array, memory_mask: Array, target: Array, target_mask: Array,
+                 example_mask: Array) -> tuple[Array, Array]:
+        """Loss and share of hits of a teacher-forced target `[B, L]` from `memory [B, S, D]`."""
+        logits, _ = self.call("decode", target[:, :-1], target_mask[:, :-1], memory, memory_mask)
+        return losses.language_modelling(logits, target, target_mask, example_mask)
 
 
 def unstack(names: list[str], tokens: Array, mask: Array) -> dict[str, tuple[Array, Array]]:
@@ -164,12 +155,9 @@ def pair_losses(task: Task, params: Any, batch: Batch, rng: Array,
             jnp.stack([has_text, has_visual]))
     if weights["mlm"]:
         metrics["mlm"], metrics["mlm_hits"] = passes.mlm(fused["mlm"][1], chosen, example_mask)
-    if targets:
-        memories = [with_visual(*fused[name]) for name in targets]
-        memory = jnp.stack([memory for memory, _ in memories], axis=1)  # [B, R, S + L, D]
-        mask = jnp.stack([mask for _, mask in memories], axis=1)
-        metrics |= passes.generate(memory.reshape(-1, *memory.shape[2:]),
-                                   mask.reshape(-1, mask.shape[-1]), targets, example_mask)
+    for name, target in targets.items():  # apart, for an answer is much shorter than a caption
+        metrics[name], metrics[f"{name}_hits"] = passes.generate(
+            *with_visual(*fused[name]), *target, example_mask)
     return metrics
 
 
@@ -196,6 +184,6 @@ def text_losses(task: Task, params: Any, batch: Batch, rng: Array,
     if weights["mlm"]:
         metrics["mlm"], metrics["mlm_hits"] = passes.mlm(tokens["mlm"][0], chosen, example_mask)
     if weights["prefix_lm"]:
-        metrics |= passes.generate(*tokens["prefix_lm"], {"prefix_lm": (target, target_mask)},
-                                   example_mask)
+        metrics["prefix_lm"], metrics["prefix_lm_hits"] = passes.generate(
+            *tokens["prefix_lm"], target, target_mask, example_mask)
     return metrics
