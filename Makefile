@@ -1,0 +1,34 @@
+# Each target does its own set-up: a virtual environment with the pinned requirements.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := runs/demo
+# Memory that a step frees is kept and backed by huge pages: on a CPU, page faults cost a fifth.
+MEMORY := MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=17179869184 \
+	GLIBC_TUNABLES=glibc.malloc.hugetlb=1
+
+.PHONY: setup demo test lint clean
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: requirements.txt requirements-dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+# Interrupted, it goes on where it stopped.
+demo: setup
+	$(BIN)/python -m data.prepare moving_digits --out=$(RUN)/data
+	$(MEMORY) $(BIN)/python train.py --config=configs/demo.py --workdir=$(RUN)
+	$(MEMORY) $(BIN)/python eval.py --checkpoint=$(RUN) --untrained
+	@echo "report: $(RUN)/report.json and $(RUN)/report.html"
+
+test: setup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(RUN) .cache

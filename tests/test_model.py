@@ -1,0 +1,160 @@
+"""The modules: parameter counts, shapes, looped against scanned, cached against uncached."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import sizes
+from mplug2_jax.config import ConfigError, ModelConfig
+from mplug2_jax.decoding import greedy
+from mplug2_jax.model import HEADS, MODULES, build, init_params
+
+SMALL = ModelConfig(
+    vision_width=64, vision_layers=2, patch_size=8, image_size=16, width=32, heads=4, mlp_dim=48,
+    vocab_size=40, max_positions=12, dropout=0.0, text_layers=2, universal_layers=2, latents=5,
+    fusion_layers=2, decoder_layers=2, contrastive_dim=8,
+)
+
+
+def make(**changes):
+    """A small model with parameters that are nowhere zero, and a batch."""
+    config = dataclasses.replace(SMALL, **changes)
+    model = build(config, MODULES, HEADS)
+    params = init_params(model, jax.random.key(0))
+    leaves, tree = jax.tree.flatten(params)
+    rng = np.random.default_rng(0)
+    params = tree.unflatten([x + 0.1 * rng.standard_normal(x.shape).astype("f") for x in leaves])
+    video = rng.integers(0, 256, (2, 3, 16, 16, 3)).astype(np.uint8)
+    ids = rng.integers(5, 40, (2, 6)).astype(np.int32)
+    mask = np.array([[1] * 6, [1] * 4 + [0] * 2], bool)
+    return model, params, video, ids, mask
+
+
+def apply(model, params, method, *args):
+    return model.apply({"params": params}, *args, method=method)
+
+
+def test_large_has_the_released_number_of_parameters():
+    config = ModelConfig.from_mapping(sizes.model("large"))
+    shapes = jax.eval_shape(
+        lambda: init_params(build(config, MODULES, HEADS), jax.random.key(0)))
+    counts = {name: sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
+              for name, tree in shapes.items()}
+    del counts["heads"]
+    assert counts == {"vision": 353_781_760, "text": 308_899_840, "universal": 33_646_592,
+                      "fusion": 100_780_032, "decoder": 234_425_146}
+
+
+@pytest.mark.parametrize("size", ["tiny", "base", "large"])
+def test_every_size_builds_and_has_the_stated_shapes(size):
+    config = ModelConfig.from_mapping(sizes.model(size))
+    model = build(config, MODULES, HEADS)
+    params = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+    side = config.image_size
+    video = jax.ShapeDtypeStruct((2, 4, side, side, 3), jnp.uint8)
+    patches = (side // config.patch_size) ** 2
+    visual = jax.eval_shape(lambda p, v: apply(model, p, "encode_visual", v), params, video)
+    assert visual.shape == (2, 1 + 4 * patches, config.width)
+    assert visual.dtype == config.compute_dtype
+
+
+@pytest.mark.parametrize("changes", [{}, {"universal_variant": "figure"},
+                                     {"local_temporal": "grouped"}, {"fusion_stride": 1}])
+@pytest.mark.parametrize("remat", ["none", "full"])
+def test_looped_equals_scanned(changes, remat):
+    results = []
+    for scan in (False, True):
+        model, params, video, ids, mask = make(scan=scan, remat=remat, **changes)
+
+        def total(params, model=model, video=video, ids=ids, mask=mask):
+            return sum((x.astype(jnp.float32) ** 2).mean()
+                       for x in model.apply({"params": params}, video, ids, mask))
+
+        results.append(jax.jit(jax.value_and_grad(total))(params))
+    (one, one_grads), (two, two_grads) = results
+    np.testing.assert_allclose(one, two, rtol=1e-5)
+    for a, b in zip(jax.tree.leaves(one_grads), jax.tree.leaves(two_grads), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * float(jnp.abs(a).max() + 1e-3))
+
+
+def test_fresh_local_temporal_modules_are_the_image_encoder():
+    config = dataclasses.replace(SMALL, local_temporal="twice")
+    model = build(config, ("vision",), ())
+    params = init_params(model, jax.random.key(1))
+    plain = build(dataclasses.replace(config, local_temporal="none"), ("vision",), ())
+    video = make()[2]
+    np.testing.assert_allclose(apply(model, params, "encode_visual", video),
+                               apply(plain, params, "encode_visual", video), atol=1e-6)
+
+
+def test_frames_see_each_other_only_through_local_temporal_modules():
+    for kind, connected in (("none", False), ("once", True), ("twice", True), ("grouped", True)):
+        model, params, video, *_ = make(local_temporal=kind)
+        one = build(model.config, ("vision",), ())
+        changed = video.copy()
+        changed[:, 2] = 255 - changed[:, 2]
+        before, after = (apply(one, params, "encode_visual", v) for v in (video, changed))
+        first = np.abs(np.asarray(before - after))[:, 1:5].max()  # the first frame's 4 patches
+        assert (first > 1e-6) == (connected and kind != "once" or kind == "once" and first > 0), kind
+        assert np.abs(np.asarray(before - after))[:, -4:].max() > 1e-3
+
+
+def test_an_image_is_a_video_of_one_frame_even_without_the_grouped_module():
+    model, params, video, *_ = make(local_temporal="grouped")
+    plain = build(dataclasses.replace(model.config, local_temporal="none"), MODULES, HEADS)
+    np.testing.assert_allclose(apply(model, params, "encode_visual", video[:, :1]),
+                               apply(plain, params, "encode_visual", video[:, :1]), atol=1e-6)
+
+
+def test_padding_changes_nothing():
+    model, params, _, ids, mask = make()
+    other = np.where(mask, ids, 7)
+    one, two = (apply(model, params, "encode_text", x, mask) for x in (ids, other))
+    np.testing.assert_allclose(np.asarray(one)[mask], np.asarray(two)[mask], atol=1e-6)
+
+
+def test_several_texts_of_one_clip_equal_repeated_clips():
+    for stride in (1000, 1):
+        model, params, video, ids, mask = make(fusion_stride=stride)
+        visual = apply(model, params, "encode_visual", video)
+        ids2, mask2 = np.repeat(ids, 2, axis=0)[[0, 2, 1, 3]], np.repeat(mask, 2, axis=0)[[0, 2, 1, 3]]
+        text = apply(model, params, "encode_text", ids2, mask2)
+        _, folded = apply(model, params, "fuse", visual, text, mask2)
+        _, repeated = apply(model, params, "fuse", jnp.repeat(visual, 2, axis=0), text, mask2)
+        np.testing.assert_allclose(folded, repeated, atol=1e-5)
+
+
+@pytest.mark.parametrize("scan", [False, True])
+def test_greedy_with_a_cache_equals_greedy_without(scan):
+    model, params, video, *_ = make(scan=scan)
+    memory = apply(model, params, "encode_visual", video)
+    memory_mask = np.ones(memory.shape[:2], bool)
+    memory_mask[1, 3:] = False
+    cached = greedy(model, params, memory, memory_mask, max_length=8, start_id=1, end_id=2,
+                    pad_id=0)
+    ids = np.ones((2, 1), np.int32)
+    done = np.zeros(2, bool)
+    for _ in range(8):
+        logits, _ = apply(model, params, "decode", ids, None, memory, memory_mask)
+        new = np.where(done, 0, np.asarray(logits)[:, -1].argmax(-1))
+        done |= new == 2
+        ids = np.concatenate([ids, new[:, None].astype(np.int32)], axis=1)
+    np.testing.assert_array_equal(cached, ids)
+
+
+def test_a_task_holds_only_its_modules():
+    model = build(SMALL, ("vision", "universal", "decoder"), ())
+    assert set(init_params(model, jax.random.key(0))) == {"vision", "universal", "decoder"}
+    with pytest.raises(ConfigError, match="'vtm' needs the module"):
+        build(SMALL, ("vision", "text"), ("vtm",))
+
+
+@pytest.mark.parametrize("key, value", [("width", 30), ("vision_width", 100), ("remat", "some"),
+                                        ("patch_size", 5), ("dropout", 1.0), ("latents", 0)])
+def test_a_wrong_size_is_named(key, value):
+    with pytest.raises(ConfigError, match=f"model.{key}|model.image_size"):
+        dataclasses.replace(SMALL, **{key: value})
