@@ -6,7 +6,7 @@ The same program runs on one device, where every axis has size 1.
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -33,20 +33,22 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
 )
 
 
-def make_mesh(data: int, fsdp: int, tensor: int) -> Mesh:
-    """The mesh over all devices; one of the sizes may be -1, "what is left".
+def make_mesh(data: int, fsdp: int, tensor: int,
+              devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """The mesh over all devices (or those given); one of the sizes may be -1, "what is left".
 
     Raises:
       ConfigError: the sizes do not multiply to the number of devices.
     """
-    sizes, devices = [data, fsdp, tensor], jax.device_count()
+    devices = jax.devices() if devices is None else devices
+    sizes, count = [data, fsdp, tensor], len(devices)
     known = math.prod(size for size in sizes if size != -1)
-    if sizes.count(-1) == 1 and known > 0 and devices % known == 0:
-        sizes[sizes.index(-1)] = devices // known
-    if min(sizes) < 1 or math.prod(sizes) != devices:
+    if sizes.count(-1) == 1 and known > 0 and count % known == 0:
+        sizes[sizes.index(-1)] = count // known
+    if min(sizes) < 1 or math.prod(sizes) != count:
         raise ConfigError(f"mesh = {data} x {fsdp} x {tensor} (data x fsdp x tensor): expected a "
-                          f"product of {devices}, the number of devices (-1 once for the rest)")
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3)
+                          f"product of {count}, the number of devices (-1 once for the rest)")
+    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 
 def path_name(path: tuple[Any, ...]) -> str:

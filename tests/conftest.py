@@ -1,0 +1,11 @@
+"""Eight simulated devices for every test, set before JAX starts, and a cache of compilations."""
+
+import os
+from pathlib import Path
+
+FLAG = "--xla_force_host_platform_device_count=8"
+if FLAG not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAG}".strip()
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+CACHE = Path(__file__).parents[1] / ".cache" / "jax"
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))

@@ -1,0 +1,94 @@
+"""One device against eight: the same loss, gradients and steps; what is sharded and what is not."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+import small
+from jax.sharding import PartitionSpec
+from trees import assert_gradients_equal
+
+from configs import common, sizes
+from mplug2_jax.config import ConfigError, ModelConfig
+from mplug2_jax.model import HEADS, MODULES, build, init_params
+from mplug2_jax.training import sharding
+from mplug2_jax.training.optimizer import make_optimizer
+from mplug2_jax.training.step import create_state, make_train_step
+
+MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2)]
+
+
+def mesh_of(data, fsdp, tensor):
+    return sharding.make_mesh(data, fsdp, tensor, jax.devices()[:data * fsdp * tensor])
+
+
+@functools.cache
+def gradients(shape):
+    """The pretraining loss, its parts and its gradient on a mesh."""
+    task, mesh = small.task(), mesh_of(*shape)
+    params = sharding.init_sharded(lambda: init_params(task.model, jax.random.key(0)), mesh)
+    batch = sharding.put_batch(small.batch(padding=1), mesh)
+    with jax.set_mesh(mesh):
+        step = jax.jit(jax.value_and_grad(task.loss, has_aux=True))
+        return jax.device_get(step(params, batch, jax.random.key(1)))
+
+
+@pytest.mark.parametrize("shape", MESHES, ids=str)
+def test_loss_and_gradients_do_not_depend_on_the_mesh(shape):
+    (one, one_parts), one_grads = gradients((1, 1, 1))
+    (many, many_parts), many_grads = gradients(shape)
+    np.testing.assert_allclose(many, one, rtol=1e-5)
+    assert many_parts.keys() == one_parts.keys()
+    for name, value in one_parts.items():
+        np.testing.assert_allclose(many_parts[name], value, rtol=1e-5, err_msg=name)
+    assert_gradients_equal(many_grads, one_grads, 1e-5)
+
+
+def test_training_on_eight_devices_follows_one_device():
+    losses = {}
+    options = common.base("tiny").optimizer
+    options.update(dict(steps=8, warmup_steps=1, learning_rate=1e-3, vision_learning_rate=1e-3))
+    for shape in ((1, 1, 1), (1, 4, 2)):
+        task, mesh = small.task(), mesh_of(*shape)
+        optimizer, _ = make_optimizer(options)
+
+        def create(task=task, optimizer=optimizer):
+            return create_state(task, optimizer, 0)
+
+        state = sharding.init_sharded(create, mesh)
+        step = make_train_step(task, optimizer, jax.eval_shape(create), mesh, seed=0)
+        losses[shape] = []
+        for i in range(4):
+            state, metrics = step(state, sharding.put_batch(small.batch(seed=i), mesh))
+            losses[shape].append(float(metrics["loss"]))
+        kernel = state.opt_state[1].mu["text"]["layers"]["layer"]["mlp"]["wi"]["kernel"]
+        assert kernel.sharding.spec == (PartitionSpec(None, "fsdp", "tensor"))
+    np.testing.assert_allclose(losses[1, 4, 2], losses[1, 1, 1], rtol=1e-4)
+
+
+def test_nearly_all_of_large_is_sharded():
+    config = ModelConfig.from_mapping(sizes.model("large"))
+    shapes = jax.eval_shape(lambda: init_params(build(config, MODULES, HEADS), jax.random.key(0)))
+    assert sharding.sharded_share(shapes, mesh_of(1, 8, 1)) >= 0.995
+    assert sharding.sharded_share(shapes, mesh_of(1, 4, 2)) >= 0.995
+    assert sharding.sharded_share(shapes, mesh_of(1, 1, 1)) == 0
+
+
+def test_a_dimension_that_does_not_divide_is_replicated():
+    mesh = mesh_of(1, 4, 2)
+    name = "decoder/embeddings/word"
+    assert sharding.spec_for(name, (30522, 1024), mesh) == PartitionSpec("tensor", "fsdp")
+    assert sharding.spec_for(name, (30523, 1024), mesh) == PartitionSpec(None, "fsdp")
+
+
+def test_the_mesh_must_fit_the_devices_and_the_batch():
+    assert dict(mesh_of(2, 2, 2).shape) == {"data": 2, "fsdp": 2, "tensor": 2}
+    assert sharding.make_mesh(2, -1, 1).shape["fsdp"] == 4
+    for wrong in ((3, 1, 1), (3, -1, 1), (-1, -1, 1), (0, -1, 1)):
+        with pytest.raises(ConfigError, match="mesh = .* expected a product of 8"):
+            sharding.make_mesh(*wrong)
+    with pytest.raises(ConfigError, match="video.batch_size = 6: expected a multiple of 4"):
+        sharding.check_batch("video.batch_size", 6, mesh_of(2, 2, 2))
+    with pytest.raises(ConfigError, match="multiple of task.negative_block = 3"):
+        sharding.check_batch("video.batch_size", 8, mesh_of(2, 2, 2), block=3)
