@@ -89,8 +89,8 @@ def main() -> None:
 
     progress, batch = None, sharding.put_batch(next(batches), mesh)
     flops = 3 * count_flops(task.loss, shapes.params, batch, jax.random.key(0))
-    writer = SummaryWriter(str(workdir / "tensorboard"))
-    with open(workdir / "train.jsonl", "a") as log:
+    writer = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
+    with launch.open_log(workdir / "train.jsonl", start) as log:
         for step in range(start + 1, config.optimizer.steps + 1):
             with jax.transfer_guard("disallow"):
                 state, metrics = step_function(state, batch)

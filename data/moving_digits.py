@@ -19,7 +19,7 @@ from PIL import Image
 from data import records
 from data.moving_digits_text import COLOURS, DIGITS, MOTIONS, Actor, captions, questions
 
-SIDE = 64  # pixels of a frame
+SIDE = 48  # pixels of a frame
 FRAMES = 16  # of a clip
 FPS = 8
 CAPTIONS = 3  # of each video and image
@@ -40,10 +40,15 @@ _WAYS = {
     "up": (0, -1),
     "down": (0, 1),
 }  # (x, y), others stay in place
-_HEIGHTS = {1: (24, 32), 2: (22, 26)}  # pixels, by number of digits in the scene
-_GROWN_HEIGHTS = {1: (36, 44), 2: (27, 30)}  # of a growing digit in the last frame
+# Digits stand on a grid, about in the middle of a cell, and move from one cell to another. A small
+# vision encoder whose patches are the cells learns to read them from a few thousand scenes; at free
+# positions it needs hundreds of thousands.
+_CELL = 16  # pixels
+_GRID = SIDE // _CELL  # cells a side
+_HEIGHTS = (14, 16)  # pixels of a digit
+_OFFSET = 1  # pixels at most from the middle of a cell
 _GROWTH = 1.8
-_TRAVEL = (20, 28)  # pixels over the clip
+_STANDS = 0.15  # share of the clip for which a digit stands before it moves, and after
 _GAP = 1  # free pixels between two digits
 _PLACINGS = 64  # random placings tried at once
 _FINE = 12  # a glyph is smoothed at this many times its resolution
@@ -172,7 +177,7 @@ def place(actors: list[Actor], glyphs: list[np.ndarray], rng: np.random.Generato
         True
     ):  # two digits fit in every combination of motions, in at least one of some hundred tries
         tracks = [
-            _tracks(actor.motion, ink.shape[1] / ink.shape[0], len(actors), rng)
+            _tracks(actor.motion, ink.shape[1] / ink.shape[0], rng)
             for actor, ink in zip(actors, inks, strict=True)
         ]
         free = np.flatnonzero(_apart(tracks))
@@ -183,24 +188,25 @@ def place(actors: list[Actor], glyphs: list[np.ndarray], rng: np.random.Generato
             ]
 
 
-def _tracks(motion: str, aspect: float, digits: int, rng: np.random.Generator) -> np.ndarray:
+def _tracks(motion: str, aspect: float, rng: np.random.Generator) -> np.ndarray:
     """Random tracks of a digit, int64 [placings, FRAMES, 4]; `aspect` is its width / height."""
-    time = np.linspace(0, 1, FRAMES)
-    draw = functools.partial(rng.uniform, size=(_PLACINGS, 1))
-    if motion == "growing":
-        last = draw(*_GROWN_HEIGHTS[digits])
-        height = last * (1 + (_GROWTH - 1) * time) / _GROWTH
-    else:
-        height = draw(*_HEIGHTS[digits]) * np.ones(FRAMES)
+    way = np.array(_WAYS.get(motion, (0, 0)))
+    start = rng.integers(0, _GRID, (_PLACINGS, 2))
+    # The first cell must leave room for the way; the last one is any cell further on.
+    start = np.where(way < 0, np.maximum(start, 1), np.where(way > 0, np.minimum(start, _GRID - 2), start))
+    room = np.where(way < 0, start, _GRID - 1 - start)  # [placings, 2] of (x, y)
+    travel = way * rng.integers(1, np.maximum(room, 1) + 1)
+    time = np.clip((np.linspace(0, 1, FRAMES) - _STANDS) / (1 - 2 * _STANDS), 0, 1)
+    eased = (time**2 * (3 - 2 * time))[:, None]  # speeds up and slows down
+    offset = rng.uniform(-_OFFSET, _OFFSET, (_PLACINGS, 1, 2))
+    centre = (start[:, None] + travel[:, None] * eased + 0.5) * _CELL + offset
+    height = rng.uniform(*_HEIGHTS, (_PLACINGS, 1)) * np.minimum(1, 1 / aspect)
+    growth = 1 + (_GROWTH - 1) * np.linspace(0, 1, FRAMES) if motion == "growing" else _GROWTH
+    height = height * growth / _GROWTH * np.ones(FRAMES)
     size = np.stack([height * aspect, height], -1)  # [placings, FRAMES, 2]
-    travel = draw(*_TRAVEL) * _WAYS.get(motion, (0, 0))  # [placings, 2]
-    # The centre of the first frame, so that neither the first nor the last box leaves the frame.
-    low = size.max(1) / 2 + np.maximum(-travel, 0)
-    high = SIDE - size.max(1) / 2 - np.maximum(travel, 0)
-    start = low + (high - low) * rng.uniform(size=low.shape)
-    corner = start[:, None] + travel[:, None] * time[:, None] - size / 2
     whole = np.maximum(np.round(size), 1).astype(np.int64)
-    corner = np.clip(np.round(corner).astype(np.int64), 0, SIDE - whole)
+    corner = np.round(centre - whole / 2).astype(np.int64)
+    corner = np.clip(corner, 0, SIDE - whole)
     return np.concatenate([corner, corner + whole], -1)
 
 

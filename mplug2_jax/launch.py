@@ -1,15 +1,19 @@
 """What every command-line script shares: config flags, and errors of one line instead of traces."""
 
+import json
+import logging as python_logging
 import sys
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Any, TextIO
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
 from mplug2_jax.config import ConfigError
 
-EXPECTED = (ValueError, FileNotFoundError)  # what wrong input raises, here and in the libraries
+# What wrong input raises, here and in the libraries, and a run that diverges.
+EXPECTED = (ValueError, FileNotFoundError, FloatingPointError)
 
 
 def main(run: Callable[[], None]) -> None:
@@ -25,6 +29,7 @@ def main(run: Callable[[], None]) -> None:
 
     def guarded(_: list[str]) -> None:
         logging.set_verbosity(logging.INFO)
+        logging.get_absl_handler().addFilter(of_interest)
         try:
             run()
         except EXPECTED as error:
@@ -34,6 +39,11 @@ def main(run: Callable[[], None]) -> None:
 
     flags.DEFINE_bool("debug", False, "Show the whole trace of an error.")
     app.run(guarded, flags_parser=parse)
+
+
+def of_interest(record: python_logging.LogRecord) -> bool:
+    """Whether a line is ours or a warning: libraries say in INFO what only their authors ask."""
+    return record.levelno >= python_logging.WARNING or "site-packages" not in record.pathname
 
 
 def fail(error: BaseException) -> None:
@@ -48,6 +58,20 @@ def plain(config: ConfigDict) -> dict[str, Any]:
     return {key: plain(value) if isinstance(value, ConfigDict)
             else list(value) if isinstance(value, tuple) else value
             for key, value in config.items()}
+
+
+def open_log(path: Path, last_step: int) -> TextIO:
+    """Opens a log of JSON lines for more, without the lines of steps after `last_step`.
+
+    A run that was killed has logged steps that its last checkpoint does not hold; they come again.
+    """
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= last_step]
+    if len(kept) < len(lines):
+        partial = path.with_suffix(".partial")
+        partial.write_text("".join(kept))
+        partial.replace(path)
+    return open(path, "a")
 
 
 def require_same(key: str, stored: dict[str, Any], given: dict[str, Any]) -> None:

@@ -190,7 +190,7 @@ def test_motions_are_visible_apart_and_inside_the_frame(motion, other):
             )
             if direction:
                 along = travel @ np.array(direction)
-                assert along >= 19 and abs(travel).sum() == abs(along)
+                assert along >= 15 and abs(travel).sum() == abs(along)
                 assert (np.diff(centre @ np.array(direction)) >= 0).all()
                 assert len(set(height)) == 1
             else:

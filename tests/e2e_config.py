@@ -1,0 +1,18 @@
+"""The demo's config with everything small: what the end-to-end tests train."""
+
+from configs import demo
+
+
+def get_config():
+    config = demo.get_config()
+    config.model.update(dict(vision_width=64, vision_layers=1, width=32, heads=4, mlp_dim=64,
+                             universal_layers=1, fusion_layers=1, decoder_layers=1, latents=4,
+                             contrastive_dim=16))
+    for stream in config.data.streams.values():
+        stream.batch_size = 8
+    config.optimizer.update(dict(steps=12, warmup_steps=2))
+    config.log_every, config.checkpoint_every, config.eval_every = 1, 4, 12
+    config.eval_limit = 8
+    for entry in config.evals.values():
+        entry.stream.batch_size = 16
+    return config

@@ -1,0 +1,154 @@
+"""The whole path in small, as a user runs it: prepare, train, kill, go on, evaluate, err."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CONFIG = "tests/e2e_config.py"
+pytestmark = pytest.mark.slow
+
+
+def command(*arguments, devices=1):
+    """Arguments of a subprocess that sees so many simulated devices."""
+    environment = os.environ | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "PYTHONPATH": str(ROOT)}
+    return dict(args=[sys.executable, *map(str, arguments)], cwd=ROOT, env=environment,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def run(*arguments, devices=1, status=0):
+    """Runs to the end and returns what was printed."""
+    done = subprocess.run(**command(*arguments, devices=devices), timeout=600)
+    assert done.returncode == status, done.stdout[-5000:]
+    return done.stdout
+
+
+def train(data, workdir, *more):
+    return ("train.py", f"--config={CONFIG}", f"--config.data.root={data}",
+            f"--config.data.tokenizer={data}/vocab.model", f"--workdir={workdir}", *more)
+
+
+def losses(workdir):
+    """Every logged value that a step computes, by step."""
+    lines = [json.loads(line) for line in (workdir / "train.jsonl").read_text().splitlines()]
+    timing = {"examples_per_second", "average_examples_per_second", "mfu", "step"}
+    return {line["step"]: {k: v for k, v in line.items() if k not in timing} for line in lines}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A miniature of the demo corpus, one clip of it damaged and one caption empty."""
+    folder = tmp_path_factory.mktemp("data")
+    sizes = {"video_train": 48, "video_validation": 8, "video_test": 20, "image_train": 48,
+             "image_validation": 8, "image_test": 20, "text_train": 400, "text_validation": 8}
+    run("-m", "data.prepare", "moving_digits", f"--out={folder}", "--processes=1",
+        *(f"--{name}={size}" for name, size in sizes.items()))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    """A work folder trained without interruption, and the output of the training."""
+    workdir = tmp_path_factory.mktemp("run") / "straight"
+    return workdir, run(*train(data, workdir))
+
+
+def test_training_logs_learns_and_writes(trained):
+    workdir, output = trained
+    logged = losses(workdir)
+    assert list(logged) == list(range(1, 13))
+    for part in ("vtc", "vtm", "mlm", "prefix_lm", "instruct"):
+        assert {f"video/{part}", f"image/{part}"} <= logged[1].keys()
+    assert {"text/mlm", "text/prefix_lm"} <= logged[1].keys()
+    assert logged[12]["loss"] < logged[1]["loss"]
+    line = next(line for line in output.splitlines() if "step 12/12" in line)
+    for part in ("loss", "video/vtc", "examples/s", "MFU", "left"):
+        assert part in line
+    assert "validation at step 12:" in output and "Total:" in output  # the parameter overview
+    assert list((workdir / "tensorboard").glob("events*"))
+    assert sorted(p.name for p in (workdir / "checkpoints").iterdir() if p.name.isdigit()) == [
+        "12", "8"]
+
+
+def test_a_killed_run_goes_on_with_the_same_bits(data, trained, tmp_path):
+    workdir = tmp_path / "killed"
+    process = subprocess.Popen(**command(*train(data, workdir)))
+    log, deadline = workdir / "train.jsonl", time.monotonic() + 300
+    while time.monotonic() < deadline and process.poll() is None:
+        if (workdir / "checkpoints" / "4").exists() and len(log.read_text().splitlines()) >= 6:
+            break
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert 6 <= max(losses(workdir)) < 12, "the run ended before it could be killed"
+    output = run(*train(data, workdir))
+    assert "going on from step" in output
+    straight, resumed = losses(trained[0]), losses(workdir)
+    assert resumed == straight  # equal to the last bit, the data of every step included
+    steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+    assert steps == list(range(1, 13))  # no step twice in the log
+
+
+def test_evaluation_reports(data, trained, tmp_path):
+    workdir, _ = trained
+    run("eval.py", f"--checkpoint={workdir}", f"--out={tmp_path}", "--untrained", "--cards=3")
+    report = json.loads((tmp_path / "report.json").read_text())
+    for kind in ("video", "image"):
+        assert 0 <= report[f"text_to_{kind}_r1"] <= 1
+        assert report["gallery"][f"{kind}_retrieval"] == 20
+        for name in (f"{kind}_qa_accuracy", f"{kind}_qa_majority", f"{kind}_caption_cider",
+                     f"{kind}_caption_cider_untrained"):
+            assert report[name] >= 0
+    assert report["seed"] == 0 and report["step"] == 12 and report["examples_per_second"] > 0
+    assert report["config"]["model"]["width"] == 32
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<article") == 6 * 3 and "data:image/jpeg" in page
+
+
+def test_eight_devices_train_the_same(data, trained, tmp_path):
+    workdir = tmp_path / "eight"
+    run(*train(data, workdir, "--config.optimizer.steps=3", "--config.mesh.fsdp=4",
+               "--config.mesh.tensor=2", "--config.eval_every=0"), devices=8)
+    one, eight = losses(trained[0])[1], losses(workdir)[1]
+    for name in one:
+        assert eight[name] == pytest.approx(one[name], rel=1e-4, abs=1e-6), name
+
+
+def test_a_damaged_record_is_skipped_counted_and_named(data, tmp_path):
+    damaged = tmp_path / "data"
+    shutil.copytree(data, damaged)
+    # The header of one clip: what follows is no video any more, or no record by its checksum.
+    (shard,) = damaged.glob("moving_digits/*/*video_train*")
+    raw = shard.read_bytes()
+    first = raw.index(b"ftypisom")
+    shard.write_bytes(raw[:first] + b"XXXXXXXX" + raw[first + 8:])
+    workdir = tmp_path / "run"
+    output = run(*train(damaged, workdir, "--config.optimizer.steps=6",
+                        "--config.optimizer.warmup_steps=1", "--config.eval_every=0",
+                        "--config.data.max_skipped=1.0"))
+    assert max(losses(workdir)) == 6
+    assert "skipping record" in output and "skipped" in output.splitlines()[-2]
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["--config.optimizer.learning_rat=1"], "learning_rat"),
+    (["--config.optimizer.steps=many"], "steps"),
+    (["--config.model.heads=5"], "model.width = 32: expected a multiple of model.heads = 5"),
+    (["--config.data.root=nowhere"], "data folder nowhere does not exist: run `python -m data."),
+    (["--config.data.streams.video.batch_size=6"],
+     "data.streams.video.batch_size = 6: expected a multiple of 4"),
+    (["--config.mesh.fsdp=3"], "expected a product of 4, the number of devices"),
+])
+def test_wrong_input_is_one_line(data, tmp_path, arguments, message):
+    output = run(*train(data, tmp_path / "run", *arguments), devices=4, status=2)
+    (line,) = [line for line in output.splitlines() if line.startswith("error:")]
+    assert message in line
+    assert "Traceback" not in output
