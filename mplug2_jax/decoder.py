@@ -15,13 +15,21 @@ Cache = dict[str, Array]
 def init_cache(config: ModelConfig, batch: int, length: int) -> Cache:
     """An empty cache for `batch` sequences of up to `length` tokens.
 
-    Holds `index` (int32 scalar: tokens so far) and, stacked over layers, `self_key, self_value
-    [layers, batch, length, H, Dh]`. The first `decode` call adds the memory's `cross_key,
-    cross_value [layers, items, S, H, Dh]`.
+    Holds `index` (int32 scalar: tokens so far) and, stacked over layers, `self_key [layers, batch,
+    H, Dh, length]` and `self_value [layers, batch, H, length, Dh]`. The first `decode` call adds
+    the memory's `cross_key [layers, items, H, Dh, S]` and `cross_value [layers, items, H, S, Dh]`.
+
+    Raises:
+      ValueError: `length` is larger than the table of positions.
     """
-    shape = (config.decoder_layers, batch, length, config.heads, config.width // config.heads)
-    zeros = jnp.zeros(shape, config.compute_dtype)
-    return {"index": jnp.zeros((), jnp.int32), "self_key": zeros, "self_value": zeros}
+    if length > config.max_positions:
+        raise ValueError(f"text of {length} tokens, but model.max_positions is "
+                         f"{config.max_positions}: generate fewer or raise it")
+    shape = (config.decoder_layers, batch, config.heads)
+    size = config.width // config.heads
+    return {"index": jnp.zeros((), jnp.int32),
+            "self_key": jnp.zeros((*shape, size, length), config.compute_dtype),
+            "self_value": jnp.zeros((*shape, length, size), config.compute_dtype)}
 
 
 class TextDecoder(nn.Module):
@@ -69,13 +77,13 @@ class TextDecoder(nn.Module):
         else:
             index = cache["index"]
             layers_cache = {name: value for name, value in cache.items() if name != "index"}
-            slots = jnp.arange(cache["self_key"].shape[2])
+            slots = jnp.arange(cache["self_key"].shape[-1])
             self_mask = (slots <= index + jnp.arange(length)[:, None])[None, None]
         if memory_mask is not None:
             memory_mask = memory_mask[:, None, None, :]
         x = self.embeddings(ids, index)
-        x, layers_cache = self.layers(x, layers_cache, self_mask, memory, memory_mask, index)
+        x, changed = self.layers(x, layers_cache, self_mask, memory, memory_mask, index)
         logits = self.head(x, self.embeddings.word)
         if cache is None:
             return logits, None
-        return logits, {"index": index + length, **layers_cache}
+        return logits, {**cache, **changed, "index": index + length}

@@ -1,21 +1,78 @@
-"""Generation on the decoder's key-value cache, inside `jit`: static shapes, no host in the loop."""
+"""Generation and answer ranking on the decoder's key-value cache, inside `jit`: static shapes.
 
+The memory's keys and values are computed once an item. What an item is decoded into (beams,
+candidates) are extra query rows of the same item, beside each other: `[B * R, ...]`.
+"""
+
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from mplug2_jax.decoder import Cache
 from mplug2_jax.model import MPlug2
 
 Array = jax.Array
+BLOCKED = -1e20  # the released log-probability of an end token that comes too early
 
 
+def start_cache(model: MPlug2, params: Any, memory: Array, rows: int, length: int) -> Cache:
+    """A cache for `rows` sequences an item, of up to `length` tokens, with the memory's keys.
+
+    Only the keys and values of `memory [B, S, D]` are computed; the compiler drops the rest of
+    this forward pass, on which they do not depend.
+    """
+    batch = memory.shape[0]
+    ids = jnp.zeros((batch, 1), jnp.int32)
+    filled = model.apply({"params": params}, ids, None, memory, None,
+                         model.init_cache(batch, 1), method="decode")[1]
+    cross = {name: value for name, value in filled.items() if name.startswith("cross_")}
+    return {**model.init_cache(batch * rows, length), **cross}
+
+
+def step(model: MPlug2, params: Any, tokens: Array, memory_mask: Array | None,
+         cache: Cache) -> tuple[Array, Cache]:
+    """Feeds `tokens int32 [B * R]`: the next ones' logits float32 `[B * R, V]`, and the cache."""
+    logits, cache = model.apply({"params": params}, tokens[:, None], None, None, memory_mask,
+                                cache, method="decode")
+    return logits[:, -1], cache
+
+
+def take_rows(cache: Cache, rows: Array) -> Cache:
+    """The cache of the sequences `rows int32 [N]`, which stay with their items."""
+    return {name: value[:, rows] if name.startswith("self_") else value
+            for name, value in cache.items()}
+
+
+def _generate(model: MPlug2, params: Any, memory: Array, memory_mask: Array | None,
+              choose: Callable[[Array, Array], Array], max_length: int, start_id: int,
+              end_id: int, pad_id: int) -> Array:
+    """One sequence an item; `choose(logits [B, V], step) -> tokens [B]` picks each next token."""
+    batch = memory.shape[0]
+
+    def body(state):
+        at, tokens, ids, done, cache = state
+        logits, cache = step(model, params, tokens, memory_mask, cache)
+        tokens = jnp.where(done, pad_id, choose(logits, at).astype(jnp.int32))
+        return at + 1, tokens, ids.at[:, at + 1].set(tokens), done | (tokens == end_id), cache
+
+    def unfinished(state):
+        return (state[0] < max_length) & ~state[3].all()
+
+    tokens = jnp.full((batch,), start_id, jnp.int32)
+    ids = jnp.full((batch, 1 + max_length), pad_id, jnp.int32).at[:, 0].set(start_id)
+    done = jnp.zeros((batch,), bool)
+    cache = start_cache(model, params, memory, 1, max_length)
+    return jax.lax.while_loop(unfinished, body, (0, tokens, ids, done, cache))[2]
+
+
+@partial(jax.jit, static_argnames=("model", "max_length", "start_id", "end_id", "pad_id"))
 def greedy(model: MPlug2, params: Any, memory: Array, memory_mask: Array | None, *,
            max_length: int, start_id: int, end_id: int, pad_id: int) -> Array:
     """The most probable next token, again and again.
-
-    The first step fills the cache with the memory's keys and values; each later step costs one
-    token. Sequences that have ended are padded; the loop stops when all have.
 
     Args:
       model, params: a model with a decoder.
@@ -25,32 +82,161 @@ def greedy(model: MPlug2, params: Any, memory: Array, memory_mask: Array | None,
       start_id, end_id, pad_id: of the tokenizer.
 
     Returns:
-      int32 `[B, 1 + max_length]`, beginning with `start_id`.
+      int32 `[B, 1 + max_length]`, beginning with `start_id`, padded after the end token.
     """
-    batch = memory.shape[0]
+    return _generate(model, params, memory, memory_mask, lambda logits, at: logits.argmax(axis=-1),
+                     max_length, start_id, end_id, pad_id)
 
-    def step(tokens, memory, cache):
-        logits, cache = model.apply({"params": params}, tokens[:, None], None, memory,
-                                    memory_mask, cache, method="decode")
-        return logits[:, -1].argmax(axis=-1).astype(jnp.int32), cache  # [B]
 
-    def write(ids, position, tokens, done):
-        tokens = jnp.where(done, pad_id, tokens)
-        return ids.at[:, position].set(tokens), done | (tokens == end_id), tokens
+@partial(jax.jit, static_argnames=("model", "top_k", "max_length", "start_id", "end_id", "pad_id"))
+def sample(model: MPlug2, params: Any, memory: Array, memory_mask: Array | None, keys: Array, *,
+           max_length: int, start_id: int, end_id: int, pad_id: int,
+           temperature: float | Array = 1.0, top_k: int = 0, top_p: float | Array = 1.0) -> Array:
+    """Draws every next token from the distribution that temperature, top-k and top-p leave.
 
-    ids = jnp.full((batch, 1 + max_length), pad_id, jnp.int32).at[:, 0].set(start_id)
-    done = jnp.zeros((batch,), bool)
-    cache = model.init_cache(batch, max_length)
-    tokens, cache = step(ids[:, 0], memory, cache)
-    ids, done, tokens = write(ids, 1, tokens, done)
+    An item's tokens depend on its own key alone, not on the batch around it. Make the keys of what
+    identifies an item: `jax.vmap(jax.random.fold_in, (None, 0))(key, item_numbers)`.
+
+    Args:
+      model, params, memory, memory_mask, max_length, start_id, end_id, pad_id: as of `greedy`.
+      keys: random keys `[B]`, one an item.
+      temperature: > 0, divides the logits; towards 0 it becomes `greedy`.
+      top_k: only the k most probable tokens; 0 for all.
+      top_p: only the most probable tokens that together reach this probability (0..1], after
+        temperature and top-k; always at least one.
+
+    Returns:
+      int32 `[B, 1 + max_length]`, as of `greedy`.
+    """
+    def choose(logits, at):
+        noise = jax.vmap(lambda key: jax.random.gumbel(jax.random.fold_in(key, at),
+                                                       logits.shape[1:]))(keys)
+        return (restrict(logits / temperature, top_k, top_p) + noise).argmax(axis=-1)
+
+    return _generate(model, params, memory, memory_mask, choose, max_length, start_id, end_id,
+                     pad_id)
+
+
+def restrict(logits: Array, top_k: int, top_p: float | Array) -> Array:
+    """`logits [B, V]` with -inf outside of top-k, then of top-p; of equal logits all stay."""
+    vocab = logits.shape[-1]
+    ordered = jax.lax.top_k(logits, min(top_k, vocab) if top_k else vocab)[0]  # [B, k]
+    probabilities = jax.nn.softmax(ordered, axis=-1)
+    before = jnp.cumsum(probabilities, axis=-1) - probabilities  # what the better ones reach
+    last = jnp.maximum((before < top_p).sum(axis=-1, keepdims=True) - 1, 0)
+    return jnp.where(logits >= jnp.take_along_axis(ordered, last, axis=-1), logits, -jnp.inf)
+
+
+@partial(jax.jit, static_argnames=("model", "beams", "min_length", "max_length", "start_id",
+                                   "end_id", "pad_id", "alpha"))
+def beam_search(model: MPlug2, params: Any, memory: Array, memory_mask: Array | None, *,
+                beams: int, min_length: int, max_length: int, start_id: int, end_id: int,
+                pad_id: int, alpha: float = 0.6) -> tuple[Array, Array]:
+    """Beam search as the released model does it, which differs from the textbook's.
+
+    A beam that ends is recorded as a hypothesis, but stays in the beam and goes on being extended,
+    so that a recorded hypothesis may hold an earlier end token. An item is done when its top-ranked
+    beam ends (all do at `max_length`); its other beams are recorded as they are, ended or not.
+    Candidates rank by their log-probability divided by `((5 + length) / 6) ** alpha`. Of equal
+    scores the earlier beam, token or hypothesis goes first.
+
+    Args:
+      model, params, memory, memory_mask, start_id, end_id, pad_id: as of `greedy`.
+      beams: K.
+      min_length: tokens that come before an end token at least.
+      max_length: tokens to generate at most, the end token included.
+      alpha: strength of the length penalty.
+
+    Returns:
+      The K best hypotheses, best first: int32 `[B, K, 1 + max_length]`, beginning with `start_id`,
+      padded after their last token; and their scores, float32 `[B, K]`.
+    """
+    batch, vocab = memory.shape[0], model.config.vocab_size
+    penalties = jnp.asarray(((5 + np.arange(1, max_length + 1)) / 6) ** alpha, jnp.float32)
+
+    def take(values, index):  # [B, K, ...] by [B, K']
+        return jax.vmap(lambda v, i: v[i])(values, index)
 
     def body(state):
-        position, ids, done, tokens, cache = state
-        tokens, cache = step(tokens, None, cache)
-        ids, done, tokens = write(ids, position, tokens, done)
-        return position + 1, ids, done, tokens, cache
+        at, sums, ids, done, found, cache = state
+        tokens = jax.lax.dynamic_index_in_dim(ids, at, axis=2, keepdims=False)  # [B, K]
+        logits, cache = step(model, params, tokens.reshape(-1), memory_mask, cache)
+        log_probs = jax.nn.log_softmax(logits).reshape(batch, beams, vocab)
+        log_probs = log_probs.at[..., end_id].set(
+            jnp.where(at < min_length, BLOCKED, log_probs[..., end_id]))
+        scores = (sums[..., None] + log_probs) / penalties[at]  # [B, K, V]
+        scores, flat = jax.lax.top_k(scores.reshape(batch, -1), beams)  # [B, K]
+        origin, tokens = flat // vocab, flat % vocab
+        sums = scores * penalties[at]
+        ids = take(ids, origin).at[:, :, at + 1].set(tokens)
+        rows = origin + beams * jnp.arange(batch)[:, None]
+        cache = take_rows(cache, rows.reshape(-1))
+
+        ended = (tokens == end_id) | (at + 1 == max_length)  # [B, K]
+        record = (ended | ended[:, :1]) & ~done[:, None]
+        found = best((jnp.concatenate([found[0], ids], axis=1),
+                      jnp.concatenate([found[1], scores], axis=1),
+                      jnp.concatenate([found[2], record], axis=1)))
+        return at + 1, sums, ids, done | ended[:, 0], found, cache
+
+    def best(found):
+        # Empty places go behind hypotheses of probability 0, which have the same score, -inf.
+        ids, scores, recorded = found
+        scores = jnp.where(recorded, scores, -jnp.inf)
+        order = jnp.lexsort((~recorded, -scores), axis=-1)[:, :beams]
+        return take(ids, order), take(scores, order), take(recorded, order)
 
     def unfinished(state):
-        return (state[0] <= max_length) & ~state[2].all()
+        return (state[0] < max_length) & ~state[3].all()
 
-    return jax.lax.while_loop(unfinished, body, (2, ids, done, tokens, cache))[1]
+    ids = jnp.full((batch, beams, 1 + max_length), pad_id, jnp.int32).at[:, :, 0].set(start_id)
+    # Only the first beam is alive: the others would be its copies.
+    sums = jnp.full((batch, beams), -jnp.inf).at[:, 0].set(0.0)
+    found = ids, sums, jnp.zeros((batch, beams), bool)
+    cache = start_cache(model, params, memory, beams, max_length)
+    state = 0, sums, ids, jnp.zeros((batch,), bool), found, cache
+    ids, scores, _ = jax.lax.while_loop(unfinished, body, state)[4]
+    return ids, scores
+
+
+@partial(jax.jit, static_argnames=("model", "keep"))
+def rank_answers(model: MPlug2, params: Any, memory: Array, memory_mask: Array | None,
+                 candidates: Array, candidates_mask: Array, *, keep: int) -> tuple[Array, Array]:
+    """The most probable of given answers, as the released question answering ranks them.
+
+    The first decoding step alone, one for all candidates, chooses the `keep` whose first answer
+    token is the most probable; only those are scored whole. As released, the first answer token
+    counts twice in a score. Of equal scores the earlier candidate goes first.
+
+    Args:
+      model, params, memory, memory_mask: as of `greedy`.
+      candidates: int32 `[C, L]`, each `[CLS] answer [SEP]`, padded; shared by all items.
+      candidates_mask: bool `[C, L]`, False for padding.
+      keep: candidates to score; all if there are fewer.
+
+    Returns:
+      Of the k = min(keep, C) kept candidates, best first: their indices int32 `[B, k]`, and their
+      probabilities among the k, float32 `[B, k]`.
+    """
+    batch = memory.shape[0]
+    keep, length = min(keep, candidates.shape[0]), candidates.shape[1]
+    cache = start_cache(model, params, memory, 1, length - 1)
+    start = jnp.broadcast_to(candidates[0, :1], (batch,))
+    logits, cache = step(model, params, start, memory_mask, cache)
+    first = jax.nn.log_softmax(logits)[:, candidates[:, 1]]  # [B, C]
+    first, kept = jax.lax.top_k(first, keep)  # [B, k]
+    cache = take_rows(cache, jnp.repeat(jnp.arange(batch), keep))
+    ids = candidates[kept].reshape(-1, length)  # [B * k, L]
+    counted = candidates_mask[kept].reshape(-1, length)
+
+    def score_next(cache, position):
+        logits, cache = step(model, params, ids[:, position], memory_mask, cache)
+        log_probs = jax.nn.log_softmax(logits)
+        new = jnp.take_along_axis(log_probs, ids[:, position + 1, None], axis=-1)[:, 0]
+        return cache, jnp.where(counted[:, position + 1], new, 0.0)
+
+    # Position by position, for the logits of all at once would be `[B * k, L, V]`.
+    rest = jax.lax.scan(score_next, cache, jnp.arange(1, length - 1))[1]  # [L - 2, B * k]
+    scores = 2 * first + rest.sum(axis=0).reshape(batch, keep)
+    scores, order = jax.lax.top_k(scores, keep)
+    return jnp.take_along_axis(kept, order, axis=-1), jax.nn.softmax(scores, axis=-1)

@@ -16,8 +16,13 @@ from mplug2_jax.config import ConfigError
 EXPECTED = (ValueError, FileNotFoundError, FloatingPointError)
 
 
-def main(run: Callable[[], None]) -> None:
-    """Runs a script under absl; wrong flags, configs or data end in one line and exit code 2."""
+def main(run: Callable[..., None], arguments: tuple[str, ...] = ()) -> None:
+    """Runs a script under absl; wrong flags, configs or data end in one line and exit code 2.
+
+    Args:
+      run: the script; gets the arguments that are no flags.
+      arguments: what they are, for the message where their number is wrong.
+    """
 
     def parse(argv: list[str]) -> list[str]:
         try:
@@ -27,11 +32,15 @@ def main(run: Callable[[], None]) -> None:
         except (flags.Error, AttributeError, KeyError, TypeError, *EXPECTED) as error:
             fail(error)
 
-    def guarded(_: list[str]) -> None:
+    def guarded(argv: list[str]) -> None:
         logging.set_verbosity(logging.INFO)
         logging.get_absl_handler().addFilter(of_interest)
         try:
-            run()
+            if len(argv) - 1 != len(arguments):
+                raise ValueError(f"expected {len(arguments)} argument(s) beside the flags"
+                                 f"{': ' + ' '.join(arguments) if arguments else ''}; got "
+                                 f"{' '.join(argv[1:]) or 'none'}")
+            run(*argv[1:])
         except EXPECTED as error:
             if flags.FLAGS.debug:
                 raise

@@ -43,10 +43,27 @@ def dot_product_attention(query: Array, key: Array, value: Array, mask: Array | 
     """
     scale = query.shape[-1] ** -0.5
     logits = jnp.einsum("bqhd,bkhd->bhqk", query * scale, key, preferred_element_type=jnp.float32)
+    weights = attention_weights(logits, mask).astype(value.dtype)
+    return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+
+
+def cached_attention(query: Array, key: Array, value: Array, mask: Array | None) -> Array:
+    """`dot_product_attention` over a cache: `key [B, H, Dh, Lk]`, `value [B, H, Lk, Dh]`.
+
+    In this layout both products read the cache as it lies in memory; in any other the compiler
+    would transpose all of it for every token.
+    """
+    query = (query * query.shape[-1] ** -0.5).swapaxes(1, 2)  # [B, H, Lq, Dh]
+    logits = jnp.matmul(query, key, preferred_element_type=jnp.float32)
+    weights = attention_weights(logits, mask).astype(value.dtype)
+    return jnp.matmul(weights, value).swapaxes(1, 2)  # [B, Lq, H, Dh]
+
+
+def attention_weights(logits: Array, mask: Array | None) -> Array:
+    """Softmax of float32 `logits [B, H, Lq, Lk]` over the keys that `mask` allows."""
     if mask is not None:
         logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
-    weights = jax.nn.softmax(logits, axis=-1).astype(value.dtype)
-    return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+    return jax.nn.softmax(logits, axis=-1)
 
 
 class Dropout(nn.Module):
@@ -90,17 +107,24 @@ class Attention(nn.Module):
         """Keys and values `[B, S, H, Dh]` of `memory [B, S, D]`."""
         return self._split(self.key(memory)), self._split(self.value(memory))
 
-    def __call__(self, x: Array, kv: KeyValue, mask: Array | None = None) -> Array:
+    def cache_entry(self, memory: Array) -> KeyValue:
+        """What a cache holds of `memory [B, S, D]`: keys `[B, H, Dh, S]`, values `[B, H, S, Dh]`."""
+        key, value = self.key_value(memory)
+        return key.transpose(0, 2, 3, 1), value.swapaxes(1, 2)
+
+    def __call__(self, x: Array, kv: KeyValue, mask: Array | None = None,
+                 cached: bool = False) -> Array:
         """Attends from `x [B * R, L, D]` to `kv` of `[B, S, H, Dh]`; returns `[B * R, L, D]`.
 
         R > 1 means R query sequences for each item of the memory (several texts for one clip,
         several beams): they become extra query rows, so that keys and values are never repeated.
-        The mask must then not depend on the query.
+        The mask must then not depend on the query. `cached`: `kv` is laid out as `cache_entry`.
         """
         query = self._split(self.query(x))  # [B * R, L, H, Dh]
         batch = kv[0].shape[0]
         folded = query.reshape(batch, -1, *query.shape[2:])  # [B, R * L, H, Dh]
-        y = dot_product_attention(folded, *kv, mask)
+        attend = cached_attention if cached else dot_product_attention
+        y = attend(folded, *kv, mask)
         return self.out(y.reshape(*x.shape[:-1], self.width))
 
 
@@ -161,41 +185,47 @@ class TransformerLayer(nn.Module):
 
         Args:
           x: `[B, L, D]`.
-          cache: this layer's `self_key, self_value [B, Lmax, H, Dh]`, and, after the first call,
-            `cross_key, cross_value [B, S, H, Dh]`; None outside of decoding.
+          cache: this layer's `self_key [B, H, Dh, Lmax], self_value [B, H, Lmax, Dh]`, and, after
+            the first call, `cross_key [B, H, Dh, S], cross_value [B, H, S, Dh]`; None outside of
+            decoding.
           self_mask: over the queries and keys of self-attention.
           memory: `[B, S, D]` to cross-attend; not needed where the cache holds its keys.
           memory_mask: broadcastable to `[B, H, L, S]`.
           index: int32 scalar, the position of `x[:, 0]` in the cache.
 
         Returns:
-          `[B, L, D]` and the new cache (None without one).
+          `[B, L, D]` and what changed of the cache: not `cross_*` where it was given (None without
+          a cache).
         """
-        new_cache = None if cache is None else {}
+        new_cache = {}
 
         def self_attend(x):
-            kv = self.self_attention.key_value(x)
-            if cache is not None:
-                names, start = ("self_key", "self_value"), (0, index, 0, 0)
-                kv = tuple(jax.lax.dynamic_update_slice(cache[name], new, start)
-                           for name, new in zip(names, kv, strict=True))
-                new_cache.update(zip(names, kv, strict=True))
-            return self.self_norm(x + self.drop(self.self_attention(x, kv, self_mask)))
+            if cache is None:
+                kv = self.self_attention.key_value(x)
+            else:
+                key, value = self.self_attention.cache_entry(x)
+                kv = (jax.lax.dynamic_update_slice(cache["self_key"], key, (0, 0, 0, index)),
+                      jax.lax.dynamic_update_slice(cache["self_value"], value, (0, 0, index, 0)))
+                new_cache["self_key"], new_cache["self_value"] = kv
+            y = self.self_attention(x, kv, self_mask, cached=cache is not None)
+            return self.self_norm(x + self.drop(y))
 
         def cross_attend(x):
-            if cache is not None and "cross_key" in cache:
-                cross = cache["cross_key"], cache["cross_value"]
+            if cache is None:
+                kv = self.cross_attention.key_value(memory)
+            elif "cross_key" in cache:
+                kv = cache["cross_key"], cache["cross_value"]
             else:
-                cross = self.cross_attention.key_value(memory)
-            if new_cache is not None:
-                new_cache["cross_key"], new_cache["cross_value"] = cross
-            return self.cross_norm(x + self.drop(self.cross_attention(x, cross, memory_mask)))
+                kv = self.cross_attention.cache_entry(memory)
+                new_cache["cross_key"], new_cache["cross_value"] = kv
+            y = self.cross_attention(x, kv, memory_mask, cached=cache is not None)
+            return self.cross_norm(x + self.drop(y))
 
         crosses = memory is not None or (cache is not None and "cross_key" in cache)
         steps = [self_attend] + ([cross_attend] if crosses else [])
         for step in reversed(steps) if self.cross_first else steps:
             x = step(x)
-        return self.mlp_norm(x + self.drop(self.mlp(x))), new_cache
+        return self.mlp_norm(x + self.drop(self.mlp(x))), new_cache or None
 
 
 class Repeat(nn.Module):
@@ -227,7 +257,9 @@ class Repeat(nn.Module):
             split_rngs={"params": True, "dropout": True},
             in_axes=(0,) + (nn.broadcast,) * len(args),
             length=self.length,
-            unroll=1 if self.scan else self.length,
+            # With a cache always laid out: a loop would copy every layer's weights and cache out of
+            # their stacks for every token.
+            unroll=1 if self.scan and xs is None else self.length,
         )
         return scanned(**self.layer.keywords, name="layer")(x, xs, *args)
 

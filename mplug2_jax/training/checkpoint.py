@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from jax.sharding import Mesh
@@ -54,13 +55,10 @@ class Checkpoints:
           samples: global samples seen of each stream: where the data goes on.
         """
         step = int(jax.device_get(state.step))
-        meta = {"step": step, "samples": samples, "config": config,
-                "versions": {name: importlib.metadata.version(name)
-                             for name in ("jax", "flax", "optax", "orbax-checkpoint", "grain")}}
         self._manager.save(step, args=ocp.args.Composite(
             params=ocp.args.StandardSave(state.params),
             rest=ocp.args.StandardSave(state.opt_state),
-            meta=ocp.args.JsonSave(meta)))
+            meta=ocp.args.JsonSave(describe(step, config, samples))))
         self.latest = step
 
     def meta(self) -> dict[str, Any]:
@@ -129,8 +127,15 @@ class Checkpoints:
                                           partial_restore=True)))["params"]
         return _merge(target, params)
 
+    def shapes(self) -> Any:
+        """The newest checkpoint's parameters as a tree of ShapeDtypeStructs."""
+        # Not the manager's `item_metadata`: it knows an item only after it has written one.
+        with ocp.StandardCheckpointer() as reader:
+            stored = reader.metadata(self.folder / str(self.latest) / "params").item_metadata
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), stored.tree)
+
     def _stored_params(self) -> dict[str, Any]:
-        return _flat(self._manager.item_metadata(self.latest)["params"])
+        return _flat(self.shapes())
 
     def wait(self) -> None:
         """Blocks until what was saved is on disk."""
@@ -139,6 +144,39 @@ class Checkpoints:
     def close(self) -> None:
         """Waits for writes and lets the folder go."""
         self._manager.close()
+
+
+def write_params(folder: str | Path, params: Any, config: dict[str, Any]) -> None:
+    """Writes parameters alone, as step 0: for `load_params`, not to go on training from.
+
+    Nothing is copied on the way to disk, so that it takes no more memory than the parameters.
+
+    Args:
+      folder: made if need be.
+      params: a tree of arrays by module.
+      config: as plain values; at least the `model` section.
+
+    Raises:
+      CheckpointError: the folder already holds a checkpoint.
+    """
+    handlers = ocp.type_handlers
+    registry = handlers.create_type_handler_registry(
+        (np.ndarray, handlers.NumpyHandler(deepcopy_host_arrays=False)))
+    items = {"params": ocp.PyTreeCheckpointHandler(type_handler_registry=registry),
+             "meta": ocp.JsonCheckpointHandler()}
+    with ocp.CheckpointManager(Path(folder).absolute(), item_handlers=items) as manager:
+        if manager.latest_step() is not None:
+            raise CheckpointError(f"{folder}: already holds a checkpoint; give another folder")
+        manager.save(0, args=ocp.args.Composite(
+            params=ocp.args.PyTreeSave(jax.tree.map(np.asarray, params)),
+            meta=ocp.args.JsonSave(describe(0, config, {}))))
+
+
+def describe(step: int, config: dict[str, Any], samples: dict[str, int]) -> dict[str, Any]:
+    """The `meta` item of a checkpoint."""
+    return {"step": step, "samples": samples, "config": config,
+            "versions": {name: importlib.metadata.version(name)
+                         for name in ("jax", "flax", "optax", "orbax-checkpoint", "grain")}}
 
 
 def _flat(tree: Any) -> dict[str, Any]:

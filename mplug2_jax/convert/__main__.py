@@ -1,0 +1,115 @@
+"""The command line of the package; see its docstring."""
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from absl import flags
+from ml_collections import config_flags
+
+from mplug2_jax import launch
+from mplug2_jax.config import ConfigError, ModelConfig
+from mplug2_jax.convert import hugging_face, official
+from mplug2_jax.convert.layout import nest
+from mplug2_jax.convert.official import Converted
+from mplug2_jax.convert.verify import table, verify
+from mplug2_jax.training.checkpoint import Checkpoints, write_params
+from mplug2_jax.training.sharding import make_mesh
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "The run's config, of this project.")
+YAML = flags.DEFINE_string("yaml", None, "official: the release's own config instead ...")
+BERT_JSON = flags.DEFINE_string("bert_json", None, "official: ... with its BERT json.")
+OUT = flags.DEFINE_string("out", None, "Folder to write the checkpoint to.")
+WITH = flags.DEFINE_string("with", None, "bert, clip: another converted folder, whose modules are "
+                           "written beside the new ones.")
+FROM = {"official": official.convert, "bert": hugging_face.convert_bert,
+        "clip": hugging_face.convert_clip}
+
+
+def main(command: str, file: str) -> None:
+    if command == "verify":
+        rows = verify(file)
+        print(table(rows))
+        failed = [row.name for row in rows if row.fault]
+        print(f"{file}: " + (f"FAILED: {', '.join(failed)}" if failed else
+                             f"all {len(rows)} arrays pass"))
+        if failed:
+            raise SystemExit(1)
+        return
+    if command not in FROM:
+        raise ValueError(f"command {command!r}: expected verify, {', '.join(FROM)}")
+    if not OUT.value:
+        raise ValueError("--out: give the folder to write the checkpoint to")
+    if Path(OUT.value).is_dir() and os.listdir(OUT.value):
+        raise ValueError(f"--out={OUT.value}: not empty; give another folder")
+    tensors = official.read_weights(file)
+    model, config = read_config(command, file, tensors)
+    converted = FROM[command](tensors, model, file)
+    params = nest(converted.params)
+    if WITH.value:
+        params = beside(WITH.value, params)
+    print(summary(converted))
+    write_params(OUT.value, params, config)
+    print(f"wrote {OUT.value}: {', '.join(sorted(params))}")
+
+
+def read_config(command: str, file: str, tensors: Any) -> tuple[ModelConfig, dict[str, Any]]:
+    """The model's config and the run's as plain values: of --config, or of the release's files."""
+    if CONFIG.value is not None:
+        return ModelConfig.from_mapping(CONFIG.value.model), launch.plain(CONFIG.value)
+    if command != "official" or not (YAML.value and BERT_JSON.value):
+        raise ConfigError("--config: give the run's config"
+                          + (", or both --yaml and --bert_json" if command == "official" else ""))
+    release, bert = (read_mapping(path) for path in (YAML.value, BERT_JSON.value))
+    model = official.config_from_release(release, bert, tensors, file)
+    return model, {"model": vars(model) | {}}
+
+
+def read_mapping(path: str) -> Mapping[str, Any]:
+    """A YAML or JSON file that holds a table.
+
+    Raises:
+      ConfigError: it holds something else.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text())  # JSON is YAML
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid: {error}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected a table of keys and values")
+    return content
+
+
+def beside(folder: str, params: dict[str, Any]) -> dict[str, Any]:
+    """`params` and another checkpoint's modules.
+
+    Raises:
+      ValueError: both have a module.
+    """
+    source = Checkpoints(folder)
+    shapes = source.shapes()
+    if both := sorted(set(shapes) & set(params)):
+        raise ValueError(f"--with={folder}: also holds {', '.join(both)}")
+    found = source.load_params(shapes, make_mesh(1, -1, 1))
+    source.close()
+    return params | found
+
+
+def summary(converted: Converted) -> str:
+    """What was mapped, ignored and left fresh, for the eye."""
+    mapped = Counter(name.split(".")[0] for name in converted.layout)
+    lines = ["mapped: " + ", ".join(f"{name} {n}" for name, n in mapped.items())
+             + f" -> {len(converted.params) - len(converted.fresh)} parameters, "
+             f"{sum(x.size for x in converted.params.values()):,} numbers"]
+    lines += [f"ignored, {rule}: {len(names)} ({names[0]}{', ...' if names[1:] else ''})"
+              for rule, names in converted.ignored.items()]
+    lines += [f"note: {note}" for note in converted.notes]
+    lines.append(f"left at the initial value: {', '.join(converted.fresh) or 'nothing'}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    launch.main(main, ("COMMAND", "FILE"))

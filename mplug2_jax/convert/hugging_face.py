@@ -1,0 +1,178 @@
+"""Hugging Face BERT and CLIP weights as a start for pretraining.
+
+BERT gives the text encoder, the universal layers and the decoder their self-attention and MLP,
+and the vocabulary heads; CLIP's image tower gives the vision encoder. What they do not have
+(cross-attention, latents, local temporal modules) keeps its fresh initial value.
+"""
+
+import re
+
+import jax
+import numpy as np
+
+from mplug2_jax.config import MODULES, ConfigError, ModelConfig
+from mplug2_jax.convert import bert_names
+from mplug2_jax.convert.layout import (
+    Layout,
+    Slot,
+    WeightsError,
+    check_names,
+    fill,
+    patches,
+)
+from mplug2_jax.convert.official import (
+    Converted,
+    Tensors,
+    check_tied,
+    layers,
+    parameter_shapes,
+    resizes,
+)
+from mplug2_jax.model import HEADS, build, init_params
+from mplug2_jax.training.sharding import path_name
+
+BERT_IGNORED = (
+    ("position_ids buffers", r"\.position_ids$"),
+    ("pooler", r"^pooler\."),
+    ("next-sentence head", r"^cls\.seq_relationship\."),
+)
+CLIP_IGNORED = (
+    ("position_ids buffers", r"\.position_ids$"),
+    ("CLIP text tower", r"^(text_model\..+|text_projection\.weight|logit_scale)$"),
+    ("CLIP projection of the image tower", r"^visual_projection\.weight$"),
+)
+BERT_POSITIONS = "embeddings.position_embeddings.weight"
+CLIP_POSITIONS = "vision_model.embeddings.position_embedding.weight"
+BERT_TIED = {"cls.predictions.decoder.weight": "embeddings.word_embeddings.weight",
+             "cls.predictions.decoder.bias": "cls.predictions.bias"}
+
+
+def convert_bert(tensors: Tensors, config: ModelConfig, source: str, seed: int = 0) -> Converted:
+    """`BertModel` or `BertForMaskedLM` as `text, universal, decoder` and, if there, `heads/mlm`.
+
+    Raises:
+      ConfigError: other numbers of layers than the config's.
+      WeightsError: names are missing, unknown, or of another shape.
+    """
+    named = {bert_name(name): tensor for name, tensor in tensors.items()}
+    if len(named) != len(tensors):
+        raise WeightsError(f"{source}: names stand twice, with and without bert. in front")
+    kept, ignored = split(named, BERT_IGNORED)
+    stored = layers(kept, "encoder.layer")
+    if stored != config.text_layers + config.universal_layers:
+        raise ConfigError(f"model.text_layers + model.universal_layers = {config.text_layers} + "
+                          f"{config.universal_layers}: {source} has {stored} layers")
+    if config.decoder_layers > stored:
+        raise ConfigError(f"model.decoder_layers = {config.decoder_layers}: {source} has only "
+                          f"{stored} layers")
+    with_head = any(name.startswith("cls.") for name in kept)
+    layout = bert_layout(config, with_head)
+    ours = parameter_shapes(config, MODULES, HEADS)
+    check_tied(kept, source, BERT_TIED, required=False)
+    kept = {name: tensor for name, tensor in kept.items() if name not in BERT_TIED}
+    modules = ("text/", "universal/", "decoder/", *(("heads/mlm/",) if with_head else ()))
+    return finish(kept, layout, ours, config, source, BERT_POSITIONS, ignored, modules, seed)
+
+
+def convert_clip(tensors: Tensors, config: ModelConfig, source: str, seed: int = 0) -> Converted:
+    """`CLIPVisionModel` or a whole `CLIPModel` as `vision`.
+
+    Raises:
+      WeightsError: names are missing, unknown, or of another shape.
+    """
+    kept, ignored = split(tensors, CLIP_IGNORED)
+    ours = parameter_shapes(config, MODULES, HEADS)
+    return finish(kept, clip_layout(config), ours, config, source, CLIP_POSITIONS, ignored,
+                  ("vision/",), seed)
+
+
+def finish(kept: Tensors, layout: Layout, ours: dict[str, tuple[int, ...]], config: ModelConfig,
+           source: str, positions: str, ignored: dict[str, list[str]], modules: tuple[str, ...],
+           seed: int) -> Converted:
+    """Fills what the layout gives; the modules' other parameters get fresh values."""
+    check_names(kept, layout, ours, source, (positions,))
+    changed = resizes(kept, layout, ours)
+    params = fill(kept, layout, ours, changed)
+    fresh = [path for path in ours if path.startswith(modules) and path not in params]
+    notes = [f"{name}: positions resized or cut to the config's" for name in changed]
+    return Converted(config, params | initial_values(config, fresh, seed), layout, ignored, notes,
+                     fresh)
+
+
+def bert_name(name: str) -> str:
+    """A name without the `bert.` in front, and with today's names of LayerNorm's parameters."""
+    name = name.removeprefix("bert.")
+    return re.sub(r"LayerNorm\.(gamma|beta)$",
+                  lambda m: "LayerNorm." + {"gamma": "weight", "beta": "bias"}[m[1]], name)
+
+
+def split(tensors: Tensors, rules: tuple[tuple[str, str], ...],
+          ) -> tuple[Tensors, dict[str, list[str]]]:
+    """The used tensors, and the ignored names by rule."""
+    kept, ignored = {}, {}
+    for name, tensor in tensors.items():
+        rule = next((rule for rule, pattern in rules if re.search(pattern, name)), None)
+        if rule is None:
+            kept[name] = tensor
+        else:
+            ignored.setdefault(rule, []).append(name)
+    return kept, ignored
+
+
+def bert_layout(config: ModelConfig, with_head: bool) -> Layout:
+    """Where BERT's tensors go: most go to the text side and to the decoder."""
+    sides = [bert_names.embeddings("embeddings", "text/embeddings"),
+             bert_names.embeddings("embeddings", "decoder/embeddings")]
+    for i in range(config.text_layers + config.universal_layers):
+        theirs, inner = f"encoder.layer.{i}", i - config.text_layers
+        sides.append(bert_names.layer(theirs, "text/layers/layer", i) if inner < 0 else
+                     bert_names.layer(theirs, f"universal/layers_{inner}", None))
+        if i < config.decoder_layers:
+            sides.append(bert_names.layer(theirs, "decoder/layers/layer", i))
+    if with_head:
+        sides += [bert_names.head("cls.predictions", place) for place in ("heads/mlm",
+                                                                          "decoder/head")]
+    layout: Layout = {}
+    for side in sides:
+        for name, slots in side.items():
+            layout[name] = layout.get(name, ()) + slots
+    return layout
+
+
+def clip_layout(config: ModelConfig) -> Layout:
+    """Where the tensors of CLIP's image tower go."""
+    root = "vision_model"
+    kernel = patches(config.patch_size, None, 3 if config.temporal_stride else 1)
+    layout: Layout = {
+        f"{root}.embeddings.class_embedding": (Slot("vision/class_embedding"),),
+        f"{root}.embeddings.patch_embedding.weight": (Slot("vision/patch_kernel",
+                                                           transform=kernel),),
+        CLIP_POSITIONS: (Slot("vision/position"),),
+        # The missing "e" is the format's own.
+        **bert_names.norm(f"{root}.pre_layrnorm", "vision/norm_pre"),
+        **bert_names.norm(f"{root}.post_layernorm", "vision/norm_post"),
+    }
+    for i in range(config.vision_layers):
+        theirs, ours = f"{root}.encoder.layers.{i}", "vision/blocks/layer"
+        for name, place in (("q_proj", "query"), ("k_proj", "key"), ("v_proj", "value"),
+                            ("out_proj", "out")):
+            layout |= bert_names.dense(f"{theirs}.self_attn.{name}", f"{ours}/attention/{place}", i)
+        for which in (1, 2):
+            layout |= bert_names.norm(f"{theirs}.layer_norm{which}", f"{ours}/norm_{which}", i)
+        layout |= bert_names.dense(f"{theirs}.mlp.fc1", f"{ours}/mlp/wi", i)
+        layout |= bert_names.dense(f"{theirs}.mlp.fc2", f"{ours}/mlp/wo", i)
+    return layout
+
+
+def initial_values(config: ModelConfig, paths: list[str], seed: int) -> dict[str, np.ndarray]:
+    """Fresh values of some parameters; the others are never computed."""
+    if not paths:
+        return {}
+    wanted = set(paths)
+
+    def create():
+        tree = init_params(build(config, MODULES, HEADS), jax.random.key(seed))
+        flat = {path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+        return {path: x for path, x in flat.items() if path in wanted}
+
+    return {path: np.asarray(x) for path, x in jax.jit(create)().items()}

@@ -1,0 +1,385 @@
+"""The released checkpoints: their names, what of them is unused, and the sizes they imply."""
+
+import re
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from mplug2_jax.config import MODULES, ConfigError, ModelConfig
+from mplug2_jax.convert import bert_names
+from mplug2_jax.convert.layout import (
+    DENSE,
+    DEPTHWISE,
+    POINTWISE,
+    Layout,
+    Shape,
+    Slot,
+    WeightsError,
+    check_names,
+    fill,
+    patches,
+    resize_positions,
+)
+from mplug2_jax.convert.safetensors import read_safetensors
+from mplug2_jax.convert.stored import CheckpointFileError, StoredTensor
+from mplug2_jax.convert.torch_zip import read_torch
+from mplug2_jax.model import build, init_params
+from mplug2_jax.training.sharding import path_name
+
+Tensors = dict[str, StoredTensor]
+VISUAL = "visual_encoder.visual"
+TEXT, FUSION, DECODER = "text_encoder", "fusion_encoder", "text_decoder.bert"
+HEAD = "text_decoder.cls.predictions"
+POSITION = f"{VISUAL}.positional_embedding"
+TEXT_POSITIONS = tuple(f"{part}.embeddings.position_embeddings.weight" for part in (TEXT, DECODER))
+# Stored twice: the head's output layer is the word embedding, and its bias.
+TIED = {f"{HEAD}.decoder.weight": f"{DECODER}.embeddings.word_embeddings.weight",
+        f"{HEAD}.decoder.bias": f"{HEAD}.bias"}
+IGNORED = (
+    ("momentum copies (distillation)", r"^[^.]+_m\."),
+    ("position_ids buffers", r"\.position_ids$"),
+    ("CLIP text tower", r"^visual_encoder\.(positional_embedding|text_projection|logit_scale|"
+                        r"token_embedding\.weight|ln_final\.(weight|bias)|transformer\..+)$"),
+    ("CLIP projection of the image tower", r"^visual_encoder\.visual\.proj$"),
+    ("fusion embeddings", r"^fusion_encoder\.embeddings\."),
+    ("vision FFN of universal layers",
+     r"^text_(encoder|decoder\.bert)\.encoder\.layer\.\d+\.(intermediate|output)_vision\."),
+    ("decoder latents", r"^text_decoder\.bert\.encoder\.layer\.\d+\.latents$"),
+)
+
+
+class Converted(NamedTuple):
+    """Parameters of a checkpoint and what became of every name in it.
+
+    Attributes:
+      config: the model's, with the sizes of the parameters.
+      params: float32 arrays by path.
+      layout: where each used name went.
+      ignored: names left out, by rule.
+      notes: what else was done (resized, cut), a line each.
+      fresh: parameters that keep their initial value.
+    """
+
+    config: ModelConfig
+    params: dict[str, np.ndarray]
+    layout: Layout
+    ignored: dict[str, list[str]]
+    notes: list[str]
+    fresh: list[str]
+
+
+def read_weights(path: str | Path) -> Tensors:
+    """The tensors of a `.safetensors`, or of a released `.pth` (its "model", where it has one).
+
+    Raises:
+      CheckpointFileError: it cannot be read, or holds something else.
+    """
+    if Path(path).suffix == ".safetensors":
+        return read_safetensors(path)
+    content = read_torch(path)
+    if isinstance(content, dict) and isinstance(content.get("model"), dict):
+        content = content["model"]
+    if not isinstance(content, dict) or not content:
+        raise CheckpointFileError(f"{path}: holds no table of weights")
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, StoredTensor):
+            raise CheckpointFileError(f"{path}: {str(name)[:80]} in the table of weights is a "
+                                      f"{type(value).__name__}, not a tensor")
+    return content
+
+
+def layers(tensors: Tensors, prefix: str) -> int:
+    """How many layers `prefix.0. ... prefix.n.` there are, without a gap."""
+    found = {name[len(prefix) + 1:].split(".")[0] for name in tensors
+             if name.startswith(f"{prefix}.")}
+    return next(n for n in range(len(found) + 1) if str(n) not in found)
+
+
+def infer_sizes(tensors: Tensors, source: str) -> dict[str, int]:
+    """The sizes that the weights imply, by the keys of `ModelConfig`.
+
+    `fusion_layers` is the number stored, of which the last are run; `temporal_stride` is 1 where
+    the patch embedding covers three frames (the stride itself leaves no trace), else 0.
+
+    Raises:
+      WeightsError: a name that tells a size is missing.
+    """
+    def shape(name: str, axes: int) -> Shape:
+        if name not in tensors:
+            raise WeightsError(f"{source}: the weights do not fit the model: 1 missing: {name}")
+        if len(tensors[name].shape) != axes:
+            raise WeightsError(f"{source}: the weights do not fit the model: 1 of another shape: "
+                               f"{name} {tensors[name].shape} instead of {axes} axes")
+        return tensors[name].shape
+
+    text = layers(tensors, f"{TEXT}.encoder.layer")
+    universal = 0  # the last layers, as far as they have cross-attention
+    while universal < text and any(
+            name.startswith(f"{TEXT}.encoder.layer.{text - 1 - universal}.crossattention.")
+            for name in tensors):
+        universal += 1
+    # They stand in the first of them; where a name is astray, `convert` says which.
+    latents = [name for name in tensors
+               if re.fullmatch(rf"{TEXT}\.encoder\.layer\.\d+\.latents", name)]
+    kernel = shape(f"{VISUAL}.conv1.weight", 5)
+    words = shape(f"{TEXT}.embeddings.word_embeddings.weight", 2)
+    side = round(max(shape(POSITION, 2)[0] - 1, 0) ** 0.5)
+    return dict(
+        vision_width=kernel[0], patch_size=kernel[-1], temporal_stride=int(kernel[2] > 1),
+        vision_layers=layers(tensors, f"{VISUAL}.transformer.resblocks"),
+        image_size=side * kernel[-1], vocab_size=words[0], width=words[1],
+        mlp_dim=shape(f"{TEXT}.encoder.layer.0.intermediate.dense.bias", 1)[0],
+        max_positions=shape(TEXT_POSITIONS[0], 2)[0],
+        text_layers=text - universal, universal_layers=universal,
+        latents=shape(latents[0] if latents else
+                      f"{TEXT}.encoder.layer.{text - universal}.latents", 2)[0],
+        fusion_layers=layers(tensors, f"{FUSION}.encoder.layer"),
+        decoder_layers=layers(tensors, f"{DECODER}.encoder.layer"),
+    )
+
+
+def check_sizes(config: ModelConfig, sizes: Mapping[str, int]) -> tuple[list[str], list[str]]:
+    """Compares a config with the sizes of the weights.
+
+    Returns:
+      What does not fit, by key, and notes on what differs and is made to fit.
+    """
+    wrong, notes = [], []
+    for key, size in sizes.items():
+        value = getattr(config, key)
+        if value == size or (key == "temporal_stride" and bool(value) == bool(size)):
+            continue
+        if key == "image_size":
+            notes.append(f"vision positions resized from {size} to {value} pixels")
+        elif key == "max_positions" and value < size:
+            notes.append(f"text positions: the first {value} of {size}")
+        elif key == "fusion_layers" and value < size:
+            notes.append(f"fusion: the last {value} of the {size} stored layers run")
+        else:
+            wrong.append(f"model.{key} = {value}, the weights have {size}")
+    return wrong, notes
+
+
+def check_variants(config: ModelConfig) -> list[str]:
+    """What of a config's variants is not the release's."""
+    return [f"model.{key} = {getattr(config, key)!r}, the release has {expected!r}"
+            for key, expected in (("local_temporal", "twice"), ("universal_variant", "release"))
+            if getattr(config, key) != expected]
+
+
+def vision_layout(config: ModelConfig) -> Layout:
+    """Names of the dual-vision encoder and of the projection behind it."""
+    depth = 3 if config.temporal_stride else 1
+    layout: Layout = {
+        f"{VISUAL}.class_embedding": (Slot("vision/class_embedding"),),
+        POSITION: (Slot("vision/position"),),
+        f"{VISUAL}.conv1.weight": (
+            Slot("vision/patch_kernel", transform=patches(config.patch_size, depth)),),
+    }
+    layout |= bert_names.norm(f"{VISUAL}.ln_pre", "vision/norm_pre")
+    layout |= bert_names.norm(f"{VISUAL}.ln_post", "vision/norm_post")
+    for i in range(config.vision_layers):
+        theirs, ours = f"{VISUAL}.transformer.resblocks.{i}", "vision/blocks/layer"
+        for which in (1, 2):
+            local, module = f"{theirs}.lmhra{which}", f"{ours}/temporal_{which}"
+            layout |= bert_names.norm(f"{local}.ln", f"{module}/norm", i)
+            layout |= bert_names.dense(f"{local}.down_proj", f"{module}/down", i, POINTWISE)
+            layout |= bert_names.dense(f"{local}.up_proj", f"{module}/up", i, POINTWISE)
+            layout[f"{local}.conv.weight"] = (Slot(f"{module}/temporal_kernel", i, DEPTHWISE),)
+            layout[f"{local}.conv.bias"] = (Slot(f"{module}/temporal_bias", i),)
+            layout |= bert_names.norm(f"{theirs}.ln_{which}", f"{ours}/norm_{which}", i)
+        # One stored matrix holds query, key and value, one below the other.
+        three = [(f"{ours}/attention/{name}", (k, 3))
+                 for k, name in enumerate(("query", "key", "value"))]
+        layout[f"{theirs}.attn.in_proj_weight"] = tuple(
+            Slot(f"{module}/kernel", i, DENSE, part) for module, part in three)
+        layout[f"{theirs}.attn.in_proj_bias"] = tuple(
+            Slot(f"{module}/bias", i, part=part) for module, part in three)
+        layout |= bert_names.dense(f"{theirs}.attn.out_proj", f"{ours}/attention/out", i)
+        layout |= bert_names.dense(f"{theirs}.mlp.c_fc", f"{ours}/mlp/wi", i)
+        layout |= bert_names.dense(f"{theirs}.mlp.c_proj", f"{ours}/mlp/wo", i)
+    if config.vision_width != config.width:
+        layout |= bert_names.dense("visn_fc", "vision/project")
+        layout |= bert_names.norm("visn_layer_norm", "vision/project_norm")
+    return layout
+
+
+def text_layout(config: ModelConfig, stored_fusion: int) -> Layout:
+    """Names of the text encoder, the universal layers, the fusion and the decoder.
+
+    Args:
+      config: the model's.
+      stored_fusion: fusion layers of the checkpoint, of which the last run.
+    """
+    layout = bert_names.embeddings(f"{TEXT}.embeddings", "text/embeddings")
+    for i in range(config.text_layers):
+        layout |= bert_names.layer(f"{TEXT}.encoder.layer.{i}", "text/layers/layer", i)
+    for i in range(config.universal_layers):
+        theirs = f"{TEXT}.encoder.layer.{config.text_layers + i}"
+        layout |= bert_names.layer(theirs, f"universal/layers_{i}", None, cross=True)
+    layout[f"{TEXT}.encoder.layer.{config.text_layers}.latents"] = (Slot("universal/latents"),)
+    layout |= bert_names.norm("visn_emb_norm", "universal/norm")
+    connected = connected_layers(config)
+    for i in range(config.fusion_layers):
+        theirs = f"{FUSION}.encoder.layer.{stored_fusion - config.fusion_layers + i}"
+        ours, place = (f"fusion/layers_{i}", None) if connected else ("fusion/layers/layer", i)
+        layout |= bert_names.layer(theirs, ours, place, cross=i not in connected)
+    layout |= bert_names.embeddings(f"{DECODER}.embeddings", "decoder/embeddings")
+    for i in range(config.decoder_layers):
+        layout |= bert_names.layer(f"{DECODER}.encoder.layer.{i}", "decoder/layers/layer", i,
+                                   cross=True)
+    return layout | bert_names.head(HEAD, "decoder/head")
+
+
+def connected_layers(config: ModelConfig) -> tuple[int, ...]:
+    """Indices of the connected ones among the running fusion layers."""
+    return tuple(i for i in range(1, config.fusion_layers) if i % config.fusion_stride == 0)
+
+
+def ignored_rule(name: str, config: ModelConfig, stored_fusion: int) -> str | None:
+    """The rule by which a name is ignored, or None."""
+    for rule, pattern in IGNORED:
+        if re.search(pattern, name):
+            return rule
+    match = re.match(rf"{FUSION}\.encoder\.layer\.(\d+)\.(\w+)", name)
+    if match:
+        place = int(match[1]) - (stored_fusion - config.fusion_layers)
+        if place < 0:
+            return "fusion layers below the running ones"
+        if place in connected_layers(config) and match[2] == "crossattention":
+            return "cross-attention of connected fusion layers"
+    return None
+
+
+def check_tied(tensors: Tensors, source: str, tied: Mapping[str, str], required: bool) -> None:
+    """A vocabulary head's output layer is the word embedding itself, stored once more.
+
+    Raises:
+      WeightsError: it is missing, or another matrix.
+    """
+    missing = [name for name in tied if name not in tensors]
+    if missing and required:
+        raise WeightsError(f"{source}: the weights do not fit the model: {len(missing)} missing: "
+                           + ", ".join(missing))
+    for name, twin in tied.items():
+        if name in tensors and twin in tensors and not np.array_equal(
+                tensors[name].load(), tensors[twin].load()):
+            raise WeightsError(f"{source}: {name} differs from {twin}, to which it is tied")
+
+
+def convert(tensors: Tensors, config: ModelConfig, source: str) -> Converted:
+    """A released checkpoint's weights as parameters of the five modules.
+
+    Args:
+      tensors: of `read_weights`.
+      config: the model they should be.
+      source: the file, for messages.
+
+    Raises:
+      ConfigError: the config's sizes are others.
+      WeightsError: names are missing, unknown, or of another shape or dtype.
+    """
+    sizes = infer_sizes(tensors, source)
+    wrong, notes = check_sizes(config, sizes)
+    if variants := check_variants(config):
+        raise ConfigError(f"{source}: the config is of another model: {'; '.join(variants)}")
+    stored_fusion = max(sizes["fusion_layers"], config.fusion_layers)
+    ignored: dict[str, list[str]] = {}
+    used: Tensors = {}
+    for name, tensor in tensors.items():
+        rule = ignored_rule(name, config, stored_fusion)
+        if rule is None:
+            used[name] = tensor
+        else:
+            ignored.setdefault(rule, []).append(name)
+    layout = vision_layout(config) | text_layout(config, stored_fusion)
+    ours = parameter_shapes(config, MODULES)
+    kept = {name: tensor for name, tensor in used.items() if name not in TIED}
+    try:
+        check_names(kept, layout, ours, source, (POSITION, *TEXT_POSITIONS))
+    except WeightsError as error:
+        if wrong:
+            raise ConfigError(f"{source}: the config is of another model: {'; '.join(wrong)}. "
+                              f"With it: {error}") from None
+        raise
+    if wrong:
+        raise ConfigError(f"{source}: the config is of another model: {'; '.join(wrong)}")
+    # `safetensors` cannot hold a tensor twice, so there the tied ones are left out.
+    check_tied(used, source, TIED, required=Path(source).suffix != ".safetensors")
+    params = fill(kept, layout, ours, resizes(kept, layout, ours))
+    require_complete(ours, params)
+    return Converted(config, params, layout, ignored, notes, [])
+
+
+def resizes(tensors: Tensors, layout: Layout, ours: Mapping[str, Shape]) -> dict[str, Any]:
+    """How positional tables that have other numbers of rows become ours.
+
+    Raises:
+      WeightsError: a text table has fewer positions than the config asks for.
+    """
+    found = {}
+    for name, slots in layout.items():
+        rows, wanted = tensors[name].shape[:1], ours[slots[0].parameter][:1]
+        if slots[0].parameter == "vision/position" and rows != wanted:
+            found[name] = partial(resize_positions, rows=wanted[0])
+        elif slots[0].parameter.endswith("embeddings/position") and rows != wanted:
+            if rows < wanted:
+                raise WeightsError(f"{name} has {rows[0]} positions, fewer than "
+                                   f"model.max_positions = {wanted[0]}")
+            found[name] = partial(first_rows, rows=wanted[0])
+    return found
+
+
+def first_rows(table: np.ndarray, rows: int) -> np.ndarray:
+    """The first rows of a table."""
+    return table[:rows]
+
+
+def parameter_shapes(config: ModelConfig, modules: tuple[str, ...],
+                     heads: tuple[str, ...] = ()) -> dict[str, Shape]:
+    """Shapes of a model's parameters by path, at no memory."""
+    tree = jax.eval_shape(
+        lambda: init_params(build(config, modules, heads), jax.random.key(0)))
+    return {path_name(path): x.shape for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def require_complete(ours: Mapping[str, Shape], params: Mapping[str, Any]) -> None:
+    """Raises WeightsError where a parameter of the model got no value."""
+    if left := sorted(set(ours) - set(params)):
+        raise WeightsError("parameters that the checkpoint does not give: " + ", ".join(left))
+
+
+def config_from_release(release: Mapping[str, Any], bert: Mapping[str, Any],
+                        tensors: Tensors, source: str) -> ModelConfig:
+    """The model's config of the release's own YAML and BERT json, and the weights' sizes.
+
+    What both files leave out is taken from the weights; what they say must agree with them.
+
+    Raises:
+      ConfigError: they disagree with the weights, or a needed key is missing.
+    """
+    sizes = infer_sizes(tensors, source)
+    needed = ("num_attention_heads", "fusion_layers", "stride_layer", "text_encoder_layers",
+              "num_uni_layer")
+    if missing := [key for key in needed if key not in bert]:
+        raise ConfigError(f"BERT json: lacks {', '.join(missing)}")
+    downsampling = bool(release.get("temporal_downsampling", False))
+    given = dict(
+        vision_width=release.get("vision_width"), vision_layers=release.get("vision_layers"),
+        patch_size=release.get("patch"), image_size=release.get("image_res"),
+        temporal_stride=int(release.get("temporal_stride", 2)) if downsampling else 0,
+        width=bert.get("hidden_size"), mlp_dim=bert.get("intermediate_size"),
+        vocab_size=bert.get("vocab_size"), max_positions=bert.get("max_position_embeddings"),
+        text_layers=bert["text_encoder_layers"] - bert["num_uni_layer"],
+        universal_layers=bert["num_uni_layer"], fusion_layers=bert["fusion_layers"],
+        decoder_layers=bert.get("text_decode_layers"),
+    )
+    values = sizes | {key: value for key, value in given.items() if value is not None}
+    return ModelConfig(**values, heads=bert["num_attention_heads"],
+                       fusion_stride=bert["stride_layer"],
+                       dropout=bert.get("hidden_dropout_prob", 0.1))
+

@@ -1,0 +1,204 @@
+"""The pickle inside a PyTorch checkpoint, run by a machine that can build data and nothing else.
+
+Python's own unpickler calls what the file names. This one has a handler for each of the few
+operations that a `state_dict` needs, and every other operation and every name that is not in the
+table below is refused, so a file cannot make anything happen, whatever it holds.
+"""
+
+import io
+import pickletools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from mplug2_jax.convert.stored import DTYPES, StoredTensor
+
+STORAGES = {f"{name}Storage": DTYPES[dtype] for name, dtype in (
+    ("Double", "float64"), ("Float", "float32"), ("Half", "float16"), ("BFloat16", "bfloat16"),
+    ("Long", "int64"), ("Int", "int32"), ("Short", "int16"), ("Char", "int8"), ("Byte", "uint8"),
+    ("Bool", "bool"))}
+MARK = object()
+
+
+class PickleError(ValueError):
+    """A pickle that is broken, or wants more than tensors and plain containers."""
+
+
+class Global(NamedTuple):
+    """A name that the pickle mentions; never imported."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+class Storage(NamedTuple):
+    """What a tensor lies in: the key of its file in the archive, its dtype and size."""
+
+    key: str
+    dtype: Any
+    numel: int
+
+
+ORDERED_DICT = Global("collections", "OrderedDict")
+TENSOR = Global("torch._utils", "_rebuild_tensor_v2")
+PARAMETER = Global("torch._utils", "_rebuild_parameter")
+ALLOWED = {ORDERED_DICT, TENSOR, PARAMETER, *(Global("torch", name) for name in STORAGES)}
+CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+LITERALS = {"BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT", "BINUNICODE",
+            "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES"}
+EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
+TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+
+Build = Callable[[Storage, int, tuple[int, ...], tuple[int, ...]], StoredTensor]
+
+
+def load(data: bytes, build: Build) -> Any:
+    """Runs a pickle.
+
+    Args:
+      data: of the archive's `data.pkl`.
+      build: `(storage, offset, shape, strides) -> StoredTensor`.
+
+    Returns:
+      Dicts, lists, tuples, numbers, strings and StoredTensors.
+
+    Raises:
+      PickleError: one line; for a refused name it says which.
+    """
+    try:
+        return Machine(build).run(data)
+    except PickleError:
+        raise
+    # A broken stream fails in `pickletools` and in the handlers' own stack and memo accesses.
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
+        raise PickleError(f"broken pickle ({type(error).__name__}: {error})") from None
+
+
+class Machine:
+    """The stack machine: a stack, the positions of marks on it, and the memo."""
+
+    def __init__(self, build: Build):
+        self.build = build
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}
+
+    def run(self, data: bytes) -> Any:
+        for opcode, argument, _ in pickletools.genops(io.BytesIO(data)):
+            name = opcode.name
+            if name == "STOP":
+                if len(self.stack) != 1:
+                    raise PickleError("broken pickle (its end is reached too early)")
+                return self.stack.pop()
+            self.step(name, argument)
+        raise PickleError("broken pickle (it has no end)")
+
+    def step(self, name: str, argument: Any) -> None:
+        stack = self.stack
+        if name in LITERALS:
+            stack.append(argument)
+        elif name in CONSTANTS:
+            stack.append(CONSTANTS[name])
+        elif name in EMPTY:
+            stack.append(EMPTY[name]())
+        elif name in TUPLES:
+            items = tuple(stack[-TUPLES[name]:])
+            if len(items) != TUPLES[name]:
+                raise PickleError("broken pickle (the stack is empty)")
+            del stack[-TUPLES[name]:]
+            stack.append(items)
+        elif name == "TUPLE":
+            stack.append(tuple(self.pop_mark()))
+        elif name == "MARK":
+            stack.append(MARK)
+        elif name in ("BINPUT", "LONG_BINPUT"):
+            self.memo[argument] = stack[-1]
+        elif name == "MEMOIZE":
+            self.memo[len(self.memo)] = stack[-1]
+        elif name in ("BINGET", "LONG_BINGET"):
+            stack.append(self.memo[argument])
+        elif name in ("SETITEM", "SETITEMS"):
+            items = self.pop_mark() if name == "SETITEMS" else [stack.pop(-2), stack.pop()]
+            for key, value in zip(items[::2], items[1::2], strict=True):
+                if not isinstance(key, (str, int)):
+                    raise PickleError(f"a dict key of type {type(key).__name__}: only str and int")
+                self.top(dict)[key] = value
+        elif name in ("APPEND", "APPENDS"):
+            items = self.pop_mark() if name == "APPENDS" else [stack.pop()]
+            self.top(list).extend(items)
+        elif name == "GLOBAL":
+            stack.append(allowed(*argument.split(" ", 1)))
+        elif name == "STACK_GLOBAL":
+            attribute, module = stack.pop(), stack.pop()
+            stack.append(allowed(module, attribute))
+        elif name == "BINPERSID":
+            stack.append(storage(stack.pop()))
+        elif name == "REDUCE":
+            arguments, function = stack.pop(), stack.pop()
+            stack.append(self.call(function, arguments))
+        elif name == "BUILD":
+            # A state_dict carries attributes (`_metadata`) that hold no weights.
+            stack.pop()
+            self.top(dict)
+        elif name not in ("PROTO", "FRAME"):
+            raise PickleError(f"refused: the pickle operation {name} has no place in a checkpoint "
+                              "of tensors")
+
+    def pop_mark(self) -> list[Any]:
+        """What stands above the last mark."""
+        items = []
+        while (item := self.stack.pop()) is not MARK:
+            items.append(item)
+        return items[::-1]
+
+    def top(self, kind: type) -> Any:
+        """The container on top of the stack."""
+        if type(self.stack[-1]) is not kind:
+            raise PickleError(f"refused: the pickle changes an object that is no {kind.__name__}")
+        return self.stack[-1]
+
+    def call(self, function: Any, arguments: Any) -> Any:
+        """What calling an allowed name with these arguments builds."""
+        if not isinstance(function, Global) or not isinstance(arguments, tuple):
+            raise PickleError(f"refused: the pickle calls a {type(function).__name__}")
+        if function == ORDERED_DICT and not arguments:
+            return {}
+        if function == ORDERED_DICT and len(arguments) == 1:
+            pairs = [(key, value) for key, value in arguments[0]]
+            if not all(isinstance(key, (str, int)) for key, _ in pairs):
+                raise PickleError("a dict key that is neither str nor int")
+            return dict(pairs)
+        if function == TENSOR and isinstance(arguments[0], Storage):
+            _, offset, shape, strides, *_ = arguments
+            if not (type(shape) is type(strides) is tuple
+                    and all(type(n) is int for n in (offset, *shape, *strides))):
+                raise PickleError("a tensor whose shape or strides are not tuples of ints")
+            return self.build(*arguments[:4])
+        if function == PARAMETER and isinstance(arguments[0], StoredTensor):
+            return arguments[0]
+        raise PickleError(f"refused: the pickle calls {function} with unexpected arguments")
+
+
+def allowed(module: str, name: str) -> Global:
+    """The name, if it is in the table."""
+    if not isinstance(module, str) or not isinstance(name, str):
+        raise PickleError("broken pickle (a global whose name is no text)")
+    found = Global(module, name)
+    if found in ALLOWED:
+        return found
+    if module == "torch" and name.endswith("Storage"):
+        raise PickleError(f"refused: dtype of {str(found)[:80]} is not supported; supported: "
+                          + ", ".join(sorted(STORAGES)))
+    raise PickleError(f"refused: the pickle asks for {str(found)[:80]}, which builds no tensor; "
+                      "nothing was executed")
+
+
+def storage(identifier: Any) -> Storage:
+    """A storage of `("storage", type, key, device, numel)`."""
+    kind, global_, key, _, numel = identifier
+    if kind != "storage" or not isinstance(global_, Global) or global_.name not in STORAGES:
+        raise PickleError("a persistent id that is no tensor storage")
+    if not isinstance(key, str) or type(numel) is not int or numel < 0:
+        raise PickleError("a storage whose key or size is not valid")
+    return Storage(key, STORAGES[global_.name], numel)
