@@ -1,4 +1,4 @@
-"""What every run's config has: the keys, their defaults, and the checks before anything compiles."""
+"""What every run's config has: keys, their defaults, and the checks before anything compiles."""
 
 from typing import Any
 
@@ -90,7 +90,8 @@ def validate(config: ConfigDict) -> ModelConfig:
                               + ", ".join(TASKS))
         TASKS[options.name].composition(options)
         if not 0 < options.mask_share < 1:
-            raise ConfigError(f"{key}.mask_share = {options.mask_share}: expected a share in (0, 1)")
+            raise ConfigError(f"{key}.mask_share = {options.mask_share}: expected a share "
+                              "in (0, 1)")
         for name, value in streams.items():
             for field in TASKS[options.name].fields:
                 if not value[f"{field}_length"]:

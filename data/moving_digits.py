@@ -40,13 +40,12 @@ _WAYS = {
     "up": (0, -1),
     "down": (0, 1),
 }  # (x, y), others stay in place
-# Digits stand on a grid, about in the middle of a cell, and move from one cell to another. A small
-# vision encoder whose patches are the cells learns to read them from a few thousand scenes; at free
-# positions it needs hundreds of thousands.
+# Digits stand on a grid and move from one cell to another. A small vision encoder whose patches are
+# the cells learns to read them from a few thousand scenes; at free positions it needs hundreds of
+# thousands.
 _CELL = 16  # pixels
 _GRID = SIDE // _CELL  # cells a side
-_HEIGHTS = (14, 16)  # pixels of a digit
-_OFFSET = 1  # pixels at most from the middle of a cell
+_HEIGHTS = (15, 16)  # pixels of a digit
 _GROWTH = 1.8
 _STANDS = 0.15  # share of the clip for which a digit stands before it moves, and after
 _GAP = 1  # free pixels between two digits
@@ -193,13 +192,12 @@ def _tracks(motion: str, aspect: float, rng: np.random.Generator) -> np.ndarray:
     way = np.array(_WAYS.get(motion, (0, 0)))
     start = rng.integers(0, _GRID, (_PLACINGS, 2))
     # The first cell must leave room for the way; the last one is any cell further on.
-    start = np.where(way < 0, np.maximum(start, 1), np.where(way > 0, np.minimum(start, _GRID - 2), start))
+    start = np.clip(start, np.where(way < 0, 1, 0), np.where(way > 0, _GRID - 2, _GRID - 1))
     room = np.where(way < 0, start, _GRID - 1 - start)  # [placings, 2] of (x, y)
     travel = way * rng.integers(1, np.maximum(room, 1) + 1)
     time = np.clip((np.linspace(0, 1, FRAMES) - _STANDS) / (1 - 2 * _STANDS), 0, 1)
     eased = (time**2 * (3 - 2 * time))[:, None]  # speeds up and slows down
-    offset = rng.uniform(-_OFFSET, _OFFSET, (_PLACINGS, 1, 2))
-    centre = (start[:, None] + travel[:, None] * eased + 0.5) * _CELL + offset
+    centre = (start[:, None] + travel[:, None] * eased + 0.5) * _CELL
     height = rng.uniform(*_HEIGHTS, (_PLACINGS, 1)) * np.minimum(1, 1 / aspect)
     growth = 1 + (_GROWTH - 1) * np.linspace(0, 1, FRAMES) if motion == "growing" else _GROWTH
     height = height * growth / _GROWTH * np.ones(FRAMES)

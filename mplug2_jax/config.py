@@ -103,7 +103,7 @@ class ModelConfig:
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> "ModelConfig":
-        """Builds it from a config's `model` section; raises ConfigError for a wrong or missing key."""
+        """Builds it from a config's `model` section; ConfigError for a wrong or missing key."""
         names = {field.name for field in dataclasses.fields(cls)}
         values = dict(mapping.items())
         for key in values:

@@ -84,7 +84,7 @@ def open_log(path: Path, last_step: int) -> TextIO:
 
 
 def require_same(key: str, stored: dict[str, Any], given: dict[str, Any]) -> None:
-    """Raises ConfigError, naming the key, where a stored config section differs from a given one."""
+    """Raises ConfigError, naming the key, where a config section differs from the stored one."""
     for name in sorted(stored.keys() | given.keys()):
         if stored.get(name) != given.get(name):
             raise ConfigError(f"{key}.{name} = {given.get(name)!r}, but the checkpoint was made "

@@ -17,7 +17,15 @@ Array = jax.Array
 KeyValue = tuple[Array, Array]  # each [B, S, H, Dh]
 BERT_EPS = 1e-12  # LayerNorm of every BERT part
 VISION_EPS = 1e-5  # LayerNorm of the vision encoder
-bert_init = nn.initializers.normal(0.02)
+BERT_STD, BERT_WIDTH = 0.02, 768  # standard deviation of BERT's initial weights, from this width
+
+
+def bert_init(width: int) -> Callable[..., Array]:
+    """BERT's normal initialiser, wider below BERT-base's width so that products keep their scale.
+
+    At 0.02 a layer of a narrow model adds next to nothing to its residual, and starts slowly.
+    """
+    return nn.initializers.normal(BERT_STD * max(1.0, BERT_WIDTH / width) ** 0.5)
 
 
 def gelu(x: Array) -> Array:
@@ -108,7 +116,7 @@ class Attention(nn.Module):
         return self._split(self.key(memory)), self._split(self.value(memory))
 
     def cache_entry(self, memory: Array) -> KeyValue:
-        """What a cache holds of `memory [B, S, D]`: keys `[B, H, Dh, S]`, values `[B, H, S, Dh]`."""
+        """A cache of `memory [B, S, D]`: keys `[B, H, Dh, S]`, values `[B, H, S, Dh]`."""
         key, value = self.key_value(memory)
         return key.transpose(0, 2, 3, 1), value.swapaxes(1, 2)
 
@@ -163,10 +171,11 @@ class TransformerLayer(nn.Module):
     cross_first: bool = False
 
     def setup(self):
-        attention = dict(width=self.width, heads=self.heads, kernel_init=bert_init, dtype=self.dtype)
+        attention = dict(width=self.width, heads=self.heads, dtype=self.dtype,
+                         kernel_init=bert_init(self.width))
         self.self_attention = Attention(**attention)
         self.cross_attention = Attention(**attention)
-        self.mlp = Mlp(self.width, self.mlp_dim, gelu, bert_init, self.dtype)
+        self.mlp = Mlp(self.width, self.mlp_dim, gelu, bert_init(self.width), self.dtype)
         self.self_norm = nn.LayerNorm(epsilon=BERT_EPS, dtype=self.dtype)
         self.cross_norm = nn.LayerNorm(epsilon=BERT_EPS, dtype=self.dtype)
         self.mlp_norm = nn.LayerNorm(epsilon=BERT_EPS, dtype=self.dtype)
@@ -242,7 +251,7 @@ class Repeat(nn.Module):
       remat: a name of `REMAT_POLICIES`.
     """
 
-    layer: Callable[..., nn.Module]  # a module class with its attributes bound by `functools.partial`
+    layer: Callable[..., nn.Module]  # a module class, its attributes bound by `partial`
     length: int
     scan: bool
     remat: str
@@ -286,10 +295,11 @@ class Embeddings(nn.Module):
     dtype: Any
 
     def setup(self):
+        init = bert_init(self.width)
         # Token types keep the two rows that BERT checkpoints have, though only row 0 is used.
-        self.word = self.param("word", bert_init, (self.vocab_size, self.width))
-        self.position = self.param("position", bert_init, (self.max_positions, self.width))
-        self.token_type = self.param("token_type", bert_init, (2, self.width))
+        self.word = self.param("word", init, (self.vocab_size, self.width))
+        self.position = self.param("position", init, (self.max_positions, self.width))
+        self.token_type = self.param("token_type", init, (2, self.width))
         self.norm = nn.LayerNorm(epsilon=BERT_EPS, dtype=self.dtype)
         self.drop = Dropout(self.dropout)
 
@@ -317,7 +327,8 @@ class TiedHead(nn.Module):
     @nn.compact
     def __call__(self, x: Array, word: Array) -> Array:
         """Logits `float32 [..., V]` of `x [..., D]` with the tied embeddings `word [V, D]`."""
-        x = nn.Dense(self.width, dtype=self.dtype, kernel_init=bert_init, name="dense")(x)
+        x = nn.Dense(self.width, dtype=self.dtype, kernel_init=bert_init(self.width),
+                     name="dense")(x)
         x = nn.LayerNorm(epsilon=BERT_EPS, dtype=self.dtype, name="norm")(gelu(x))
         bias = self.param("bias", nn.initializers.zeros, (self.vocab_size,))
         logits = jnp.einsum("...d,vd->...v", x, word.astype(self.dtype),

@@ -27,11 +27,12 @@ TEMPERATURE_START, TEMPERATURE_MIN, TEMPERATURE_MAX = 0.07, 0.001, 0.5
 class ContrastiveHead(nn.Module):
     """Projections of both class tokens to one normalised space, and the temperature."""
 
+    width: int
     dim: int
 
     def setup(self):
-        self.visual = nn.Dense(self.dim, kernel_init=bert_init)
-        self.text = nn.Dense(self.dim, kernel_init=bert_init)
+        self.visual = nn.Dense(self.dim, kernel_init=bert_init(self.width))
+        self.text = nn.Dense(self.dim, kernel_init=bert_init(self.width))
         self.temperature = self.param(
             "temperature", nn.initializers.constant(TEMPERATURE_START), ())
 
@@ -55,9 +56,9 @@ class Heads(nn.Module):
     def setup(self):
         config = self.config
         if "vtc" in self.names:
-            self.vtc = ContrastiveHead(config.contrastive_dim)
+            self.vtc = ContrastiveHead(config.width, config.contrastive_dim)
         if "vtm" in self.names:
-            self.vtm = nn.Dense(2, kernel_init=bert_init)
+            self.vtm = nn.Dense(2, kernel_init=bert_init(config.width))
         if "mlm" in self.names:
             self.mlm = TiedHead(config.width, config.vocab_size, config.compute_dtype)
 

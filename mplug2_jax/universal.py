@@ -34,7 +34,8 @@ class UniversalLayers(nn.Module):
         cls = remat_module(build.func, config.remat)
         # Laid out, not scanned: there are few, and the vision path treats each differently.
         self.layers = [cls(**build.keywords) for _ in range(config.universal_layers)]
-        self.latents = self.param("latents", bert_init, (config.latents, config.width))
+        self.latents = self.param("latents", bert_init(config.width),
+                                  (config.latents, config.width))
         self.norm = nn.LayerNorm(epsilon=BERT_EPS, dtype=config.compute_dtype)
         self.drop = Dropout(config.dropout)
 

@@ -186,7 +186,8 @@ class DualVisionEncoder(nn.Module):
         ], axis=1)
         x = nn.LayerNorm(epsilon=VISION_EPS, dtype=dtype, name="norm_post")(x)
         if width != config.width:
-            x = nn.Dense(config.width, dtype=dtype, kernel_init=bert_init, name="project")(x)
+            x = nn.Dense(config.width, dtype=dtype, kernel_init=bert_init(config.width),
+                         name="project")(x)
             x = nn.LayerNorm(epsilon=BERT_EPS, dtype=dtype, name="project_norm")(x)
             x = Dropout(config.dropout)(x)
         return x

@@ -99,7 +99,7 @@ def test_frames_see_each_other_only_through_local_temporal_modules():
         changed[:, 2] = 255 - changed[:, 2]
         before, after = (apply(one, params, "encode_visual", v) for v in (video, changed))
         first = np.abs(np.asarray(before - after))[:, 1:5].max()  # the first frame's 4 patches
-        assert (first > 1e-6) == (connected and kind != "once" or kind == "once" and first > 0), kind
+        assert (first > 1e-6) == connected, kind
         assert np.abs(np.asarray(before - after))[:, -4:].max() > 1e-3
 
 
@@ -121,7 +121,8 @@ def test_several_texts_of_one_clip_equal_repeated_clips():
     for stride in (1000, 1):
         model, params, video, ids, mask = make(fusion_stride=stride)
         visual = apply(model, params, "encode_visual", video)
-        ids2, mask2 = np.repeat(ids, 2, axis=0)[[0, 2, 1, 3]], np.repeat(mask, 2, axis=0)[[0, 2, 1, 3]]
+        order = np.array([0, 1, 0, 1])  # two texts for each of two clips
+        ids2, mask2 = ids[order], mask[order]
         text = apply(model, params, "encode_text", ids2, mask2)
         _, folded = apply(model, params, "fuse", visual, text, mask2)
         _, repeated = apply(model, params, "fuse", jnp.repeat(visual, 2, axis=0), text, mask2)

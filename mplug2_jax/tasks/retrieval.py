@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mplug2_jax.metrics.retrieval import recall, ranks
+from mplug2_jax.metrics.retrieval import ranks, recall
 from mplug2_jax.tasks.base import Array, Batch, Metrics, Task, fetch
 from mplug2_jax.tasks.objectives import pair_losses
 

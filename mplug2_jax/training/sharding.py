@@ -83,7 +83,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def shard_batch(x: jax.Array) -> jax.Array:
-    """Constrains dimension 0 of an activation to the batch axes of the mesh in use, if there is one."""
+    """Constrains dimension 0 of an activation to the batch axes of the mesh in use, if any."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or not set(BATCH) <= set(mesh.axis_names):
         return x
@@ -91,7 +91,7 @@ def shard_batch(x: jax.Array) -> jax.Array:
 
 
 def check_batch(name: str, size: int, mesh: Mesh, block: int = 0) -> None:
-    """Raises ConfigError where the mesh does not divide a global batch, or it its negative blocks."""
+    """ConfigError where the mesh does not divide a batch, or the batch its negative blocks."""
     ways = math.prod(mesh.shape[axis] for axis in BATCH)
     if size % ways:
         raise ConfigError(f"{name} = {size}: expected a multiple of {ways}, the devices over which "
