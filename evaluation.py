@@ -68,10 +68,12 @@ def run(evaluations: dict[str, Evaluation], config: ConfigDict, tokenizer: Token
         skips = pipeline.SkipLog()
         batches = pipeline.eval_batches(
             config.data.root, stream, tokenizer, jax.process_index(), jax.process_count(),
-            config.data.threads, skips, limit)
+            config.data.threads, skips, limit, config.data.workers)
         with jax.set_mesh(mesh):
             scores, records[name] = task.evaluate(
-                params, (sharding.put_batch(batch, mesh) for batch in batches),
+                params,
+                pipeline.prefetch_to_device(
+                    batches, lambda batch: sharding.put_batch(batch, mesh)),
                 lambda index, split=split: pipeline.annotation(split, index),
                 evaluations[name].kind)
         figures |= scores

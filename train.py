@@ -61,11 +61,11 @@ def main() -> None:
                  100 * sharding.sharded_share(shapes.params, mesh))
     checkpoints = Checkpoints(workdir / "checkpoints", keep=config.keep_checkpoints)
     sizes = {name: stream.batch_size for name, stream in config.data.streams.items()}
+    positions = {name: 0 for name in sizes}  # global samples seen of each stream
     if checkpoints.latest is not None:
         meta = checkpoints.meta()
         launch.require_same("model", meta["config"]["model"], launch.plain(config.model))
-        positions = {name: meta["step"] * size for name, size in sizes.items()}
-        launch.require_same("data position", meta["samples"], positions)
+        positions |= {name: meta["samples"].get(name, 0) for name in sizes}
         state = checkpoints.restore_state(shapes, mesh)
         logging.info("going on from step %d of %s", checkpoints.latest, checkpoints.folder)
     else:
@@ -78,16 +78,19 @@ def main() -> None:
                 params, state.params))
             source.close()
 
-    # The data goes on at the sample where the state stopped.
+    # The data goes on at the sample where the state stopped, also with other batch sizes.
     start = int(state.step)
-    skips = pipeline.SkipLog()
-    batches = pipeline.train_batches(
-        config.data.root, config.data.streams, tokenizer, config.seed, start,
-        jax.process_index(), jax.process_count(), config.data.threads, skips)
+    skips = pipeline.SkipLog(config.data.max_skipped, workdir / "skipped.jsonl")
+    batches = pipeline.prefetch_to_device(
+        pipeline.train_batches(
+            config.data.root, config.data.streams, tokenizer, config.seed, positions,
+            jax.process_index(), jax.process_count(), config.data.threads, skips,
+            config.data.workers),
+        lambda batch: sharding.put_batch(batch, mesh))
     step_function = make_train_step(task, optimizer, shapes, mesh, config.seed)
     evaluations = evaluation.build(config, model_config, tokenizer, validation=True)
 
-    progress, batch = None, sharding.put_batch(next(batches), mesh)
+    progress, batch = None, next(batches)
     flops = 3 * count_flops(task.loss, shapes.params, batch, jax.random.key(0))
     writer = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
     with launch.open_log(workdir / "train.jsonl", start) as log:
@@ -95,7 +98,7 @@ def main() -> None:
             with jax.transfer_guard("disallow"):
                 state, metrics = step_function(state, batch)
             if step < config.optimizer.steps:
-                batch = sharding.put_batch(next(batches), mesh)  # while the device computes
+                batch = next(batches)  # while the device computes
             if progress is None:
                 jax.block_until_ready(metrics)  # the first step compiles: not timed
                 progress = Progress(step, config.optimizer.steps, sum(sizes.values()), flops,
@@ -116,7 +119,8 @@ def main() -> None:
                     writer.add_scalar(name, value, step)
             if step % config.checkpoint_every == 0 or step == config.optimizer.steps:
                 checkpoints.save(state, launch.plain(config),
-                                 {name: step * size for name, size in sizes.items()})
+                                 {name: positions[name] + (step - start) * size
+                                  for name, size in sizes.items()})
             if config.eval_every and step % config.eval_every == 0:
                 paused = time.perf_counter()
                 scores, _ = evaluation.run(evaluations, config, tokenizer, state.params, mesh,
@@ -127,8 +131,8 @@ def main() -> None:
                 progress.pause(time.perf_counter() - paused)
     writer.close()
     checkpoints.close()
-    for reason, count in sorted(skips.counts.items()):
-        logging.warning("skipped %s: %d", reason, count)
+    for (source, reason), count in sorted(skips.counts.items()):
+        logging.warning("skipped %d of %s: %s", count, source, reason)
     logging.info("done: %d steps, %s", config.optimizer.steps, workdir)
 
 

@@ -21,6 +21,8 @@ def base(size: str) -> ConfigDict:
     config.task = task("pretrain")
     config.data = ConfigDict(dict(
         root="", tokenizer="", threads=2,
+        workers=0,  # processes that prepare batches, each with `threads`; 0 for this one alone
+        max_skipped=0.05,  # share of a source's samples that may be unusable
         streams=ConfigDict(),  # {name: stream(...)}, all of them in every step
     ))
     config.mesh = ConfigDict(dict(data=1, fsdp=-1, tensor=1))
@@ -53,13 +55,25 @@ def task(name: str, **options: Any) -> ConfigDict:
     ) | options)
 
 
-def stream(split: str, batch_size: int, **options: Any) -> ConfigDict:
-    """A stream of batches of one split; lengths of 0 leave a field out."""
+def stream(split: str | dict[str, dict], batch_size: int, **options: Any) -> ConfigDict:
+    """A stream of batches of one split, or of a mixture `{name: source(...)}`.
+
+    Lengths of 0 leave a field out; `data.examples` says what each key means.
+    """
     return ConfigDict(dict(
         split=split, batch_size=batch_size,  # the batch is global, over all devices and hosts
-        frames=0, image_size=224, crop_area=(1.0, 1.0),
-        text_length=0, prompt_length=0, target_length=0,
+        frames=0, image_size=224, crop_area=(1.0, 1.0), flip=False, rand_augment=(0, 0),
+        text_length=0, text_buckets=(), prompt_length=0, target_length=0,
     ) | options)
+
+
+def source(split: str, weight: float, **options: Any) -> dict[str, Any]:
+    """One source of a mixture: a split, and its share relative to the others' weights.
+
+    Options are a `root` of its own, and `crop_area`, `flip`, `rand_augment` in place of the
+    stream's.
+    """
+    return dict(split=split, weight=float(weight)) | options
 
 
 def evaluation(options: ConfigDict, examples: ConfigDict, validation: str) -> ConfigDict:
@@ -114,6 +128,9 @@ def validate(config: ConfigDict) -> ModelConfig:
     for key in ("log_every", "checkpoint_every", "keep_checkpoints"):
         if config[key] < 1:
             raise ConfigError(f"{key} = {config[key]}: expected at least 1")
+    if config.data.workers < 0 or not 0 <= config.data.max_skipped <= 1:
+        raise ConfigError(f"data.workers = {config.data.workers}, data.max_skipped = "
+                          f"{config.data.max_skipped}: expected at least 0, and a share in [0, 1]")
     for key in ("root", "tokenizer"):
         if not config.data[key]:
             raise ConfigError(f"data.{key}: empty; give its path (--config.data.{key}=...)")

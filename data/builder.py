@@ -74,7 +74,7 @@ def write(
         shutil.rmtree(path)
     if (folder / str(builder_class.VERSION)).exists():
         written = tfds.builder_from_directory(str(folder / str(builder_class.VERSION)))
-        _check_same(out, builder_class.name, dict(written.info.metadata or {}), settings)
+        check_same(out, builder_class.name, dict(written.info.metadata or {}), settings)
         return False
     tfds.disable_progress_bar()
     with tempfile.TemporaryDirectory() as downloads:  # TFDS wants one, though it downloads nothing
@@ -83,7 +83,8 @@ def write(
     return True
 
 
-def _check_same(out: Path, name: str, written: dict, wanted: dict) -> None:
+def check_same(out: Path, name: str, written: dict, wanted: dict) -> None:
+    """Raises DataError if what a dataset was written with is not what is wanted now."""
     for key, value in wanted.items():
         if written.get(key) != value:
             raise DataError(

@@ -3,26 +3,33 @@
 A stream says which fields its examples have; it is a mapping with attribute access (an
 `ml_collections.ConfigDict`):
 
-    split          name of the split to read
+    split          name of the split to read; or a mixture, {name: source}
     batch_size     examples a step over all processes
     frames         frames of a clip; 1 for images, 0 for no `video` field
     image_size     side of a frame in pixels
     text_length    ids of a caption with [CLS] and [SEP], 0 for no `text` field
+    text_buckets   training only: shorter lengths that `text` may have; a batch gets the smallest
+        that holds its longest caption
     prompt_length  ids of a question, used with `target_length`
     target_length  ids of an answer, 0 for no `prompt` and `target` fields
     crop_area      (smallest, largest) share of the frame in training crops; (1.0, 1.0) resizes the
         whole frame
+    flip           training only: mirror every other clip whose texts speak of no left or right
+    rand_augment   training only: (operations, level 0..10) of RandAugment; (0, 0) for none
     expand         evaluation only: one example per 'record' (the default), per 'text' or per
         'question'
+
+A source of a mixture is {split, weight} with, where wanted, another `root` than the stream's, and
+its own `crop_area`, `flip` and `rand_augment`.
 """
 
-import logging
-import threading
-from collections import Counter
+import types
 
 import numpy as np
 
+from data import augment
 from data.builder import DataError
+from data.skips import RecordError
 from mplug2_jax.preprocess.image import decode_image, random_resized_crop, resize
 from mplug2_jax.preprocess.text import clean_caption, clean_question
 from mplug2_jax.preprocess.tokenizer import Tokenizer
@@ -30,48 +37,17 @@ from mplug2_jax.preprocess.video import MediaError, decode_video
 
 EXPANSIONS = ("record", "text", "question")
 _SHORTEST = 3  # [CLS], one piece, [SEP]
+_OPTIONAL = {"text_buckets": (), "flip": False, "rand_augment": (0, 0), "expand": "record"}
+_SOURCE_KEYS = {"split", "weight", "root", "crop_area", "flip", "rand_augment"}
 
 
-class RecordError(ValueError):
-    """One record cannot be used; `reason` is the class of problem that `SkipLog` counts by."""
-
-    def __init__(self, reason: str, detail: str = ""):
-        super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason = reason
-
-
-class SkipLog:
-    """Counts the records that could not be used, and logs each once. Threads may share it.
-
-    Attributes:
-        counts: Counter of (split, reason): how many times a record was skipped; a record counts
-            each time it comes up.
-        records: {split: {record id: message}}.
-    """
-
-    def __init__(self):
-        self.counts: Counter[tuple[str, str]] = Counter()
-        self.records: dict[str, dict[str, str]] = {}
-        self._lock = threading.Lock()
-
-    def add(self, split: str, record_id: str, error: RecordError) -> None:
-        """Counts one skipped record."""
-        with self._lock:
-            self.counts[split, error.reason] += 1
-            seen = self.records.setdefault(split, {})
-            new = record_id not in seen
-            seen.setdefault(record_id, str(error))
-        if new:
-            logging.warning("skipping record %r of split %s: %s", record_id, split, error)
-
-    def total(self) -> int:
-        """Records skipped so far, over all splits and reasons."""
-        with self._lock:
-            return sum(self.counts.values())
+def resolve(stream) -> types.SimpleNamespace:
+    """A stream with every field of the list above, as a plain object that is quick to read."""
+    return types.SimpleNamespace(**_OPTIONAL | dict(stream.items()))
 
 
 def check_stream(name: str, stream, process_count: int) -> None:
-    """Raises DataError, naming the key, if a stream's numbers cannot make a batch."""
+    """Raises DataError, naming the key, if a resolved stream cannot make a batch."""
 
     def require(condition: bool, message: str) -> None:
         if not condition:
@@ -98,61 +74,110 @@ def check_stream(name: str, stream, process_count: int) -> None:
         not stream.target_length or stream.prompt_length >= _SHORTEST,
         f"prompt_length={stream.prompt_length} must be at least {_SHORTEST} with a target_length",
     )
+    buckets = [*stream.text_buckets, stream.text_length]
+    require(
+        buckets == sorted(set(buckets)) and (len(buckets) == 1 or buckets[0] >= _SHORTEST),
+        f"text_buckets={tuple(stream.text_buckets)} must rise from at least {_SHORTEST} to less "
+        f"than text_length={stream.text_length}",
+    )
+    _check_augmentation(require, stream)
+    require(stream.expand in EXPANSIONS, f"expand={stream.expand!r} must be one of {EXPANSIONS}")
+    if isinstance(stream.split, str):
+        return
+    require(len(stream.split) > 0, "split names no source")
+    for source, options in stream.split.items():
+        given = set(options.keys())
+        require(
+            {"split", "weight"} <= given <= _SOURCE_KEYS,
+            f"split.{source} has {sorted(given)}: it needs split and weight, and may have "
+            f"{sorted(_SOURCE_KEYS - {'split', 'weight'})}",
+        )
+        _check_augmentation(require, types.SimpleNamespace(**vars(stream) | dict(options.items())))
+
+
+def _check_augmentation(require, stream) -> None:
     low, high = stream.crop_area
     require(0 < low <= high <= 1, f"crop_area=({low}, {high}) must be 0 < smallest <= largest <= 1")
+    operations, level = stream.rand_augment
     require(
-        expansion(stream) in EXPANSIONS, f"expand={expansion(stream)!r} must be one of {EXPANSIONS}"
+        operations >= 0 and 0 <= level <= augment.MAX_LEVEL,
+        f"rand_augment=({operations}, {level}) must be (operations >= 0, level in "
+        f"0..{augment.MAX_LEVEL})",
     )
 
 
-def check_kind(name: str, stream, record: dict) -> None:
-    """Raises DataError if a stream asks for media that the records of its split do not have."""
+def check_kind(name: str, stream, split: str, record: dict) -> None:
+    """Raises DataError if a stream asks for media that the records of a split do not have."""
     kind = record["kind"]
     if stream.frames and kind == "text":
-        raise DataError(f"stream {name!r}: split {stream.split!r} has no media, set frames=0")
+        raise DataError(f"stream {name!r}: split {split!r} has no media, set frames=0")
     if stream.frames > 1 and kind == "image":
-        raise DataError(f"stream {name!r}: split {stream.split!r} has images, set frames=1")
+        raise DataError(f"stream {name!r}: split {split!r} has images, set frames=1")
 
 
-def expansion(stream) -> str:
-    """What an evaluation stream has one example of: 'record', 'text' or 'question'."""
-    return getattr(stream, "expand", "record")
-
-
-def train_example(record: dict, stream, tokenizer: Tokenizer, rng: np.random.Generator) -> dict:
-    """Fields of one training example: a random caption, question, set of frames and crop.
+def train_texts(
+    record: dict, stream, tokenizer: Tokenizer, rng: np.random.Generator
+) -> tuple[dict, list[str]]:
+    """Text fields of one training example, and their texts: a random caption, question and answer.
 
     Returns:
-        {field: array or number}: see `data.pipeline` for shapes, without the batch axis and the
-        ids.
+        {field: array}: see `data.pipeline` for shapes, without the batch axis.
 
     Raises:
-        RecordError: the record lacks what the stream needs, or its media cannot be decoded.
+        RecordError: the record lacks what the stream needs.
     """
-    fields = {}
+    fields, texts = {}, []
     if stream.text_length:
         captions = [t for t in record["texts"] if _caption(t, stream)]
         if not captions:
             raise RecordError(
                 "empty caption", f"none of {len(record['texts'])} captions has a word"
             )
-        fields |= _text_fields(captions[rng.integers(len(captions))], stream, tokenizer)
+        texts.append(captions[rng.integers(len(captions))])
+        fields |= _text_fields(texts[0], stream, tokenizer)
     if stream.target_length:
         questions = [q for q in record["questions"] if _usable(q, stream)]
         if not questions:
             raise RecordError(
                 "no question", f"none of {len(record['questions'])} questions is usable"
             )
-        fields |= _question_fields(questions[rng.integers(len(questions))], stream, tokenizer)
-    if stream.frames:
-        clip = _decode(record, stream, rng)
-        fields["video"] = random_resized_crop(clip, stream.image_size, tuple(stream.crop_area), rng)
-    return fields
+        question = questions[rng.integers(len(questions))]
+        answers = _answers(question)
+        answer = answers[rng.integers(len(answers))] if len(answers) > 1 else answers[0]
+        texts += [question["question"], answer]
+        fields |= _question_fields(question["question"], answer, stream, tokenizer)
+    return fields, texts
+
+
+def decode(record: dict, stream, rng: np.random.Generator | None) -> np.ndarray:
+    """Frames of a record, random ones or (None) middle ones: uint8 [T, H, W, 3].
+
+    Raises:
+        RecordError: the media is missing or cannot be decoded.
+    """
+    if not record["media"]:
+        raise RecordError("missing media", f"the {record['kind']} has no bytes")
+    try:
+        if record["kind"] == "video":
+            start, end = record.get("start", 0.0), record.get("end", 0.0)
+            return decode_video(record["media"], stream.frames, rng, start, end)
+        return decode_image(record["media"])[None]
+    except MediaError as error:
+        raise RecordError("undecodable media", str(error)) from error
+
+
+def augmented(clip: np.ndarray, texts: list[str], stream, rng: np.random.Generator) -> np.ndarray:
+    """One random crop, flip and RandAugment for all frames: uint8 [T, size, size, 3]."""
+    clip = random_resized_crop(clip, stream.image_size, tuple(stream.crop_area), rng)
+    if stream.flip and rng.random() < 0.5 and not augment.mentions_sides(texts):
+        clip = augment.flip(clip)
+    operations, level = stream.rand_augment
+    return augment.rand_augment(clip, operations, level, rng) if operations else clip
 
 
 def eval_clip(record: dict, stream) -> np.ndarray | None:
     """The middle frames, resized: uint8 [T, H, W, 3]; None for a stream without media."""
-    return resize(_decode(record, stream, None), stream.image_size) if stream.frames else None
+    return resize(decode(record, stream, None), stream.image_size) if stream.frames else None
 
 
 def eval_example(
@@ -173,17 +198,19 @@ def eval_example(
     """
     fields = {} if clip is None else {"video": clip}
     if stream.text_length:
-        number = item if expansion(stream) == "text" else 0
+        number = item if stream.expand == "text" else 0
         captions = record["texts"][number : number + 1]
         if not captions or not _caption(captions[0], stream):
             raise RecordError("empty caption", f"caption {number} has no word")
         fields |= _text_fields(captions[0], stream, tokenizer)
     if stream.target_length:
-        number = item if expansion(stream) == "question" else 0
+        number = item if stream.expand == "question" else 0
         questions = record["questions"][number : number + 1]
         if not questions or not _usable(questions[0], stream):
             raise RecordError("no question", f"question {number} is missing or has no word")
-        fields |= _question_fields(questions[0], stream, tokenizer)
+        question = questions[0]
+        answer = question["answer"] if question["answer"].strip() else _answers(question)[0]
+        fields |= _question_fields(question["question"], answer, stream, tokenizer)
     return fields
 
 
@@ -207,15 +234,6 @@ def _text_lengths(stream) -> dict[str, int]:
     return lengths
 
 
-def _decode(record: dict, stream, rng: np.random.Generator | None) -> np.ndarray:
-    try:
-        if record["kind"] == "video":
-            return decode_video(record["media"], stream.frames, rng)
-        return decode_image(record["media"])[None]
-    except MediaError as error:
-        raise RecordError("undecodable media", str(error)) from error
-
-
 def _caption(text: str, stream) -> str:
     # A piece is at least a letter of a word, so words beyond the number of ids would be cut off
     # anyway.
@@ -223,9 +241,14 @@ def _caption(text: str, stream) -> str:
 
 
 def _usable(question: dict, stream) -> bool:
-    return bool(clean_question(question["question"], stream.prompt_length).strip()) and bool(
-        question["answer"].strip()
-    )
+    text = clean_question(question["question"], stream.prompt_length)
+    return bool(text.strip()) and bool(_answers(question))
+
+
+def _answers(question: dict) -> list[str]:
+    """The answer, or those of several people, without empty ones."""
+    answers = question.get("answers") or [question["answer"]]
+    return [answer for answer in answers if answer.strip()]
 
 
 def _text_fields(text: str, stream, tokenizer: Tokenizer) -> dict:
@@ -233,10 +256,10 @@ def _text_fields(text: str, stream, tokenizer: Tokenizer) -> dict:
     return {"text": ids, "text_mask": mask}
 
 
-def _question_fields(question: dict, stream, tokenizer: Tokenizer) -> dict:
-    text = clean_question(question["question"], stream.prompt_length)
+def _question_fields(question: str, answer: str, stream, tokenizer: Tokenizer) -> dict:
+    text = clean_question(question, stream.prompt_length)
     prompt, prompt_mask = tokenizer.encode_padded(text, stream.prompt_length)
-    target, target_mask = tokenizer.encode_padded(question["answer"], stream.target_length)
+    target, target_mask = tokenizer.encode_padded(answer, stream.target_length)
     return {
         "prompt": prompt,
         "prompt_mask": prompt_mask,

@@ -1,4 +1,4 @@
-"""Grain pipelines: records on disk to batches, in an order that depends only on seed and step.
+"""Grain pipelines: records on disk to batches, in an order that depends only on seed and position.
 
 A batch is a dict of arrays with `b = batch_size / process_count` rows, the slice of the global
 batch that this process feeds. Which fields there are follows from the stream (see `data.examples`):
@@ -12,108 +12,44 @@ batch that this process feeds. Which fields there are follows from the stream (s
         question (-1 on filling)
 """
 
+import collections
+import contextlib
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import grain
 import numpy as np
-import tensorflow_datasets as tfds
+from absl import flags
 
-from data import records
 from data.builder import DataError
 from data.examples import (
-    RecordError,
-    SkipLog,
+    augmented,
     check_kind,
     check_stream,
+    decode,
     empty_example,
     eval_clip,
     eval_example,
-    expansion,
-    train_example,
+    resolve,
+    train_texts,
 )
+from data.skips import RecordError, SkipLog
+from data.sources import Mixture, Split, open_split
 from mplug2_jax.preprocess.tokenizer import Tokenizer
 
 _ATTEMPTS = 20  # records tried for one row of a batch before the split is called unusable
-_INFO = "dataset_info.json"
-
-
-class Split:
-    """Random access to the records of one written split.
-
-    Attributes:
-        name: the split's name.
-        root: the folder it was opened from.
-    """
-
-    def __init__(self, root: Path, name: str, source):
-        self.root = root
-        self.name = name
-        self._source = source
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def __getitem__(self, index: int) -> dict:
-        """The record (see `records.parse`); raises RecordError if its bytes are damaged."""
-        try:
-            return records.parse(self._source[index])
-        except (ValueError, RuntimeError) as error:  # RuntimeError: ArrayRecord's checksum
-            raise RecordError("damaged record", " ".join(str(error).split())) from error
-
-
-def open_split(root: str | Path, split: str) -> Split:
-    """Opens a split that `python -m data.prepare` wrote.
-
-    Args:
-        root: the `--out` folder, or the dataset's own folder inside it.
-        split: name of a split, such as `video_train`.
-
-    Raises:
-        DataError: nothing was prepared there, or there is no such split or no record in it.
-    """
-    root = Path(root)
-    builder = tfds.builder_from_directory(str(_find_version(root)))
-    if split not in builder.info.splits:
-        raise DataError(
-            f"no split {split!r} in {root}: it has {', '.join(sorted(builder.info.splits))}"
-        )
-    source = builder.as_data_source(
-        split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
-    )
-    if len(source) == 0:
-        raise DataError(f"split {split!r} in {root} is empty: prepare it again with a size above 0")
-    return Split(root, split, source)
-
-
-def _find_version(root: Path) -> Path:
-    """The folder of the one finished dataset at or below `root` (`root/name/version` at most)."""
-    # A write that was interrupted leaves a folder named `...incomplete...` behind.
-    found = [
-        path.parent
-        for pattern in ("", "*/", "*/*/")
-        for path in sorted(root.glob(pattern + _INFO))
-        if "incomplete" not in path.parent.name
-    ]
-    if not found:
-        problem = "has no finished dataset" if root.is_dir() else "does not exist"
-        raise DataError(
-            f"data folder {root} {problem}: run `python -m data.prepare moving_digits --out={root}`"
-        )
-    if len(found) > 1:
-        names = ", ".join(str(path) for path in found)
-        raise DataError(f"data folder {root} has several datasets, give one of them: {names}")
-    return found[0]
 
 
 def annotation(source: Split, index: int) -> dict:
     """What is said about a record, for scoring on the host.
 
     Returns:
-        {'id': str, 'kind': str, 'texts': [str], 'questions': [{'question', 'answer', 'type'}],
-        'boxes': [{'phrase': str, 'box': [x0, y0, x1, y1]}]}, as stored, not cleaned.
+        The record (see `data.records`) as stored, not cleaned, without its media: at least {'id':
+        str, 'kind': str, 'texts': [str], 'questions': [{'question', 'answer', 'type'}], 'boxes':
+        [{'phrase': str, 'box': [x0, y0, x1, y1]}]}.
     """
     record = source[index]
     return {key: value for key, value in record.items() if key != "media"}
@@ -121,45 +57,58 @@ def annotation(source: Split, index: int) -> dict:
 
 def train_batches(
     root: str | Path,
-    streams: dict,
+    streams: Mapping[str, Any],
     tokenizer: Tokenizer,
     seed: int,
-    start_step: int = 0,
+    start: Mapping[str, int] | None = None,
     process_index: int = 0,
     process_count: int = 1,
     threads: int = 2,
     skips: SkipLog | None = None,
+    workers: int = 0,
 ) -> Iterator[dict[str, dict[str, np.ndarray]]]:
     """Endless training batches: for each step one batch of every stream.
 
-    Step `s` is a function of (seed, s) alone: starting at s gives what an uninterrupted run gives
-    there, whatever the number of threads; the slices of all processes, one after the other, are the
-    global batch. Each epoch of a stream has its own order. A record that cannot be used is replaced
-    by another one, which the same function chooses.
+    The sample at position `p` of a stream is a function of (seed, p) alone, and a batch holds the
+    samples at successive positions: starting at p gives what an uninterrupted run gives there,
+    whatever the batch size and the number of processes, workers and threads. The slices of all
+    processes, one after the other, are the global batch. Each epoch of a source has its own order.
+    A record that cannot be used is replaced by another one, which the same function chooses.
 
     Args:
         root: folder of the written data.
         streams: {name: stream}, see `data.examples`.
         tokenizer: makes the ids.
         seed: of order, captions, frames and crops.
-        start_step: first step to give.
+        start: {name: position of the first sample}, counted over all processes; 0 where a stream
+            is not named.
         process_index: which slice of each global batch to give.
         process_count: number of slices.
-        threads: steps prepared at once; 0 prepares each when it is asked for.
-        skips: gets the records that could not be used.
+        threads: batches prepared at once (in each worker); 0 prepares each when it is asked for.
+        skips: gets the records that could not be used, and ends the iteration when they are too
+            many.
+        workers: processes that prepare batches; 0 for none but this one. The script that uses them
+            needs `if __name__ == "__main__":`.
 
     Raises:
-        DataError: a stream or the data cannot be used, or nearly every record of a split is bad.
+        DataError: a stream or the data cannot be used, or too many records are bad.
     """
     skips = SkipLog() if skips is None else skips
+    start = start or {}
     sources = {
-        name: _TrainStream(name, root, stream, tokenizer, seed, process_index, process_count, skips)
+        name: TrainStream(name, root, stream, tokenizer, seed, process_index, process_count)
         for name, stream in streams.items()
     }
-    steps = grain.MapDataset.range(start_step, sys.maxsize).map(
-        lambda step: {name: source.batch(step) for name, source in sources.items()}
-    )
-    return iter(steps.to_iter_dataset(_read_options(threads)))
+
+    def make(step: int) -> tuple[dict, _Report]:
+        report = _Report()
+        return {
+            name: source.batch(start.get(name, 0) + step * source.batch_size, report)
+            for name, source in sources.items()
+        }, report
+
+    batches = _iterate(grain.MapDataset.range(sys.maxsize).map(make), threads, workers)
+    return _deliver(batches, skips, check=True, copy=workers > 0)
 
 
 def eval_batches(
@@ -171,6 +120,7 @@ def eval_batches(
     threads: int = 2,
     skips: SkipLog | None = None,
     limit: int = 0,
+    workers: int = 0,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Batches that give each example of a split once, in order, without anything random.
 
@@ -185,21 +135,92 @@ def eval_batches(
         process_index: which slice of each global batch to give.
         process_count: number of slices.
         threads: batches prepared at once; 0 prepares each when it is asked for.
-        skips: gets the records that could not be used.
+        skips: gets the records that could not be used; however many, evaluation goes on.
         limit: only that many examples, 0 for all.
+        workers: processes that prepare batches, see `train_batches`.
 
     Raises:
         DataError: the stream or the data cannot be used.
     """
     skips = SkipLog() if skips is None else skips
-    source = _EvalStream(root, stream, tokenizer, process_index, process_count, skips, limit)
-    batches = grain.MapDataset.range(len(source)).map(source.batch)
-    return iter(batches.to_iter_dataset(_read_options(threads)))
+    source = _EvalStream(root, stream, tokenizer, process_index, process_count, limit)
+    batches = _iterate(grain.MapDataset.range(len(source)).map(source.batch), threads, workers)
+    return _deliver(batches, skips, check=False, copy=workers > 0)
 
 
-def _read_options(threads: int) -> grain.ReadOptions:
+def prefetch_to_device(
+    batches: Iterable[Any], put: Callable[[Any], Any], size: int = 2
+) -> Iterator[Any]:
+    """Puts batches on the device ahead of their use, so that copying overlaps with computing.
+
+    Order is kept, and an error of `batches` comes after the batches before it.
+
+    Args:
+        batches: host batches.
+        put: starts the transfer of one and returns at once, as JAX's do.
+        size: batches held on the device beside the one in use.
+    """
+    ahead = collections.deque()
+    iterator, ending = iter(batches), None
+    while True:
+        while ending is None and len(ahead) < size:
+            try:
+                ahead.append(put(next(iterator)))
+            except Exception as error:  # StopIteration too
+                ending = error
+        if not ahead:
+            break
+        yield ahead.popleft()
+    if not isinstance(ending, StopIteration):
+        raise ending
+
+
+class _Report:
+    """What happened while a batch was made; it travels with it, also out of worker processes."""
+
+    def __init__(self):
+        self.samples = collections.Counter()  # records tried, by source
+        self.skipped: list[tuple[str, str, str, str]] = []  # source, record, reason, message
+        self.failure = ""  # why there is no batch
+
+    def skip(self, source: str, record_id: str, error: RecordError) -> None:
+        self.skipped.append((source, record_id, error.reason, str(error)))
+
+
+def _iterate(batches: grain.MapDataset, threads: int, workers: int) -> grain.DatasetIterator:
     # Twice the threads keeps them busy while a batch is handed over; more would only hold memory.
-    return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    dataset = batches.to_iter_dataset(options)
+    if workers:
+        if not flags.FLAGS.is_parsed():  # Grain reads its own flags; their defaults will do
+            flags.FLAGS.mark_as_parsed()
+        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
+    return iter(dataset)
+
+
+def _deliver(
+    batches: grain.DatasetIterator, skips: SkipLog, check: bool, copy: bool
+) -> Iterator[Any]:
+    """The batches alone; their reports go to `skips`, in the order of the batches."""
+    try:
+        for batch, report in batches:
+            skips.samples.update(report.samples)
+            for skipped in report.skipped:
+                skips.add_message(*skipped)
+            if report.failure:
+                raise DataError(report.failure)
+            if check:
+                skips.check()
+            yield _copied(batch) if copy else batch
+    finally:
+        batches.close()  # ends threads and processes
+
+
+def _copied(batch: Any) -> Any:
+    """The batch in this process's own memory: Grain hands over arrays that lie in shared memory."""
+    if isinstance(batch, dict):
+        return {key: _copied(value) for key, value in batch.items()}
+    return np.array(batch)
 
 
 def _stack(examples: list[dict]) -> dict[str, np.ndarray]:
@@ -208,55 +229,144 @@ def _stack(examples: list[dict]) -> dict[str, np.ndarray]:
     return batch | {key: batch[key].astype(np.int32) for key in ids}
 
 
-class _TrainStream:
-    """Batches of one stream by step."""
+def _untimed(stage: str) -> contextlib.AbstractContextManager:
+    del stage
+    return contextlib.nullcontext()
 
-    def __init__(self, name, root, stream, tokenizer, seed, process_index, process_count, skips):
+
+class TrainStream:
+    """Batches of one training stream by position.
+
+    Args:
+        name: of the stream; part of the seed, so that adding a stream leaves the others as they
+            are.
+        root, stream, tokenizer, seed, process_index, process_count: as for `train_batches`.
+        watch: gives the context in which each stage ('read', 'text', 'decode', 'augment', 'batch')
+            runs.
+
+    Attributes:
+        batch_size: global samples a batch.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        root: str | Path,
+        stream,
+        tokenizer: Tokenizer,
+        seed: int,
+        process_index: int = 0,
+        process_count: int = 1,
+        watch: Callable[[str], contextlib.AbstractContextManager] = _untimed,
+    ):
+        stream = resolve(stream)
         check_stream(name, stream, process_count)
-        self._stream, self._tokenizer, self._skips = stream, tokenizer, skips
-        self._split = open_split(root, stream.split)
-        check_kind(name, stream, _first_readable(self._split))
-        # The name is part of the seed: adding a stream leaves the others as they are.
+        self._stream, self._tokenizer, self._watch = stream, tokenizer, watch
         self._seed = [seed, zlib.crc32(name.encode())]
-        order_seed = int(np.random.SeedSequence(self._seed).generate_state(1)[0])
-        # Grain's shuffle is a function from position to record, a new one each epoch; nothing is
-        # held in memory.
-        self._order = grain.MapDataset.range(len(self._split)).seed(order_seed).shuffle().repeat()
+        self._mixture = Mixture(root, stream, self._seed)
+        for source in self._mixture.sources:
+            check_kind(name, stream, source.split.name, _first_readable(source.split))
+        self.batch_size = stream.batch_size
         self._rows = stream.batch_size // process_count
         self._first_row = process_index * self._rows
 
-    def batch(self, step: int) -> dict[str, np.ndarray]:
-        start = step * self._stream.batch_size + self._first_row
-        return _stack([self._example(position) for position in range(start, start + self._rows)])
+    def batch(self, start: int, report: _Report | None = None) -> dict[str, np.ndarray]:
+        """This process's rows of the global batch whose first sample is at position `start`.
 
-    def _example(self, position: int) -> dict:
+        Args:
+            start: position, counted over all processes.
+            report: gets what was skipped.
+
+        Returns:
+            Fields, or {} if too many records in a row were bad, which the report then says.
+        """
+        report = _Report() if report is None else report
+        first = start + self._first_row
+        examples = [self._example(first + row, report) for row in range(self._rows)]
+        if None in examples:
+            return {}
+        with self._watch("batch"):
+            batch = _stack(examples)
+        if self._stream.text_buckets:
+            _shorten(batch, self._bucket(start), self._tokenizer.sep_id)
+        return batch
+
+    def _pick(self, position: int, attempt: int):
+        """The source, the record's number and the generator of a position's n-th attempt."""
+        rng = np.random.default_rng([*self._seed, position, attempt])
+        source, index = self._mixture.locate(position)
+        if attempt:  # another record of the same source
+            index = int(rng.integers(len(source.split)))
+        return source, index, rng
+
+    def _example(self, position: int, report: _Report) -> dict | None:
         """The example at a position of the endless global order, or its substitute."""
         for attempt in range(_ATTEMPTS):
-            rng = np.random.default_rng([*self._seed, position, attempt])
-            index = int(rng.integers(len(self._split)) if attempt else self._order[position])
-            name = f"#{index}"
+            source, index, rng = self._pick(position, attempt)
+            stream, name = source.stream, f"#{index}"
+            report.samples[source.name] += 1
             try:
-                record = self._split[index]
+                with self._watch("read"):
+                    record = source.split[index]
                 name = record["id"]
-                example = train_example(record, self._stream, self._tokenizer, rng)
+                with self._watch("text"):
+                    fields, texts = train_texts(record, stream, self._tokenizer, rng)
+                if stream.frames:
+                    with self._watch("decode"):
+                        clip = decode(record, stream, rng)
+                    with self._watch("augment"):
+                        fields["video"] = augmented(clip, texts, stream, rng)
             except RecordError as error:
-                self._skips.add(self._split.name, name, error)
+                report.skip(source.name, name, error)
                 continue
-            return example | {"pair_id": index, "example_mask": True}
-        raise DataError(
-            f"{_ATTEMPTS} records in a row of split {self._split.name!r} in {self._split.root} "
-            f"could not be used, {name!r} because of: {self._skips.records[self._split.name][name]}"
+            return fields | {"pair_id": source.first_id + index, "example_mask": True}
+        report.failure = (
+            f"{_ATTEMPTS} records in a row of split {source.split.name!r} in {source.split.root} "
+            f"could not be used, {name!r} because of: {report.skipped[-1][-1]}"
         )
+        return None
+
+    def _bucket(self, start: int) -> int:
+        """The text length of the global batch at `start`, the same on every process.
+
+        Each process looks at the captions of all rows, also of those that others decode: reading
+        records costs little beside decoding, and nothing has to be exchanged. A substitute for an
+        undecodable clip is not foreseen; its caption may be cut.
+        """
+        longest = max(self._text_ids(start + row) for row in range(self.batch_size))
+        lengths = [*self._stream.text_buckets, self._stream.text_length]
+        return next(length for length in lengths if longest <= length)
+
+    def _text_ids(self, position: int) -> int:
+        for attempt in range(_ATTEMPTS):
+            source, index, rng = self._pick(position, attempt)
+            try:
+                record = source.split[index]
+                fields, _ = train_texts(record, source.stream, self._tokenizer, rng)
+            except RecordError:
+                continue
+            return int(fields["text_mask"].sum())
+        return 0
+
+
+def _shorten(batch: dict[str, np.ndarray], length: int, sep_id: int) -> None:
+    """Cuts `text` to a length; one that is longer still ends with [SEP]."""
+    text, mask = batch["text"][:, :length].copy(), batch["text_mask"]
+    text[mask.sum(1) > length, -1] = sep_id
+    batch["text"], batch["text_mask"] = text, mask[:, :length].copy()
 
 
 class _EvalStream:
     """Batches of one split by number; `len` is the number of batches."""
 
-    def __init__(self, root, stream, tokenizer, process_index, process_count, skips, limit):
+    def __init__(self, root, stream, tokenizer, process_index, process_count, limit):
+        stream = resolve(stream)
         check_stream("eval", stream, process_count)
-        self._stream, self._tokenizer, self._skips = stream, tokenizer, skips
+        if not isinstance(stream.split, str):
+            raise DataError("stream 'eval': split is a mixture; evaluate its sources one by one")
+        self._stream, self._tokenizer = stream, tokenizer
         self._split = open_split(root, stream.split)
-        check_kind("eval", stream, _first_readable(self._split))
+        check_kind("eval", stream, stream.split, _first_readable(self._split))
         self._examples = self._list_examples(limit)
         self._rows = stream.batch_size // process_count
         self._first_row = process_index * self._rows
@@ -267,9 +377,9 @@ class _EvalStream:
     def _list_examples(self, limit: int) -> list[tuple[int, int]]:
         """All (record, item) pairs, in order."""
         limit = limit or sys.maxsize
-        if expansion(self._stream) == "record":
+        if self._stream.expand == "record":
             return [(index, 0) for index in range(min(len(self._split), limit))]
-        key = {"text": "texts", "question": "questions"}[expansion(self._stream)]
+        key = {"text": "texts", "question": "questions"}[self._stream.expand]
         examples = []
         for index in range(len(self._split)):
             if len(examples) >= limit:
@@ -284,40 +394,42 @@ class _EvalStream:
             raise DataError(f"{where} has no {key}: use expand='record'")
         return examples[:limit]
 
-    def batch(self, number: int) -> dict[str, np.ndarray]:
+    def batch(self, number: int) -> tuple[dict[str, np.ndarray], "_Report"]:
+        report = _Report()
         start = number * self._stream.batch_size + self._first_row
         examples = self._examples[start : start + self._rows]
         rows, index, record, clip = [], None, None, None
         for next_index, item in examples:
             if next_index != index:
-                index, record = next_index, self._load(next_index)
-                clip = record and self._attempt(record, eval_clip, record, self._stream)
+                index, record = next_index, self._load(next_index, report)
+                clip = record and self._attempt(report, record, eval_clip, self._stream)
             ids = {"pair_id": index, "index": index, "item": item}
             fields = None
             if record and (clip is not None or not self._stream.frames):
                 fields = self._attempt(
-                    record, eval_example, record, clip, item, self._stream, self._tokenizer
+                    report, record, eval_example, clip, item, self._stream, self._tokenizer
                 )
             rows.append((fields or self._empty()) | ids | {"example_mask": fields is not None})
         filling = {"pair_id": -1, "index": -1, "item": -1, "example_mask": False}
-        return _stack(rows + [self._empty() | filling] * (self._rows - len(rows)))
+        rows += [self._empty() | filling] * (self._rows - len(rows))
+        return _stack(rows), report
 
     def _empty(self) -> dict:
         return empty_example(self._stream, self._tokenizer)
 
-    def _load(self, index: int) -> dict | None:
+    def _load(self, index: int, report: "_Report") -> dict | None:
         try:
             return self._split[index]
         except RecordError as error:
-            self._skips.add(self._split.name, f"#{index}", error)
+            report.skip(self._split.name, f"#{index}", error)
             return None
 
-    def _attempt(self, record: dict, function, *arguments):
-        """The function's result, or None (counted) if the record cannot be used."""
+    def _attempt(self, report: "_Report", record: dict, function, *arguments):
+        """The function's result for a record, or None (reported) if it cannot be used."""
         try:
-            return function(*arguments)
+            return function(record, *arguments)
         except RecordError as error:
-            self._skips.add(self._split.name, record["id"], error)
+            report.skip(self._split.name, record["id"], error)
             return None
 
 

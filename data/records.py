@@ -4,6 +4,9 @@ A record is one video, image or sentence with everything said about it. Media st
 file's own bytes).
 """
 
+import functools
+import itertools
+
 import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
@@ -11,12 +14,18 @@ from tensorflow_datasets.proto import tf_example_pb2
 KINDS = ("video", "image", "text")
 
 
+@functools.cache
 def features() -> tfds.features.FeaturesDict:
     """The record as TFDS features, for a builder's `DatasetInfo`.
 
     `id`: name, unique in the split. `media`: encoded bytes, empty for text. `kind`: one of `KINDS`.
-    `texts`: captions or sentences, each a valid reference. `questions`: triples. `boxes`: phrase
-    and box (x0, y0, x1, y1 in 0..1; in the first frame of a video).
+    `texts`: captions or sentences, each a valid reference. `label`: the class in words, "" for
+    none. `group`: category or domain as published, "" for none. `start`, `end`: seconds of the part
+    of the video that counts, 0 and 0 for all of it. `questions`: each with its own `id` ("" for
+    none), `type`, the `answer` to train on, and how many of `answers` are its accepted ones (0:
+    just `answer`). `answers`: the accepted answers of all questions, one after the other; a
+    sequence within a sequence could not be written without TensorFlow. `boxes`: phrase and box (x0,
+    y0, x1, y1 in 0..1; in the first frame of a video), with `id` ("" for none).
     """
     text = tfds.features.Text()
     return tfds.features.FeaturesDict(
@@ -25,9 +34,26 @@ def features() -> tfds.features.FeaturesDict:
             "media": tfds.features.Tensor(shape=(), dtype=np.object_),
             "kind": text,
             "texts": tfds.features.Sequence(text),
-            "questions": tfds.features.Sequence({"question": text, "answer": text, "type": text}),
+            "label": text,
+            "group": text,
+            "start": tfds.features.Scalar(np.float32),
+            "end": tfds.features.Scalar(np.float32),
+            "questions": tfds.features.Sequence(
+                {
+                    "question": text,
+                    "answer": text,
+                    "type": text,
+                    "id": text,
+                    "answer_count": tfds.features.Scalar(np.int64),
+                }
+            ),
+            "answers": tfds.features.Sequence(text),
             "boxes": tfds.features.Sequence(
-                {"phrase": text, "box": tfds.features.Tensor(shape=(4,), dtype=np.float32)}
+                {
+                    "phrase": text,
+                    "box": tfds.features.Tensor(shape=(4,), dtype=np.float32),
+                    "id": text,
+                }
             ),
         }
     )
@@ -38,10 +64,28 @@ def record(
     kind: str,
     media: bytes = b"",
     texts: list[str] = (),
-    questions: list[dict[str, str]] = (),
+    questions: list[dict] = (),
     boxes: list[dict] = (),
+    label: str = "",
+    group: str = "",
+    start: float = 0.0,
+    end: float = 0.0,
 ) -> dict:
-    """A record as a builder yields it, with the fields of `features`."""
+    """A record as a builder yields it, with the fields of `features`.
+
+    Args:
+        id: name, unique in the split.
+        kind: one of `KINDS`.
+        media: the file's bytes.
+        texts: captions or sentences.
+        questions: dicts of `question` and `answer`, and where there are any `type`, `id` and
+            `answers` (a list).
+        boxes: dicts of `phrase` and `box` (four numbers in 0..1), and where there is one `id`.
+        label: the class in words.
+        group: category or domain.
+        start: second of the video at which the used part starts.
+        end: second at which it ends; 0 for the end of the video.
+    """
     if kind not in KINDS:
         raise ValueError(f"record {id!r} is of unknown kind {kind!r}: expected one of {KINDS}")
     return {
@@ -50,13 +94,43 @@ def record(
         "media": np.array(media, dtype=np.object_),
         "kind": kind,
         "texts": list(texts),
-        "questions": list(questions),
-        "boxes": [{"phrase": b["phrase"], "box": np.array(b["box"], np.float32)} for b in boxes],
+        "label": label,
+        "group": group,
+        "start": start,
+        "end": end,
+        "questions": [
+            {
+                "question": q["question"],
+                "answer": q["answer"],
+                "type": q.get("type", ""),
+                "id": q.get("id", ""),
+                "answer_count": len(q.get("answers", ())),
+            }
+            for q in questions
+        ],
+        "answers": [answer for q in questions for answer in q.get("answers", ())],
+        "boxes": [
+            {
+                "phrase": b["phrase"],
+                "box": np.array(b["box"], np.float32),
+                "id": b.get("id", ""),
+            }
+            for b in boxes
+        ],
     }
+
+
+def serialize(made: dict) -> bytes:
+    """A record (of `record`) as it is stored, encoded by TFDS; equal records give equal bytes."""
+    stored = features().serialize_example(features().encode_example(made))
+    # The message's map of fields is written in no particular order unless asked to.
+    return tf_example_pb2.Example.FromString(stored).SerializeToString(deterministic=True)
 
 
 def parse(raw: bytes) -> dict:
     """Reads a stored record: strings, `media` as bytes, lists of dicts for questions and boxes.
+
+    Each question has its own list of `answers`. A field that is not stored gets its default.
 
     TFDS stores `tf.train.Example`; its own reader builds a numpy array for each field, which takes
     longer than decoding a small image, so the message is read directly.
@@ -68,25 +142,57 @@ def parse(raw: bytes) -> dict:
         fields = tf_example_pb2.Example.FromString(raw).features.feature
     except Exception as error:  # the protobuf backends have different exception classes
         raise ValueError("stored bytes are not a record") from error
+    if "id" not in fields or "media" not in fields:
+        raise ValueError("stored bytes are not a record")
 
     def strings(name: str) -> list[str]:
         return [value.decode("utf-8") for value in fields[name].bytes_list.value]
 
-    questions = zip(
-        strings("questions/question"),
+    def text(name: str) -> str:
+        return b"".join(fields[name].bytes_list.value).decode("utf-8")
+
+    return {
+        "id": text("id"),
+        "media": fields["media"].bytes_list.value[0],
+        "kind": text("kind"),
+        "texts": strings("texts"),
+        "label": text("label"),
+        "group": text("group"),
+        "start": sum(fields["start"].float_list.value),
+        "end": sum(fields["end"].float_list.value),
+        "questions": _questions(fields, strings) if "questions/question" in fields else [],
+        "boxes": _boxes(fields, strings) if "boxes/phrase" in fields else [],
+    }
+
+
+def _questions(fields, strings) -> list[dict]:
+    names = strings("questions/question")
+    answers = iter(strings("answers"))
+    columns = zip(
+        names,
         strings("questions/answer"),
         strings("questions/type"),
+        strings("questions/id") or [""] * len(names),
+        fields["questions/answer_count"].int64_list.value or [0] * len(names),
         strict=True,
     )
+    return [
+        {
+            "question": question,
+            "answer": answer,
+            "type": kind,
+            "id": number,
+            "answers": list(itertools.islice(answers, count)),
+        }
+        for question, answer, kind, number, count in columns
+    ]
+
+
+def _boxes(fields, strings) -> list[dict]:
+    phrases = strings("boxes/phrase")
     corners = fields["boxes/box"].float_list.value
-    return {
-        "id": strings("id")[0],
-        "media": fields["media"].bytes_list.value[0],
-        "kind": strings("kind")[0],
-        "texts": strings("texts"),
-        "questions": [{"question": q, "answer": a, "type": t} for q, a, t in questions],
-        "boxes": [
-            {"phrase": phrase, "box": list(corners[4 * i : 4 * i + 4])}
-            for i, phrase in enumerate(strings("boxes/phrase"))
-        ],
-    }
+    ids = strings("boxes/id") or [""] * len(phrases)
+    return [
+        {"phrase": phrase, "box": list(corners[4 * i : 4 * i + 4]), "id": number}
+        for i, (phrase, number) in enumerate(zip(phrases, ids, strict=True))
+    ]

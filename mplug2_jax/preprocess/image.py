@@ -6,11 +6,15 @@ Every function after decoding takes a clip `uint8 [T, H, W, 3]`; an image is a c
 import io
 import math
 
+import av
 import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image
 
 from mplug2_jax.preprocess.video import MediaError
 
+# What the bytes may be. Others are vector formats that run an interpreter (EPS) or rare.
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 _MAX_PIXELS = 100_000_000  # larger than any photograph; a small file can claim gigapixels
 _ASPECT = (3 / 4, 4 / 3)  # width / height of random crops
 _TRIES = 10
@@ -23,30 +27,27 @@ def decode_image(data: bytes) -> np.ndarray:
         MediaError: the bytes are no image, are truncated, or claim more than 100 million pixels.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
             if image.width * image.height > _MAX_PIXELS:
                 raise MediaError(f"image of {image.width} x {image.height} pixels is too large")
             return np.array(image.convert("RGB"))
     except MediaError:
         raise
-    # Pillow's decoders raise nearly anything on bad bytes, and a bomb warning is an exception of
-    # its own.
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        EOFError,
-        IndexError,
-        Image.DecompressionBombError,
-    ) as error:
+    # Pillow's decoders raise nearly anything on bad bytes: zlib's and struct's errors, KeyError,
+    # TypeError, its own.
+    except Exception as error:
         reason = " ".join(str(error).split())
         raise MediaError(f"undecodable image of {len(data)} bytes: {reason}") from error
 
 
 def resize(clip: np.ndarray, size: int) -> np.ndarray:
-    """Resizes `uint8 [T, H, W, 3]` to a square `uint8 [T, size, size, 3]`, bicubic."""
-    height, width = clip.shape[1:3]
-    return _resize_box(clip, size, (0, 0, width, height))
+    """Resizes `uint8 [T, H, W, 3]` to a square `uint8 [T, size, size, 3]`, bicubic (Pillow's)."""
+    if clip.shape[1:3] == (size, size):
+        return np.ascontiguousarray(clip)
+    out = np.empty((len(clip), size, size, 3), np.uint8)
+    for target, frame in zip(out, clip, strict=True):
+        target[:] = Image.fromarray(frame).resize((size, size), Image.Resampling.BICUBIC)
+    return out
 
 
 def random_resized_crop(
@@ -54,7 +55,8 @@ def random_resized_crop(
 ) -> np.ndarray:
     """Cuts one random box out of every frame of a clip and resizes it to a square.
 
-    Source: the random resized crop of Inception, with torchvision's sampling.
+    Source: the random resized crop of Inception, with torchvision's sampling. Resized with
+    swscale's bicubic filter, in a third of Pillow's time; smooth pictures differ by one level.
 
     Args:
         clip: uint8 [T, H, W, 3].
@@ -92,9 +94,18 @@ def _random_box(
 
 def _resize_box(clip: np.ndarray, size: int, box: tuple[int, int, int, int]) -> np.ndarray:
     x0, y0, x1, y1 = box
-    if (x1 - x0, y1 - y0) == (size, size):
-        return np.ascontiguousarray(clip[:, y0:y1, x0:x1])
+    clip = clip[:, y0:y1, x0:x1]
+    if clip.shape[1:3] == (size, size):
+        return np.ascontiguousarray(clip)
+    # Colours as separate planes, which swscale resizes as they are; interleaved ones it would take
+    # through YUV.
+    split, scale, join = VideoReformatter(), VideoReformatter(), VideoReformatter()
     out = np.empty((len(clip), size, size, 3), np.uint8)
-    for target, frame in zip(out, clip, strict=True):
-        target[:] = Image.fromarray(frame).resize((size, size), Image.Resampling.BICUBIC, box)
+    for target, pixels in zip(out, clip, strict=True):
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+        frame = split.reformat(frame, format="gbrp", threads=1)
+        frame = scale.reformat(
+            frame, width=size, height=size, interpolation=Interpolation.BICUBIC, threads=1
+        )
+        target[:] = join.reformat(frame, format="rgb24", threads=1).to_ndarray()
     return out

@@ -4,11 +4,21 @@ import io
 
 import av
 import numpy as np
+from av.codec.context import CodecContext
 from av.video.reformatter import VideoReformatter
 
-# A container without a frame count is called truncated when its packets end before this share of
-# its stated duration.
+# A file is called truncated when its packets end before this share of its stated duration.
 _COMPLETE = 0.9
+# What the bytes may be. Playlists and the like, which open further files, are not among them.
+_FORMATS = "mov,matroska,avi,gif,mpegts,mpeg,flv,asf,ogg"
+# Codecs whose keyframes restart everything, and whose frames that nothing refers to can be left
+# out: for these the tests compare every frame with a decode from the beginning.
+_RESTARTING = {"h264", "hevc", "mpeg4", "vp8", "vp9"}
+_SKIPPING = {"h264", "hevc", "mpeg4"}
+# Limits, so that no file can hold a worker up: damaged headers claim anything.
+MAX_PIXELS = 40_000_000  # of a frame; 8K is 33 million
+_MAX_PACKETS = 500_000  # of all streams; four hours at 30 frames a second
+_MAX_DECODED_PIXELS = 20_000_000_000  # of all frames decoded; five minutes of full HD
 
 
 class MediaError(ValueError):
@@ -43,44 +53,39 @@ def frame_indices(
 
 
 def decode_video(
-    data: bytes, num_frames: int, rng: np.random.Generator | None = None
+    data: bytes,
+    num_frames: int,
+    rng: np.random.Generator | None = None,
+    start: float = 0.0,
+    end: float = 0.0,
 ) -> np.ndarray:
     """Decodes `num_frames` frames of an encoded video, chosen by `frame_indices`.
 
-    Frames are decoded in order (seeking is inexact in many codecs) up to the last one wanted, and
-    only those wanted are converted to RGB.
+    The frames are those of a decode from the beginning, bit for bit, but only what they need is
+    decoded: from the keyframe before them, without the frames that nothing refers to; and only
+    they are converted to RGB.
 
     Args:
-        data: the bytes of a video file (mp4, webm, mkv, avi, ...).
+        data: the bytes of a video file (mp4, webm, mkv, avi, gif, ...).
         num_frames: frames wanted.
         rng: None for middle frames, a generator for random ones.
+        start: seconds at which the part to choose from begins.
+        end: seconds at which it ends; 0 is the end of the video.
 
     Returns:
         uint8 [num_frames, H, W, 3].
 
     Raises:
-        MediaError: the bytes are not a video, hold no video stream or no frame, or are truncated.
+        MediaError: the bytes are not a video, hold no video stream or no frame (between `start` and
+            `end`), are truncated, or would take absurdly much memory or time.
     """
     try:
-        with av.open(io.BytesIO(data)) as container:
+        with av.open(
+            io.BytesIO(data), options={"format_whitelist": _FORMATS}, metadata_errors="replace"
+        ) as container:
             if not container.streams.video:
                 raise MediaError("no video stream in the file")
-            stream = container.streams.video[0]
-            # Clips are short and many are decoded at once: threads inside one clip cost more than
-            # they give.
-            stream.thread_type = "NONE"
-            length = stream.frames or _count_frames(container, stream)
-            decoded, frames = _decode(container, stream, frame_indices(length, num_frames, rng))
-            if frames is None:
-                # The count in the header was too high (edit lists hide frames): decode again with
-                # the true one.
-                if decoded == 0:
-                    raise MediaError("no frame in the video stream")
-                container.seek(0)
-                _, frames = _decode(container, stream, frame_indices(decoded, num_frames, rng))
-            if frames is None:
-                raise MediaError("the video gives fewer frames when it is read again")
-            return frames
+            return _Clip(container).frames(num_frames, rng, start, end)
     except MediaError:
         raise
     # PyAV raises these for bad bytes: its own errors (OSError or ValueError too), and bare ones
@@ -90,42 +95,177 @@ def decode_video(
         raise MediaError(f"undecodable video of {len(data)} bytes: {reason}") from error
 
 
-def _count_frames(container: av.container.InputContainer, stream: av.VideoStream) -> int:
-    """Frames of a container that states no count (webm, mkv), by reading packets undecoded."""
-    frames, end = 0, 0.0  # end of the last packet in seconds
-    start = (container.start_time or 0) / av.time_base
-    for packet in container.demux():
-        if packet.size == 0:
-            continue
-        frames += packet.stream_index == stream.index
-        if packet.pts is not None:
-            end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base) - start)
-    if frames == 0:
-        raise MediaError("no frame in the video stream")
-    duration = (container.duration or 0) / av.time_base
-    if end < _COMPLETE * duration:
-        raise MediaError(f"truncated video: packets end at {end:.2f} s of {duration:.2f} s")
-    container.seek(0)
-    return frames
+class _Clip:
+    """The packets of a container's first video stream, and decoding some of their frames."""
+
+    def __init__(self, container: av.container.InputContainer):
+        self._stream = container.streams.video[0]
+        self._codec: CodecContext | None = self._stream.codec_context
+        if self._codec is None:
+            raise MediaError("a video stream of an unknown codec")
+        # Clips are short and many are decoded at once: threads inside one clip cost more than
+        # they give.
+        self._stream.thread_type = "NONE"
+        self._codec.options = {"max_pixels": str(MAX_PIXELS)}
+        if self._codec.width * self._codec.height > MAX_PIXELS:
+            size = f"{self._codec.width} x {self._codec.height}"
+            raise MediaError(f"frames of {size} pixels are too large")
+        self._origin = (container.start_time or 0) / av.time_base
+        # AVI states no presentation times; those that are given for it are wrong after B-frames.
+        self._timed = container.format.name != "avi"
+        self._packets = self._read(container)
+        self._work = 0
+
+    def _read(self, container: av.container.InputContainer) -> list[av.Packet]:
+        """The stream's packets, undecoded, in the order of decoding."""
+        packets, ends = [], {}  # ends: of the last packet of each stream, in its own units
+        for total, packet in enumerate(container.demux()):
+            if total == _MAX_PACKETS:
+                raise MediaError(f"more than {_MAX_PACKETS} packets")
+            if packet.size == 0:
+                continue
+            number = packet.stream_index
+            if number == self._stream.index:
+                packets.append(packet)
+            time = packet.dts if packet.pts is None else packet.pts
+            if time is not None:
+                ends[number] = max(ends.get(number, 0), time + (packet.duration or 0))
+        if not packets:
+            raise MediaError("no frame in the video stream")
+        # A file cut off in the middle raises nothing in some containers.
+        duration = (container.duration or 0) / av.time_base
+        times = [float(end * container.streams[number].time_base) for number, end in ends.items()]
+        finish = max(times, default=0.0) - self._origin
+        if 0 < finish < _COMPLETE * duration:
+            raise MediaError(f"truncated video: packets end at {finish:.2f} s of {duration:.2f} s")
+        return packets
+
+    def frames(
+        self, num_frames: int, rng: np.random.Generator | None, start: float, end: float
+    ) -> np.ndarray:
+        """The chosen frames as RGB, uint8 [T, H, W, 3]."""
+        state = rng and rng.bit_generator.state
+        shown = [packet.pts for packet in self._packets if not packet.is_discard]
+        if self._timed and None not in shown and len(set(shown)) == len(shown):
+            shown.sort()
+            scale = float(self._stream.time_base)
+            inside = _within([pts * scale - self._origin for pts in shown], start, end)
+            wanted = [shown[inside[i]] for i in frame_indices(len(inside), num_frames, rng)]
+            images = self._decode_times(set(wanted))
+            if images is not None:
+                return np.stack([images[pts] for pts in wanted])
+            # Packets that show nothing (alternate references of VP8): the frames must be counted.
+        times = self._times(len(shown)) if start or end else [0.0] * len(shown)
+        inside = _within(times, start, end)
+        while True:
+            if rng is not None:
+                rng.bit_generator.state = state  # one draw, whichever way the frames are found
+            wanted = [inside[i] for i in frame_indices(len(inside), num_frames, rng)]
+            seen, images = self._decode_numbers(set(wanted))
+            if images is not None:
+                return np.stack([images[number] for number in wanted])
+            if seen == 0:
+                raise MediaError("no frame in the video stream")
+            if seen >= len(times):
+                raise MediaError("the video gives fewer frames when it is read again")
+            times = times[:seen]  # the count was too high
+            inside = _within(times, start, end)
+
+    def _decode_times(self, wanted: set[int]) -> dict[int, np.ndarray] | None:
+        """Images by presentation time, or None if one does not come up under its time."""
+        restarts = self._restarts()
+        skipping = self._codec.name in _SKIPPING
+        convert, images = _RgbConverter(), {}
+        for first, last in zip(restarts, [*restarts[1:], len(self._packets)], strict=True):
+            group = self._packets[first:last]
+            missing = {packet.pts for packet in group} & wanted
+            if not missing:
+                continue
+            self._codec.flush_buffers()
+            for packet in [*group, None]:  # None drains the decoder
+                if skipping:
+                    shown = packet is not None and packet.pts in wanted
+                    self._codec.skip_frame = "DEFAULT" if shown else "NONREF"
+                for frame in self._decode(packet):
+                    if frame.pts in missing:
+                        missing.remove(frame.pts)
+                        images[frame.pts] = convert(frame)
+                if not missing:
+                    break
+            if missing:
+                break
+        self._codec.skip_frame = "DEFAULT"
+        return images if len(images) == len(wanted) else None
+
+    def _restarts(self) -> list[int]:
+        """Numbers of the packets from which on nothing earlier is needed or shown."""
+        pts = [packet.pts for packet in self._packets]
+        if self._codec.name not in _RESTARTING or None in pts:
+            return [0]
+        latest_before = np.maximum.accumulate(pts)[:-1]
+        earliest_from = np.minimum.accumulate(pts[::-1])[::-1]
+        return [0] + [
+            number
+            for number in range(1, len(pts))
+            if self._packets[number].is_keyframe
+            and latest_before[number - 1] < pts[number] == earliest_from[number]
+        ]
+
+    def _decode_numbers(self, wanted: set[int]) -> tuple[int, dict[int, np.ndarray] | None]:
+        """Frames seen, and images by frame number, or None if there are fewer frames."""
+        convert, images, seen = _RgbConverter(), {}, 0
+        for frame in self._every_frame():
+            if seen in wanted:
+                images[seen] = convert(frame)
+            seen += 1
+            if len(images) == len(wanted):
+                return seen, images
+        return seen, None
+
+    def _times(self, count: int) -> list[float]:
+        """Seconds of every frame in the order of showing."""
+        times = [frame.time for frame in self._every_frame()] if self._timed else [None]
+        if None in times:
+            rate = float(self._stream.average_rate or self._stream.base_rate or 25)
+            return [number / rate for number in range(count)]
+        return [time - self._origin for time in times]
+
+    def _every_frame(self):
+        self._codec.flush_buffers()
+        for packet in [*self._packets, None]:
+            yield from self._decode(packet)
+
+    def _decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
+        self._work += self._codec.width * self._codec.height
+        if self._work > _MAX_DECODED_PIXELS:
+            raise MediaError(f"more than {_MAX_DECODED_PIXELS} pixels to decode")
+        return self._codec.decode(packet)
 
 
-def _decode(
-    container: av.container.InputContainer, stream: av.VideoStream, indices: np.ndarray
-) -> tuple[int, np.ndarray | None]:
-    """Decodes up to the last index: frames seen, and uint8 [T, H, W, 3] or None if it has fewer."""
-    wanted = set(indices.tolist())
-    # One converter for the clip, without threads: setting up either costs more than converting a
-    # small frame.
-    reformatter = VideoReformatter()
-    pixels: dict[int, np.ndarray] = {}
-    seen = 0
-    for frame in container.decode(stream):
-        if seen in wanted:
-            pixels[seen] = reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-            if len(pixels) == len(wanted):
-                shape = pixels[seen].shape
-                if any(image.shape != shape for image in pixels.values()):
-                    raise MediaError("the frame size changes within the video")
-                return seen + 1, np.stack([pixels[index] for index in indices.tolist()])
-        seen += 1
-    return seen, None
+class _RgbConverter:
+    """Frames of one clip to uint8 [H, W, 3]."""
+
+    def __init__(self):
+        # One converter for the clip, without threads: setting up either costs more than converting
+        # a small frame.
+        self._reformatter = VideoReformatter()
+        self._shape = None
+
+    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
+        image = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
+        if self._shape not in (None, image.shape):
+            raise MediaError("the frame size changes within the video")
+        self._shape = image.shape
+        return image
+
+
+def _within(times: list[float], start: float, end: float) -> list[int]:
+    """Numbers of the frames shown from `start` until before `end` (0: all that follow)."""
+    inside = [n for n, time in enumerate(times) if start <= time and (not end or time < end)]
+    if not inside:
+        raise MediaError(
+            f"no frame between {start:.2f} and {end:.2f} s in a video of {times[-1]:.2f} s"
+            if times
+            else "no frame in the video stream"
+        )
+    return inside

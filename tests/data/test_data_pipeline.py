@@ -8,8 +8,9 @@ from data_helpers import assert_same, take
 
 from data import moving_digits, records
 from data.builder import DataError
-from data.examples import SkipLog
-from data.pipeline import annotation, eval_batches, open_split, train_batches
+from data.pipeline import annotation, eval_batches, train_batches
+from data.skips import SkipLog
+from data.sources import open_split
 from mplug2_jax.preprocess.image import decode_image, resize
 from mplug2_jax.preprocess.video import decode_video
 
@@ -25,6 +26,11 @@ def streams(stream):
 
 def train(corpus, streams, tokenizer, count, seed=0, **options) -> list[dict]:
     return take(train_batches(corpus, streams, tokenizer, seed, **options), count)
+
+
+def after(streams, steps: int) -> dict[str, int]:
+    """The positions after a number of steps."""
+    return {name: steps * stream.batch_size for name, stream in streams.items()}
 
 
 def test_fields_shapes_and_dtypes(corpus, streams, tokenizer):
@@ -92,7 +98,7 @@ def test_seed_and_step_decide_everything(corpus, streams, tokenizer):
     assert_same(train(corpus, streams, tokenizer, 6), straight)
     assert_same(train(corpus, streams, tokenizer, 6, threads=0), straight)
     assert_same(train(corpus, streams, tokenizer, 6, threads=4), straight)
-    assert_same(train(corpus, streams, tokenizer, 3, start_step=3), straight[3:])
+    assert_same(train(corpus, streams, tokenizer, 3, start=after(streams, 3)), straight[3:])
     other = train(corpus, streams, tokenizer, 6, seed=1)
     for key in streams:
         assert any(
@@ -101,8 +107,8 @@ def test_seed_and_step_decide_everything(corpus, streams, tokenizer):
 
 
 def test_resuming_far_along_costs_nothing_and_is_the_same(corpus, streams, tokenizer):
-    far = train(corpus, streams, tokenizer, 2, start_step=10**6)
-    assert_same(train(corpus, streams, tokenizer, 1, start_step=10**6 + 1), far[1:])
+    far = train(corpus, streams, tokenizer, 2, start=after(streams, 10**6))
+    assert_same(train(corpus, streams, tokenizer, 1, start=after(streams, 10**6 + 1)), far[1:])
 
 
 def test_a_stream_does_not_depend_on_the_others(corpus, streams, tokenizer):
@@ -307,7 +313,8 @@ def test_evaluation_masks_what_it_cannot_read(write_records, stream, tokenizer):
 def test_annotation_is_what_the_record_says_without_media(corpus):
     source = open_split(corpus, "video_test")
     found = annotation(source, 3)
-    assert found.keys() == {"id", "kind", "texts", "questions", "boxes"}
+    said = {"id", "kind", "texts", "questions", "boxes", "label", "group", "start", "end"}
+    assert found.keys() == said
     assert found["id"] == "video_test_000003" and len(found["texts"]) == 3
     assert all(0 <= value <= 1 for box in found["boxes"] for value in box["box"])
 
@@ -373,6 +380,6 @@ def test_media_bytes_survive_storage(write_records):
     source = open_split(write_records({"train": [made]}), "train")
     assert source[0]["media"] == media
     assert source[0]["texts"] == ["Ünï"]
-    assert source[0]["boxes"] == [{"phrase": "p", "box": [0.25, 0.0, 1.0, 0.5]}]
+    assert source[0]["boxes"] == [{"phrase": "p", "box": [0.25, 0.0, 1.0, 0.5], "id": ""}]
     with pytest.raises(ValueError, match="unknown kind 'sound'"):
         records.record("x", "sound")

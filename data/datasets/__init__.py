@@ -1,0 +1,37 @@
+"""Readers of the raw public files, one module a family of datasets."""
+
+from data.datasets import (
+    didemo,
+    karpathy,
+    kinetics,
+    lsmdc,
+    msrvtt,
+    msvd,
+    refcoco,
+    release_jsonl,
+    ssv2,
+    tgif,
+    vqa,
+    webdataset,
+    webvid_cc,
+)
+from data.datasets.raw import Dataset
+
+_MODULES = (
+    msrvtt,
+    msvd,
+    tgif,
+    didemo,
+    lsmdc,
+    release_jsonl,
+    karpathy,
+    vqa,
+    refcoco,
+    webvid_cc,
+    webdataset,
+    kinetics,
+    ssv2,
+)
+DATASETS: dict[str, Dataset] = {
+    dataset.name: dataset for module in _MODULES for dataset in module.DATASETS
+}

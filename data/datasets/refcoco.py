@@ -1,0 +1,104 @@
+"""RefCOCO, RefCOCO+ and RefCOCOg: phrases that each point at one object of a COCO image."""
+
+import functools
+import pickle
+from collections.abc import Iterable
+from pathlib import Path
+
+from data.builder import DataError
+from data.datasets.raw import Dataset, Entry, RawFolder, group_by, read_json, require
+
+INSTANCES = "instances.json"
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Reads containers, strings and numbers; refuses every class and function.
+
+    A pickle may otherwise run any program when it is read.
+    """
+
+    def find_class(self, module: str, name: str):
+        raise pickle.UnpicklingError(f"it refers to {module}.{name}")
+
+
+def read_pickle(path: Path):
+    """The lists, dicts, strings and numbers of a pickle file.
+
+    Raises:
+        DataError: it is no pickle, or holds anything else.
+    """
+    try:
+        with path.open("rb") as file:
+            # The published files are Python 2's, whose strings are bytes.
+            return _PlainUnpickler(file, encoding="utf-8").load()
+    # Damaged pickles raise nearly anything.
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path} is not a pickle of plain values: {reason}") from error
+
+
+def _read(raw: RawFolder, refs: str) -> dict[str, Iterable[Entry]]:
+    """One record an image, with a box for each phrase; a box's `id` is its sentence's."""
+    refs_path, path = raw.file(refs), raw.file(INSTANCES)
+    found = require(path, read_json(path), "images", "annotations")
+    images = {require(path, image, "id"): image for image in found[0]}
+    boxes = {require(path, item, "id"): require(path, item, "bbox") for item in found[1]}
+    folders = [f"{parent}/train2014".strip("/") for parent in raw.folders]
+
+    def entries(refs_of_split: list[dict]):
+        for number, items in group_by(refs_of_split, lambda ref: ref["image_id"]).items():
+            if number not in images:
+                raise DataError(f"{path} has no image {number}, which {refs_path} refers to")
+            name, width, height = require(path, images[number], "file_name", "width", "height")
+            made = []
+            for ref in items:
+                if ref["ann_id"] not in boxes:
+                    raise DataError(f"{path} has no annotation {ref['ann_id']} of {refs_path}")
+                box = _corners(boxes[ref["ann_id"]], width, height)
+                for sentence in ref["sentences"]:
+                    phrase, sentence_id = require(refs_path, sentence, "sent", "sent_id")
+                    made.append({"phrase": phrase, "box": box, "id": str(sentence_id)})
+            media = raw.exactly(name, *folders, *raw.folders)
+            yield Entry(str(number), "image", media, {"boxes": made})
+
+    read = read_pickle(refs_path)
+    if not isinstance(read, list):
+        raise DataError(f"{refs_path} is not a list of references but a {type(read).__name__}")
+    for ref in read:
+        require(refs_path, ref, "split", "image_id", "ann_id", "sentences")
+    by_split = group_by(read, lambda ref: ref["split"])
+    order = [split for split in ("train", "val", "testA", "testB", "test") if split in by_split]
+    return {split: entries(by_split[split]) for split in order}
+
+
+def _corners(box: list[float], width: int, height: int) -> list[float]:
+    """(x, y, w, h) in pixels to (x0, y0, x1, y1) in 0..1."""
+    x, y, w, h = box
+    return [x / width, y / height, (x + w) / width, (y + h) / height]
+
+
+def _dataset(name: str, title: str, refs: str, phrases: dict[str, int]) -> Dataset:
+    published = {split: {"boxes": count} for split, count in phrases.items()}
+    return Dataset(name, title, "image", functools.partial(_read, refs=refs), published)
+
+
+DATASETS = (
+    _dataset(
+        "refcoco",
+        "RefCOCO, split of UNC",
+        "refs(unc).p",
+        {"train": 120624, "val": 10834, "testA": 5657, "testB": 5095},
+    ),
+    _dataset(
+        "refcoco_plus",
+        "RefCOCO+, split of UNC",
+        "refs(unc).p",
+        {"train": 120191, "val": 10758, "testA": 5726, "testB": 4889},
+    ),
+    _dataset(
+        "refcocog",
+        "RefCOCOg, split of UMD",
+        "refs(umd).p",
+        {"train": 80512, "val": 4896, "test": 9602},
+    ),
+)

@@ -1,0 +1,98 @@
+"""Shows what the model is given: a contact sheet of one batch, and the time that each stage takes.
+
+    python -m data.inspect --config=configs/demo.py [--stream=video] [--out=sheet.png]
+
+The sheet has a row an example: its frames, and beside them the texts that its ids stand for. The
+table is of one thread; `data.threads` and `data.workers` run several.
+"""
+
+import textwrap
+
+import numpy as np
+from absl import flags
+from ml_collections import config_flags
+from PIL import Image, ImageDraw, ImageFont
+
+from configs import common
+from data.pipeline import TrainStream
+from data.stages import Stopwatch
+from mplug2_jax import launch
+from mplug2_jax.config import ConfigError
+from mplug2_jax.preprocess.tokenizer import Tokenizer, load_tokenizer
+
+_TEXT_WIDTH = 420  # pixels
+_LINE = 16
+_GAP = 4
+
+
+def contact_sheet(batch: dict[str, np.ndarray], tokenizer: Tokenizer, rows: int) -> Image.Image:
+    """Draws the first examples of a batch of `data.pipeline`, one below the other."""
+    font = ImageFont.load_default(13)
+    drawn = [_row(batch, row, tokenizer, font) for row in range(min(rows, len(batch["pair_id"])))]
+    width = max(image.width for image in drawn)
+    sheet = Image.new("RGB", (width, sum(image.height + _GAP for image in drawn)), "white")
+    top = 0
+    for image in drawn:
+        sheet.paste(image, (0, top))
+        top += image.height + _GAP
+    return sheet
+
+
+def _row(batch: dict[str, np.ndarray], row: int, tokenizer: Tokenizer, font) -> Image.Image:
+    lines = [f"record {batch['pair_id'][row]}"]
+    for field in ("text", "prompt", "target"):
+        if field in batch:
+            ids, used = batch[field][row], int(batch[f"{field}_mask"][row].sum())
+            said = f"{field} ({used} of {len(ids)} ids): {tokenizer.decode(ids)}"
+            lines += textwrap.wrap(said, 60)
+    clip = batch["video"][row] if "video" in batch else np.zeros((0, 0, 0, 3), np.uint8)
+    frames, height, width, _ = clip.shape
+    scale = max(1, -(-96 // max(height, 1)))  # small frames are enlarged, pixel by pixel
+    tall = max(height * scale, _LINE * len(lines))
+    image = Image.new("RGB", (frames * (width * scale + _GAP) + _TEXT_WIDTH, tall), "white")
+    for number, pixels in enumerate(clip):
+        large = pixels.repeat(scale, 0).repeat(scale, 1)
+        image.paste(Image.fromarray(large), (number * (width * scale + _GAP), 0))
+    draw = ImageDraw.Draw(image)
+    for number, line in enumerate(lines):
+        place = (frames * (width * scale + _GAP) + _GAP, number * _LINE)
+        draw.text(place, line, fill="black", font=font)
+    return image
+
+
+def inspect(config, names: list[str], out: str, rows: int, batches: int) -> None:
+    """Writes the sheet of the first of the streams and prints the table of each."""
+    tokenizer = load_tokenizer(config.data.tokenizer)
+    for name in names:
+        watch = Stopwatch()
+        stream = TrainStream(
+            name, config.data.root, config.data.streams[name], tokenizer, config.seed, watch=watch
+        )
+        made = [stream.batch(number * stream.batch_size) for number in range(batches)]
+        print(f"stream {name}: {batches} batches of {stream.batch_size}")
+        for field, value in made[0].items():
+            print(f"  {field:14} {value.dtype} {list(value.shape)}")
+        print(watch.table(batches * stream.batch_size), flush=True)
+        if name == names[0]:
+            contact_sheet(made[0], tokenizer, rows).save(out)
+            print(f"sheet of {min(rows, stream.batch_size)} examples: {out}")
+
+
+def main() -> None:
+    config = CONFIG.value
+    common.validate(config)
+    streams = list(config.data.streams)
+    if STREAM.value and STREAM.value not in streams:
+        raise ConfigError(f"--stream={STREAM.value}: the config has {', '.join(streams)}")
+    names = [STREAM.value] if STREAM.value else streams
+    inspect(config, names, OUT.value, ROWS.value, BATCHES.value)
+
+
+if __name__ == "__main__":
+    CONFIG = config_flags.DEFINE_config_file("config", None, "The run's config.", lock_config=True)
+    STREAM = flags.DEFINE_string("stream", "", "Which stream; all of them, if it is not given.")
+    OUT = flags.DEFINE_string("out", "sheet.png", "Where the contact sheet is written.")
+    ROWS = flags.DEFINE_integer("rows", 16, "Examples on the sheet, at most.", lower_bound=1)
+    BATCHES = flags.DEFINE_integer("batches", 2, "Batches that are timed.", lower_bound=1)
+    flags.mark_flag_as_required("config")
+    launch.main(main)

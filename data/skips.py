@@ -1,0 +1,82 @@
+"""Records that cannot be used: counted, listed, and too many of them end the run."""
+
+import json
+import logging
+import threading
+from collections import Counter
+from pathlib import Path
+
+from data.builder import DataError
+
+_LISTED = 100_000  # records remembered, so that a long run's memory stays flat
+_FEWEST = 1_000  # samples over which the share of skipped ones is judged, at least
+
+
+class RecordError(ValueError):
+    """One record cannot be used; `reason` is the class of problem that `SkipLog` counts by."""
+
+    def __init__(self, reason: str, detail: str = ""):
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+
+
+class SkipLog:
+    """Counts the records that could not be used, and lists each once. Threads may share it.
+
+    Args:
+        max_share: of a source's samples that may be skipped before `check` raises; 1 for any.
+        path: a file to which each skipped record is appended as a line of JSON; None for none.
+
+    Attributes:
+        counts: Counter of (source, reason): how many times a record was skipped; a record counts
+            each time it comes up.
+        samples: Counter of source: how many times a record was tried.
+        records: {source: {record id: message}}.
+    """
+
+    def __init__(self, max_share: float = 0.05, path: str | Path | None = None):
+        self.counts: Counter[tuple[str, str]] = Counter()
+        self.samples: Counter[str] = Counter()
+        self.records: dict[str, dict[str, str]] = {}
+        self._max_share = max_share
+        self._path = path
+        self._lock = threading.Lock()
+
+    def add(self, source: str, record_id: str, error: RecordError) -> None:
+        """Counts one skipped record."""
+        self.add_message(source, record_id, error.reason, str(error))
+
+    def add_message(self, source: str, record_id: str, reason: str, message: str) -> None:
+        """`add`, from what another process says of the error."""
+        with self._lock:
+            self.counts[source, reason] += 1
+            seen = self.records.setdefault(source, {})
+            new = record_id not in seen and len(seen) < _LISTED
+            if new:
+                seen[record_id] = message
+                if self._path:
+                    line = {"source": source, "id": record_id, "problem": message}
+                    with open(self._path, "a", encoding="utf-8") as file:
+                        file.write(json.dumps(line) + "\n")
+        if new:
+            logging.warning("skipping record %r of %s: %s", record_id, source, message)
+
+    def total(self, source: str | None = None) -> int:
+        """Records skipped so far, for all reasons, of one source or of all."""
+        with self._lock:
+            return sum(n for (name, _), n in self.counts.items() if source in (None, name))
+
+    def check(self) -> None:
+        """Raises DataError if more than the allowed share of a source was skipped.
+
+        Below 1,000 samples the share is of 1,000: a few bad records at the start end no run.
+        """
+        for source, samples in self.samples.items():
+            skipped = self.total(source)
+            if skipped > self._max_share * max(samples, _FEWEST):
+                reasons = Counter({r: n for (name, r), n in self.counts.items() if name == source})
+                said = ", ".join(f"{reason} {n}" for reason, n in reasons.most_common())
+                raise DataError(
+                    f"{skipped} of {samples} samples of {source} could not be used ({said}), more "
+                    f"than data.max_skipped={self._max_share:g}: mend the data, or allow more"
+                )

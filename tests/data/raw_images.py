@@ -1,0 +1,212 @@
+"""Tiny image datasets in exactly the layout of the published raw files, and their records."""
+
+import pickle
+import zlib
+from pathlib import Path
+
+from raw_media import clip, image, put, put_tar, wanted
+
+
+def _karpathy_image(split: str, name: str, sentences: list[str], **more) -> dict:
+    said = [{"tokens": text.lower().split(), "raw": text, "imgid": 0} for text in sentences]
+    return {"filename": name, "split": split, "sentences": said, "imgid": 0} | more
+
+
+def coco_karpathy(raw: Path) -> dict[str, list[dict]]:
+    images, records = [], {"train": [], "val": [], "test": []}
+    for number, split in enumerate(("test", "restval", "val", "train")):
+        folder = "train2014" if split == "train" else "val2014"
+        name = f"COCO_{folder}_{number:012d}.jpg"
+        texts = [f"Image {number}.", f"It is {split}."]
+        images.append(_karpathy_image(split, name, texts, filepath=folder, cocoid=number))
+        put(raw / "images" / folder / name, image(number))
+        records["train" if split == "restval" else split].append(
+            wanted(str(number), image(number), "image", texts=texts)
+        )
+    put(raw / "dataset_coco.json", {"images": images, "dataset": "coco"})
+    return records
+
+
+def flickr30k_karpathy(raw: Path) -> dict[str, list[dict]]:
+    images, records = [], {}
+    for number, split in enumerate(("train", "val", "test")):
+        name, texts = f"{1000092795 + number}.jpg", [f"People {number}"]
+        images.append(_karpathy_image(split, name, texts, sentids=[0]))
+        put(raw / "flickr30k-images" / name, image(number))
+        records[split] = [wanted(name, image(number), "image", texts=texts)]
+    put(raw / "dataset_flickr30k.json", {"images": images, "dataset": "flickr30k"})
+    return records
+
+
+def vqav2(raw: Path) -> dict[str, list[dict]]:
+    def question(number, image_id, text):
+        return {"image_id": image_id, "question": text, "question_id": number}
+
+    def questions(name, items):
+        put(raw / f"v2_OpenEnded_mscoco_{name}_questions.json", {"questions": items})
+
+    def annotation(number, image_id, best, answers, kind):
+        said = [
+            {"answer": answer, "answer_confidence": "yes", "answer_id": index}
+            for index, answer in enumerate(answers, 1)
+        ]
+        return {
+            "question_type": "what",
+            "multiple_choice_answer": best,
+            "answers": said,
+            "image_id": image_id,
+            "answer_type": kind,
+            "question_id": number,
+        }
+
+    pets, yes = ["dog"] * 8 + ["cat", "puppy"], ["yes"] * 9 + ["no"]
+    asked = [question(80, 9, "What is it?"), question(81, 30, "Is it?"), question(82, 9, "Is so?")]
+    questions("train2014", asked)
+    put(
+        raw / "v2_mscoco_train2014_annotations.json",
+        {
+            "annotations": [
+                annotation(82, 9, "yes", yes, "yes/no"),
+                annotation(81, 30, "yes", yes, "yes/no"),
+                annotation(80, 9, "dog", pets, "other"),
+            ]
+        },
+    )
+    questions("test2015", [question(90, 7, "How many?")])
+    put(raw / "train2014/COCO_train2014_000000000009.jpg", image(9))
+    put(raw / "train2014/COCO_train2014_000000000030.jpg", image(30))
+    put(raw / "test2015/COCO_test2015_000000000007.jpg", image(7))
+    what = {"id": "80", "question": "What is it?", "answer": "dog", "answers": pets}
+    return {
+        "train": [
+            wanted(
+                "9",
+                image(9),
+                "image",
+                questions=[
+                    what | {"type": "other"},
+                    {"id": "82", "question": "Is so?", "answer": "yes", "answers": yes}
+                    | {"type": "yes/no"},
+                ],
+            ),
+            wanted(
+                "30",
+                image(30),
+                "image",
+                questions=[
+                    {"id": "81", "question": "Is it?", "answer": "yes", "answers": yes}
+                    | {"type": "yes/no"}
+                ],
+            ),
+        ],
+        "test": [
+            wanted(
+                "7",
+                image(7),
+                "image",
+                questions=[{"id": "90", "question": "How many?", "answer": ""}],
+            )
+        ],
+    }
+
+
+def refcoco(raw: Path, refs: str = "refs(unc).p", splits=("testB", "train", "val", "testA")):
+    """Every published variant has this layout; images are 40 x 20 pixels."""
+    references, records = [], {}
+    for number, split in enumerate(splits):
+        references.append(
+            {
+                "sent_ids": [2 * number, 2 * number + 1],
+                "file_name": f"COCO_train2014_{number:012d}_{number}.jpg",
+                "ann_id": 100 + number,
+                "ref_id": number,
+                "image_id": number,
+                "split": split,
+                "sentences": [
+                    {"tokens": ["left"], "raw": "Left!", "sent_id": 2 * number, "sent": "left"},
+                    {"tokens": ["man"], "raw": "man", "sent_id": 2 * number + 1, "sent": "man"},
+                ],
+                "category_id": 1,
+            }
+        )
+        put(raw / f"train2014/COCO_train2014_{number:012d}.jpg", image(number))
+        box = [0.25, 0.1, 0.75, 0.6]
+        boxes = [
+            {"phrase": "left", "box": box, "id": str(2 * number)},
+            {"phrase": "man", "box": box, "id": str(2 * number + 1)},
+        ]
+        records[split] = [wanted(str(number), image(number), "image", boxes=boxes)]
+    put(raw / refs, pickle.dumps(references, protocol=0))
+    put(
+        raw / "instances.json",
+        {
+            "images": [
+                {"id": n, "file_name": f"COCO_train2014_{n:012d}.jpg", "width": 40, "height": 20}
+                for n in range(len(splits))
+            ],
+            "annotations": [
+                {"id": 100 + n, "image_id": n, "bbox": [10.0, 2.0, 20.0, 10.0], "category_id": 1}
+                for n in range(len(splits))
+            ],
+        },
+    )
+    return records
+
+
+def refcocog(raw: Path):
+    return refcoco(raw, "refs(umd).p", ("train", "val", "test"))
+
+
+def cc3m(raw: Path) -> dict[str, list[dict]]:
+    addresses = [f"http://x.example/{n}.jpg" for n in range(3)]
+    rows = ['a "very" fine day', "a cat", "the end"]
+    pairs = zip(rows, addresses, strict=True)
+    put(raw / "Train_GCC-training.tsv", "".join(f"{text}\t{url}\n" for text, url in pairs))
+    put(raw / "Validation_GCC-1.1.0-Validation.tsv", f"a val\t{addresses[0]}\n")
+    put(raw / "training/00000/000000000.jpg", image(0))
+    put(raw / f"training/1_{zlib.crc32(addresses[1].encode())}", image(1, "PNG"))
+    put(raw / "training/2.webp", image(2, "WEBP"))
+    put(raw / "validation/0.jpg", image(3))
+    train = [(image(0), rows[0]), (image(1, "PNG"), rows[1]), (image(2, "WEBP"), rows[2])]
+    return {
+        "train": [
+            wanted(f"{n:09d}", media, "image", texts=[text])
+            for n, (media, text) in enumerate(train)
+        ],
+        "val": [wanted("000000000", image(3), "image", texts=["a val"])],
+    }
+
+
+def cc12m(raw: Path) -> dict[str, list[dict]]:
+    put(raw / "cc12m.tsv", "http://x.example/0.jpg\tzero\nhttp://x.example/1.jpg\tone\n")
+    put(raw / "images/000000000.jpg", image(0))
+    put(raw / "images/000000001.jpg", image(1))
+    return {
+        "train": [
+            wanted("000000000", image(0), "image", texts=["zero"]),
+            wanted("000000001", image(1), "image", texts=["one"]),
+        ]
+    }
+
+
+def webdataset(raw: Path) -> dict[str, list[dict]]:
+    put_tar(
+        raw / "00000.tar",
+        {
+            "000000000.jpg": image(0),
+            "000000000.json": {"caption": "zero", "url": "http://x.example", "status": "success"},
+            "000000000.txt": "zero",
+            "000000001.json": {"caption": "one, from json"},
+            "000000001.png": image(1, "PNG"),
+        },
+    )
+    put_tar(raw / "00001.tar", {"000010000.mp4": clip(2), "000010000.txt": "a video"})
+    put_tar(raw / "val/00000.tar", {"x.webp": image(3, "WEBP"), "x.cls": "cat"})
+    return {
+        "train": [
+            wanted("000000000", image(0), "image", texts=["zero"]),
+            wanted("000000001", image(1, "PNG"), "image", texts=["one, from json"]),
+            wanted("000010000", clip(2), texts=["a video"]),
+        ],
+        "val": [wanted("x", image(3, "WEBP"), "image", label="cat")],
+    }

@@ -1,0 +1,30 @@
+"""A miniature of every dataset: writes its raw files, gives {split: the records they hold}."""
+
+import raw_images
+import raw_videos
+
+MINIATURES = {
+    "msrvtt": raw_videos.msrvtt,
+    "msrvtt_1ka": raw_videos.msrvtt_1ka,
+    "msrvtt_qa": raw_videos.msrvtt_qa,
+    "msvd": raw_videos.msvd,
+    "msvd_qa": raw_videos.msvd_qa,
+    "tgif_frameqa": raw_videos.tgif_frameqa,
+    "didemo": raw_videos.didemo,
+    "lsmdc": raw_videos.lsmdc,
+    "release_jsonl": raw_videos.release_jsonl,
+    "coco_karpathy": raw_images.coco_karpathy,
+    "flickr30k_karpathy": raw_images.flickr30k_karpathy,
+    "vqav2": raw_images.vqav2,
+    "refcoco": raw_images.refcoco,
+    "refcoco_plus": raw_images.refcoco,
+    "refcocog": raw_images.refcocog,
+    "webvid": raw_videos.webvid,
+    "cc3m": raw_images.cc3m,
+    "cc12m": raw_images.cc12m,
+    "webdataset": raw_images.webdataset,
+    "kinetics400": raw_videos.kinetics,
+    "kinetics600": raw_videos.kinetics,
+    "kinetics700": raw_videos.kinetics,
+    "ssv2": raw_videos.ssv2,
+}

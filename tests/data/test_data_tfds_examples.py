@@ -1,0 +1,99 @@
+"""ImageNet and GLUE as TFDS writes them, read as records."""
+
+import io
+
+import ml_collections
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+from etils import epath
+from raw_media import image
+
+from data.builder import DataError
+from data.pipeline import eval_batches, open_split, train_batches
+from mplug2_jax.preprocess.image import decode_image, resize
+
+CLASSES = ["tench", "goldfish", "great white shark"]
+
+
+def write(out, name: str, features: dict, examples: list[dict]):
+    """A dataset of TFDS of that name, with the features that TFDS has for it."""
+
+    class Examples(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("5.1.0")
+        code_path = epath.Path(__file__)
+
+        def _info(self):
+            return tfds.core.DatasetInfo(
+                builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True
+            )
+
+        def _split_generators(self, dl_manager):
+            return {"validation": self._generate_examples()}
+
+        def _generate_examples(self):
+            yield from enumerate(examples)
+
+    Examples.name = name
+    builder = Examples(data_dir=out, file_format="array_record")
+    builder.download_and_prepare(download_dir=out / "downloads")
+    return out / name
+
+
+def test_imagenet_becomes_labelled_images(tmp_path, tokenizer):
+    root = write(
+        tmp_path,
+        "imagenet2012",
+        {
+            "image": tfds.features.Image(encoding_format="jpeg"),
+            "label": tfds.features.ClassLabel(names=CLASSES),
+            "file_name": tfds.features.Text(),
+        },
+        [
+            {"image": io.BytesIO(image(n)), "label": label, "file_name": f"val_{n}.JPEG"}
+            for n, label in enumerate((2, 0, -1))
+        ],
+    )
+    source = open_split(root, "validation")
+    records = [source[index] for index in range(3)]
+    assert [record["label"] for record in records] == ["great white shark", "tench", ""]
+    assert [record["id"] for record in records] == ["val_0.JPEG", "val_1.JPEG", "val_2.JPEG"]
+    assert [record["media"] for record in records] == [image(n) for n in range(3)]
+    sizes = dict(text_length=0, prompt_length=0, target_length=0, crop_area=(1.0, 1.0))
+    stream = ml_collections.ConfigDict(
+        dict(split="validation", batch_size=3, frames=1, image_size=16, expand="record", **sizes)
+    )
+    (batch,) = list(eval_batches(root, stream, tokenizer))
+    expected = [resize(decode_image(image(n))[None], 16) for n in range(3)]
+    np.testing.assert_array_equal(batch["video"], expected)
+    assert next(train_batches(root, {"s": stream}, tokenizer, 0))["s"]["example_mask"].all()
+
+
+@pytest.mark.parametrize(
+    ("names", "label", "stored", "words"),
+    [
+        (("sentence",), tfds.features.ClassLabel(names=["negative", "positive"]), 1, "positive"),
+        (("question", "sentence"), tfds.features.ClassLabel(names=["entailment", "not"]), -1, ""),
+        (("hypothesis", "premise"), tfds.features.ClassLabel(names=["yes", "no"]), 0, "yes"),
+        (("sentence2", "sentence1"), tfds.features.Scalar(np.float32), 3.75, "3.75"),
+    ],
+)
+def test_glue_becomes_labelled_sentences(names, label, stored, words, tmp_path):
+    text = tfds.features.Text()
+    root = write(
+        tmp_path,
+        "glue",
+        {name: text for name in names} | {"label": label, "idx": np.int32},
+        [{name: f"the {name}" for name in names} | {"label": stored, "idx": 7}],
+    )
+    record = open_split(root, "validation")[0]
+    order = {"hypothesis": ("premise", "hypothesis"), "sentence2": ("sentence1", "sentence2")}
+    assert record["texts"] == [f"the {name}" for name in order.get(names[0], names)]
+    assert (record["id"], record["kind"], record["label"]) == ("7", "text", words)
+    assert record["media"] == b"" and record["questions"] == []
+
+
+def test_other_features_are_refused(tmp_path):
+    root = write(tmp_path, "sounds", {"audio": tfds.features.Text()}, [{"audio": "x"}])
+    with pytest.raises(DataError, match="sounds has the features audio: only records"):
+        open_split(root, "validation")
