@@ -50,6 +50,7 @@ def task(name: str, **options: Any) -> ConfigDict:
         negative_block=0,  # examples among which a hard negative is sought; 0 for the global batch
         memory="fused",  # what the decoder reads: "visual" alone, or "fused" with the prompt
         instruction="",  # the prompt where the data has none
+        caption_prompt="",  # "a video of" for the released captioning: generated, not counted
         max_length=20,  # tokens to generate at most
         rerank=16,  # best of every query that matching reranks in retrieval; 0 for none
     ) | options)
@@ -64,6 +65,7 @@ def stream(split: str | dict[str, dict], batch_size: int, **options: Any) -> Con
         split=split, batch_size=batch_size,  # the batch is global, over all devices and hosts
         frames=0, image_size=224, crop_area=(1.0, 1.0), flip=False, rand_augment=(0, 0),
         text_length=0, text_buckets=(), prompt_length=0, target_length=0,
+        caption_prompt="",  # as of the captioning task
     ) | options)
 
 
@@ -107,6 +109,9 @@ def validate(config: ConfigDict) -> ModelConfig:
             raise ConfigError(f"{key}.mask_share = {options.mask_share}: expected a share "
                               "in (0, 1)")
         for name, value in streams.items():
+            if options.name == "captioning" and value.caption_prompt != options.caption_prompt:
+                raise ConfigError(f"stream {name}.caption_prompt = {value.caption_prompt!r}: "
+                                  f"expected that of {key}, {options.caption_prompt!r}")
             for field in TASKS[options.name].fields:
                 if not value[f"{field}_length"]:
                     raise ConfigError(f"stream {name}.{field}_length = 0: task {options.name!r} "

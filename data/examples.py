@@ -10,6 +10,7 @@ A stream says which fields its examples have; it is a mapping with attribute acc
     text_length    ids of a caption with [CLS] and [SEP], 0 for no `text` field
     text_buckets   training only: shorter lengths that `text` may have; a batch gets the smallest
         that holds its longest caption
+    caption_prompt the prompt of the released captioning in front of the captions; "" for none
     prompt_length  ids of a question, used with `target_length`
     target_length  ids of an answer, 0 for no `prompt` and `target` fields
     crop_area      (smallest, largest) share of the frame in training crops; (1.0, 1.0) resizes the
@@ -252,7 +253,11 @@ def _answers(question: dict) -> list[str]:
 
 
 def _text_fields(text: str, stream, tokenizer: Tokenizer) -> dict:
-    ids, mask = tokenizer.encode_padded(_caption(text, stream), stream.text_length)
+    text, prompt = _caption(text, stream), getattr(stream, "caption_prompt", "")
+    if prompt:
+        ids, mask = tokenizer.encode_released_caption(text, prompt, stream.text_length)
+    else:
+        ids, mask = tokenizer.encode_padded(text, stream.text_length)
     return {"text": ids, "text_mask": mask}
 
 

@@ -1,23 +1,25 @@
 """The text decoder: causal BERT layers that cross-attend to a memory, with a key-value cache."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from mplug2_jax.config import ModelConfig
-from mplug2_jax.layers import Repeat, TiedHead
+from mplug2_jax.layers import Repeat, TiedHead, unstack
 from mplug2_jax.text import embeddings, transformer_layer
 
 Array = jax.Array
-Cache = dict[str, Array]
+Cache = dict[str, Any]
 
 
 def init_cache(config: ModelConfig, batch: int, length: int) -> Cache:
     """An empty cache for `batch` sequences of up to `length` tokens.
 
-    Holds `index` (int32 scalar: tokens so far) and, stacked over layers, `self_key [layers, batch,
-    H, Dh, length]` and `self_value [layers, batch, H, length, Dh]`. The first `decode` call adds
-    the memory's `cross_key [layers, items, H, Dh, S]` and `cross_value [layers, items, H, S, Dh]`.
+    Holds `index` (int32 scalar: tokens so far) and `layers`, for each layer a dict of `self_key
+    [batch, H, Dh, length]` and `self_value [batch, H, length, Dh]`. The first `decode` call adds
+    the memory's `cross_key [items, H, Dh, S]` and `cross_value [items, H, S, Dh]`.
 
     Raises:
       ValueError: `length` is larger than the table of positions.
@@ -25,11 +27,17 @@ def init_cache(config: ModelConfig, batch: int, length: int) -> Cache:
     if length > config.max_positions:
         raise ValueError(f"text of {length} tokens, but model.max_positions is "
                          f"{config.max_positions}: generate fewer or raise it")
-    shape = (config.decoder_layers, batch, config.heads)
-    size = config.width // config.heads
-    return {"index": jnp.zeros((), jnp.int32),
-            "self_key": jnp.zeros((*shape, size, length), config.compute_dtype),
-            "self_value": jnp.zeros((*shape, length, size), config.compute_dtype)}
+    size, dtype = config.width // config.heads, config.compute_dtype
+    layer = {"self_key": jnp.zeros((batch, config.heads, size, length), dtype),
+             "self_value": jnp.zeros((batch, config.heads, length, size), dtype)}
+    return {"index": jnp.zeros((), jnp.int32), "layers": (layer,) * config.decoder_layers}
+
+
+def unstack_layers(config: ModelConfig, params: dict[str, Any]) -> dict[str, Any]:
+    """A model's parameters with the decoder's layers apart, for `decode` calls with a cache."""
+    decoder = params["decoder"]
+    layers = unstack(decoder["layers"]["layer"], config.decoder_layers)
+    return {**params, "decoder": {**decoder, "layers": {"layer": layers}}}
 
 
 class TextDecoder(nn.Module):
@@ -70,20 +78,17 @@ class TextDecoder(nn.Module):
         """
         length = ids.shape[1]
         if cache is None:
-            index, layers_cache = jnp.zeros((), jnp.int32), None
+            index, entries = jnp.zeros((), jnp.int32), None
             self_mask = jnp.tril(jnp.ones((length, length), bool))[None, None]
             if mask is not None:
                 self_mask = self_mask & mask[:, None, None, :]
         else:
-            index = cache["index"]
-            layers_cache = {name: value for name, value in cache.items() if name != "index"}
-            slots = jnp.arange(cache["self_key"].shape[-1])
+            index, entries = cache["index"], cache["layers"]
+            slots = jnp.arange(entries[0]["self_key"].shape[-1])
             self_mask = (slots <= index + jnp.arange(length)[:, None])[None, None]
         if memory_mask is not None:
             memory_mask = memory_mask[:, None, None, :]
         x = self.embeddings(ids, index)
-        x, changed = self.layers(x, layers_cache, self_mask, memory, memory_mask, index)
+        x, entries = self.layers(x, entries, self_mask, memory, memory_mask, index)
         logits = self.head(x, self.embeddings.word)
-        if cache is None:
-            return logits, None
-        return logits, {**cache, **changed, "index": index + length}
+        return logits, None if cache is None else {"index": index + length, "layers": entries}

@@ -12,25 +12,29 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mplug2_jax.decoder import Cache
+from mplug2_jax.decoder import Cache, unstack_layers
 from mplug2_jax.model import MPlug2
 
 Array = jax.Array
 BLOCKED = -1e20  # the released log-probability of an end token that comes too early
 
 
-def start_cache(model: MPlug2, params: Any, memory: Array, rows: int, length: int) -> Cache:
-    """A cache for `rows` sequences an item, of up to `length` tokens, with the memory's keys.
+def start(model: MPlug2, params: Any, memory: Array, rows: int, length: int) -> tuple[Any, Cache]:
+    """What `step` needs: the parameters laid out, and a cache that holds the memory's keys.
 
-    Only the keys and values of `memory [B, S, D]` are computed; the compiler drops the rest of
-    this forward pass, on which they do not depend.
+    Of the forward pass only the keys and values of `memory [B, S, D]` are used, which do not depend
+    on the rest; the compiler drops it. The cache is for `rows` sequences an item, of up to `length`
+    tokens.
     """
+    params = unstack_layers(model.config, params)
     batch = memory.shape[0]
     ids = jnp.zeros((batch, 1), jnp.int32)
     filled = model.apply({"params": params}, ids, None, memory, None,
                          model.init_cache(batch, 1), method="decode")[1]
-    cross = {name: value for name, value in filled.items() if name.startswith("cross_")}
-    return {**model.init_cache(batch * rows, length), **cross}
+    cache = model.init_cache(batch * rows, length)
+    return params, cache | {"layers": tuple(
+        {name: one[name] if name.startswith("cross_") else empty[name] for name in one}
+        for one, empty in zip(filled["layers"], cache["layers"], strict=True))}
 
 
 def step(model: MPlug2, params: Any, tokens: Array, memory_mask: Array | None,
@@ -43,8 +47,9 @@ def step(model: MPlug2, params: Any, tokens: Array, memory_mask: Array | None,
 
 def take_rows(cache: Cache, rows: Array) -> Cache:
     """The cache of the sequences `rows int32 [N]`, which stay with their items."""
-    return {name: value[:, rows] if name.startswith("self_") else value
-            for name, value in cache.items()}
+    return cache | {"layers": tuple(
+        {name: value[rows] if name.startswith("self_") else value for name, value in layer.items()}
+        for layer in cache["layers"])}
 
 
 def _generate(model: MPlug2, params: Any, memory: Array, memory_mask: Array | None,
@@ -65,7 +70,7 @@ def _generate(model: MPlug2, params: Any, memory: Array, memory_mask: Array | No
     tokens = jnp.full((batch,), start_id, jnp.int32)
     ids = jnp.full((batch, 1 + max_length), pad_id, jnp.int32).at[:, 0].set(start_id)
     done = jnp.zeros((batch,), bool)
-    cache = start_cache(model, params, memory, 1, max_length)
+    params, cache = start(model, params, memory, 1, max_length)
     return jax.lax.while_loop(unfinished, body, (0, tokens, ids, done, cache))[2]
 
 
@@ -193,7 +198,7 @@ def beam_search(model: MPlug2, params: Any, memory: Array, memory_mask: Array | 
     # Only the first beam is alive: the others would be its copies.
     sums = jnp.full((batch, beams), -jnp.inf).at[:, 0].set(0.0)
     found = ids, sums, jnp.zeros((batch, beams), bool)
-    cache = start_cache(model, params, memory, beams, max_length)
+    params, cache = start(model, params, memory, beams, max_length)
     state = 0, sums, ids, jnp.zeros((batch,), bool), found, cache
     ids, scores, _ = jax.lax.while_loop(unfinished, body, state)[4]
     return ids, scores
@@ -220,9 +225,9 @@ def rank_answers(model: MPlug2, params: Any, memory: Array, memory_mask: Array |
     """
     batch = memory.shape[0]
     keep, length = min(keep, candidates.shape[0]), candidates.shape[1]
-    cache = start_cache(model, params, memory, 1, length - 1)
-    start = jnp.broadcast_to(candidates[0, :1], (batch,))
-    logits, cache = step(model, params, start, memory_mask, cache)
+    params, cache = start(model, params, memory, 1, length - 1)
+    tokens = jnp.broadcast_to(candidates[0, :1], (batch,))
+    logits, cache = step(model, params, tokens, memory_mask, cache)
     first = jax.nn.log_softmax(logits)[:, candidates[:, 1]]  # [B, C]
     first, kept = jax.lax.top_k(first, keep)  # [B, k]
     cache = take_rows(cache, jnp.repeat(jnp.arange(batch), keep))

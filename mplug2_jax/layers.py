@@ -203,10 +203,9 @@ class TransformerLayer(nn.Module):
           index: int32 scalar, the position of `x[:, 0]` in the cache.
 
         Returns:
-          `[B, L, D]` and what changed of the cache: not `cross_*` where it was given (None without
-          a cache).
+          `[B, L, D]` and the new cache (None without one).
         """
-        new_cache = {}
+        new_cache = {}  # not returned without a cache
 
         def self_attend(x):
             if cache is None:
@@ -226,7 +225,7 @@ class TransformerLayer(nn.Module):
                 kv = cache["cross_key"], cache["cross_value"]
             else:
                 kv = self.cross_attention.cache_entry(memory)
-                new_cache["cross_key"], new_cache["cross_value"] = kv
+            new_cache["cross_key"], new_cache["cross_value"] = kv
             y = self.cross_attention(x, kv, memory_mask, cached=cache is not None)
             return self.cross_norm(x + self.drop(y))
 
@@ -234,7 +233,8 @@ class TransformerLayer(nn.Module):
         steps = [self_attend] + ([cross_attend] if crosses else [])
         for step in reversed(steps) if self.cross_first else steps:
             x = step(x)
-        return self.mlp_norm(x + self.drop(self.mlp(x))), new_cache or None
+        x = self.mlp_norm(x + self.drop(self.mlp(x)))
+        return x, None if cache is None else new_cache
 
 
 class Repeat(nn.Module):
@@ -258,19 +258,37 @@ class Repeat(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, xs: Any = None, *args: Any) -> tuple[Array, Any]:
-        """Threads `x [B, L, D]` through; `xs` and the second result are stacked over layers."""
+        """Threads `x [B, L, D]` through.
+
+        With `xs`, a decoding cache of one entry a layer, the layers are laid out, for a loop would
+        copy every layer's weights out of their stack for every token. `unstack` does that once.
+
+        Returns:
+          `x` and, with `xs`, a tuple of the layers' second results.
+        """
+        if xs is not None:
+            params = self.get_variable("params", "layer")
+            layers = params if isinstance(params, tuple) else unstack(params, self.length)
+            module, ys = self.layer(parent=None), []
+            for layer_params, entry in zip(layers, xs, strict=True):
+                x, y = module.apply({"params": layer_params}, x, entry, *args)
+                ys.append(y)
+            return x, tuple(ys)
         cls = remat_module(self.layer.func, self.remat)
         scanned = nn.scan(
             cls,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
-            in_axes=(0,) + (nn.broadcast,) * len(args),
+            in_axes=nn.broadcast,
             length=self.length,
-            # With a cache always laid out: a loop would copy every layer's weights and cache out of
-            # their stacks for every token.
-            unroll=1 if self.scan and xs is None else self.length,
+            unroll=1 if self.scan else self.length,
         )
-        return scanned(**self.layer.keywords, name="layer")(x, xs, *args)
+        return scanned(**self.layer.keywords, name="layer")(x, None, *args)
+
+
+def unstack(stacked: Any, length: int) -> tuple[Any, ...]:
+    """The parameters of each of `length` layers, out of `Repeat`'s stack `[length, ...]`."""
+    return tuple(jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(length))
 
 
 def remat_module(cls: type[nn.Module], policy: str) -> type[nn.Module]:

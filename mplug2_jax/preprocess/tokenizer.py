@@ -6,13 +6,14 @@ one, so a caption that says "[SEP]" cannot end its own sequence.
 
 import io
 import os
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 import sentencepiece
 import tokenizers
-from tokenizers import models, normalizers, pre_tokenizers
+from tokenizers import models, pre_tokenizers
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _WORD_START = "\u2581"  # SentencePiece marks a piece that begins a word with this character
@@ -62,12 +63,32 @@ class Tokenizer:
         Raises:
             ValueError: if `length` leaves no room for [CLS] and [SEP].
         """
+        return self._padded(self._encode(text), length)
+
+    def _padded(self, tokens: list[int], length: int) -> tuple[np.ndarray, np.ndarray]:
         if length < 2:
             raise ValueError(f"{length=} leaves no room for [CLS] and [SEP]")
-        tokens = [self.cls_id, *self._encode(text)[: length - 2], self.sep_id]
+        tokens = [self.cls_id, *tokens[: length - 2], self.sep_id]
         ids = np.full(length, self.pad_id, np.int32)
         ids[: len(tokens)] = tokens
         return ids, np.arange(length) < len(tokens)
+
+    def encode_released_caption(
+        self, caption: str, prompt: str, length: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A caption as the released model was trained on: `[CLS] prompt+caption [SEP] [SEP]`.
+
+        Prompt and caption are joined with no space between, so that the prompt's last word and the
+        caption's first become one; the release appends "[SEP]" to the text and its tokenizer
+        another. A longer text loses its end, and then the first [SEP] of the two.
+
+        Returns:
+            ids int32 [length], and mask bool [length], False on padding.
+
+        Raises:
+            ValueError: if `length` leaves no room for [CLS] and [SEP].
+        """
+        return self._padded([*self._encode(prompt + caption), self.sep_id], length)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of the ids up to the first [SEP]; special tokens are left out."""
@@ -110,20 +131,52 @@ def _load_sentencepiece(path: Path) -> Tokenizer:
 
 
 def _load_wordpiece(path: Path) -> Tokenizer:
-    pieces = path.read_text(encoding="utf-8").splitlines()
+    # Not `splitlines`: a piece may be one of Unicode's other line breaks.
+    pieces = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
     # Built from its parts: the ready-made BERT tokenizer would read "[SEP]" in a text as the
-    # special token.
+    # special token, and its normalizer has older Unicode tables and no final sigma.
     wordpiece = tokenizers.Tokenizer(
         models.WordPiece({piece: index for index, piece in enumerate(pieces)}, unk_token=UNK)
     )
-    wordpiece.normalizer = normalizers.BertNormalizer(lowercase=True)
-    wordpiece.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    wordpiece.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return Tokenizer(
         pieces,
         [not piece.startswith("##") for piece in pieces],
-        encode=lambda text: wordpiece.encode(text, add_special_tokens=False).ids,
+        encode=lambda text: wordpiece.encode(split_words(text), add_special_tokens=False).ids,
         decode=lambda ids: _join_wordpieces([pieces[token] for token in ids]),
     )
+
+
+def split_words(text: str) -> str:
+    """BERT's uncased words and punctuation marks, with single spaces between.
+
+    Control characters go; Chinese characters and punctuation stand alone; letters are lower-cased
+    and lose their accents.
+    """
+    cleaned = []
+    for char in text:
+        category = unicodedata.category(char)
+        if char in "\t\n\r" or category == "Zs":
+            cleaned.append(" ")
+        elif category[0] != "C" and char != "\ufffd":
+            cleaned.append(f" {char} " if _is_chinese(ord(char)) else char)
+    words = []
+    for word in "".join(cleaned).split():
+        letters = (char for char in unicodedata.normalize("NFD", word.lower())
+                   if unicodedata.category(char) != "Mn")
+        words += "".join(f" {char} " if _is_punctuation(char) else char for char in letters).split()
+    return " ".join(words)
+
+
+def _is_chinese(code: int) -> bool:
+    # The blocks that the original BERT names; later extensions are not among them.
+    return (0x4E00 <= code <= 0x9FFF or 0x3400 <= code <= 0x4DBF or 0x20000 <= code <= 0x2A6DF
+            or 0x2A700 <= code <= 0x2CEAF or 0xF900 <= code <= 0xFAFF
+            or 0x2F800 <= code <= 0x2FA1F)
+
+
+def _is_punctuation(char: str) -> bool:
+    return unicodedata.category(char)[0] == "P" or char in "$+<=>^`|~"
 
 
 def _join_wordpieces(pieces: list[str]) -> str:

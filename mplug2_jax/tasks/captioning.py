@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from mplug2_jax.metrics.caption import caption_scores
@@ -10,12 +11,24 @@ from mplug2_jax.tasks.generation import Generation
 
 
 class Captioning(Generation):
-    """Generates a caption; scored against all references of a record."""
+    """Generates a caption; scored against all references of a record.
+
+    With `task.caption_prompt`, as released: targets begin with the prompt (`Tokenizer.
+    encode_released_caption`), whose tokens the loss does not count; it is generated too, and cut
+    off the text.
+    """
 
     fields = ("text",)
 
     def target(self, batch: Batch) -> tuple[Array, Array]:
         return batch["text"], batch["text_mask"]
+
+    def counted(self, mask: Array) -> Array:
+        prompt_length = 1 + len(self.tokenizer.encode(self.options.caption_prompt))  # with [CLS]
+        return mask & (jnp.arange(mask.shape[1]) >= prompt_length)
+
+    def text(self, output: dict[str, np.ndarray]) -> str:
+        return super().text(output).removeprefix(self.options.caption_prompt).strip()
 
     def record(self, output: dict[str, np.ndarray], annotation: dict[str, Any]) -> dict[str, Any]:
         return {"prediction": self.text(output), "references": annotation["texts"]}

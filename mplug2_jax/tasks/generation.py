@@ -42,6 +42,10 @@ class Generation(Task):
         """Target ids and mask, `[B, L]` each, `[CLS] ... [SEP]`."""
         return batch["target"], batch["target_mask"]
 
+    def counted(self, mask: Array) -> Array:
+        """Which target tokens the loss counts, bool `[B, L]`, of the real ones' `mask`."""
+        return mask
+
     def memory(self, params: Any, batch: Batch,
                rng: Array | None = None) -> tuple[Array, Array | None]:
         """What the decoder attends to: `[B, S, D]` and its mask (None for all)."""
@@ -64,7 +68,8 @@ class Generation(Task):
             ids, mask = self.target(stream)
             logits, _ = self.call(params, "decode", ids[:, :-1], mask[:, :-1], memory,
                                   memory_mask, rng=decode_key)
-            part, hits = losses.language_modelling(logits, ids, mask, stream["example_mask"])
+            part, hits = losses.language_modelling(logits, ids, self.counted(mask),
+                                                    stream["example_mask"])
             total += part
             metrics |= {f"{name}/lm": part, f"{name}/lm_hits": hits}
         return total, metrics
