@@ -52,6 +52,8 @@ def task(name: str, **options: Any) -> ConfigDict:
         instruction="",  # the prompt where the data has none
         caption_prompt="",  # "a video of" for the released captioning: generated, not counted
         max_length=20,  # tokens to generate at most
+        min_length=0,  # tokens before the end token at least
+        beams=1,  # of beam search; 1 decodes greedily
         rerank=16,  # best of every query that matching reranks in retrieval; 0 for none
     ) | options)
 
@@ -105,6 +107,10 @@ def validate(config: ConfigDict) -> ModelConfig:
             raise ConfigError(f"{key}.name = {options.name!r}: expected one of "
                               + ", ".join(TASKS))
         TASKS[options.name].composition(options)
+        if options.beams < 1 or not 0 <= options.min_length < options.max_length:
+            raise ConfigError(f"{key}.beams = {options.beams}, min_length = {options.min_length}: "
+                              f"expected at least 1, and less than max_length = "
+                              f"{options.max_length}")
         if not 0 < options.mask_share < 1:
             raise ConfigError(f"{key}.mask_share = {options.mask_share}: expected a share "
                               "in (0, 1)")

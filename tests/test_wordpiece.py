@@ -28,7 +28,8 @@ HARD = [
     "tab\tnew\nline\r\nend",
     "\u00a0\u3000\u2009spaces\u2028line\u2029para", "don't-stop!?...(now)", "`$+<=>^|~",
     "x" * 100,
-    "x" * 101, "x" * 101 + " cafe", "é" * 101, "[SEP] [CLS] [PAD] [MASK] [UNK]", "", "   ", "\u0301",
+    "x" * 101, "x" * 101 + " cafe", "é" * 101, "[SEP] [CLS] [PAD] [MASK] [UNK]", "", "   ",
+    "\u0301",
     "𠀀𫝀豈 𐀀", "👩‍👩‍👧 ❤️", "un\u0301affable", "¿qué—tal? €5 ©", "\u0378unassigned\ue000private",
     "Ω Å ½ ² ① Ⅷ", "running runningrunning", "१२३ ٣", "가각 각",
 ]
@@ -121,7 +122,7 @@ def test_the_captioning_loss_does_not_count_the_prompt(wordpiece):
     options = common.task("captioning", memory="visual", caption_prompt="a video of")
     task = Captioning(options, model, wordpiece)
     _, mask = wordpiece.encode_released_caption("a man", "a video of", 9)
-    #  [CLS] a video ofa | man [SEP] [SEP] and padding: the prompt alone has [CLS] and three tokens.
+    # [CLS] a video ofa | man [SEP] [SEP] and padding: the prompt alone is [CLS] and three tokens.
     assert np.asarray(task.counted(mask[None]))[0].tolist() == [False] * 4 + [True] * 3 + [False] * 2
     ids = wordpiece.encode("a video of") + wordpiece.encode("man") + [wordpiece.sep_id]
     assert task.text({"ids": np.array(ids)}) == "man"

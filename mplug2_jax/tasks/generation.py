@@ -1,4 +1,4 @@
-"""What tasks that generate text share: the memory, the loss, greedy generation."""
+"""What tasks that generate text share: the memory, the loss, generation."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from mplug2_jax import losses
 from mplug2_jax.config import ConfigError
-from mplug2_jax.decoding import greedy
+from mplug2_jax.decoding import beam_search, greedy
 from mplug2_jax.tasks.base import Array, Batch, Metrics, Task, with_visual
 
 MEMORIES = ("visual", "fused")
@@ -75,11 +75,16 @@ class Generation(Task):
         return total, metrics
 
     def predict(self, params: Any, batch: Batch) -> dict[str, Array]:
-        """`ids int32 [B, 1 + max_length]`, generated greedily."""
+        """`ids int32 [B, 1 + max_length]`: the best of `task.beams` beams, or greedy for one."""
         memory, mask = self.memory(params, batch)
-        return {"ids": greedy(self.model, params, memory, mask,
-                              max_length=self.options.max_length, start_id=self.tokenizer.cls_id,
-                              end_id=self.tokenizer.sep_id, pad_id=self.tokenizer.pad_id)}
+        options, tokens = self.options, self.tokenizer
+        common = dict(max_length=options.max_length, start_id=tokens.cls_id,
+                      end_id=tokens.sep_id, pad_id=tokens.pad_id)
+        if options.beams == 1 and not options.min_length:
+            return {"ids": greedy(self.model, params, memory, mask, **common)}
+        ids, scores = beam_search(self.model, params, memory, mask, beams=options.beams,
+                                  min_length=options.min_length, **common)
+        return {"ids": ids[:, 0], "score": scores[:, 0]}
 
     def text(self, output: dict[str, np.ndarray]) -> str:
         """The generated text of one row."""
