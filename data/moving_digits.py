@@ -72,8 +72,9 @@ _TWOS = tuple(
         itertools.product(MOTIONS, repeat=2),
     )
 )
-# So many scenes of a part differ from each other: every other one is of a single digit.
-DISTINCT = 2 * len(_ONES)
+_PERIOD = 4  # of so many scenes the last one has two digits
+# So many scenes of a part differ from each other: then those of a single digit come again.
+DISTINCT = len(_ONES) // (_PERIOD - 1) * _PERIOD
 
 
 @dataclass(frozen=True)
@@ -119,15 +120,16 @@ def _orders(seed: int, part: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def scene_actors(seed: int, part: str, number: int) -> list[Actor]:
-    """Digits, colours and motions of a scene: one digit if `number` is even, two if it is odd.
+    """Digits, colours and motions of a scene: of one digit, or of two for every fourth `number`.
 
     Two digits differ in digit and colour. The first `DISTINCT` scenes of a part differ from each
     other as sets, so that a caption fits one video only.
     """
     ones, twos = _orders(seed, PARTS.index(part))
-    if number % 2 == 0:
-        return [Actor(*_ONES[ones[number // 2 % len(ones)]])]
-    words = _TWOS[twos[number // 2 % len(twos)]]
+    turn, place_in_turn = divmod(number, _PERIOD)
+    if place_in_turn < _PERIOD - 1:
+        return [Actor(*_ONES[ones[(turn * (_PERIOD - 1) + place_in_turn) % len(ones)]])]
+    words = _TWOS[twos[turn % len(twos)]]
     return [Actor(*actor) for actor in zip(*words, strict=True)]
 
 

@@ -8,6 +8,7 @@ def get_config():
     config.model.update(dict(vision_width=64, vision_layers=1, width=32, heads=4, mlp_dim=64,
                              universal_layers=1, fusion_layers=1, decoder_layers=1, latents=4,
                              contrastive_dim=16))
+    config.init_from, config.allow_new = "", ()
     for stream in config.data.streams.values():
         stream.batch_size = 8
     config.optimizer.update(dict(steps=12, warmup_steps=2))

@@ -122,8 +122,9 @@ def test_the_captioning_loss_does_not_count_the_prompt(wordpiece):
     options = common.task("captioning", memory="visual", caption_prompt="a video of")
     task = Captioning(options, model, wordpiece)
     _, mask = wordpiece.encode_released_caption("a man", "a video of", 9)
-    # [CLS] a video ofa | man [SEP] [SEP] and padding: the prompt alone is [CLS] and three tokens.
-    assert np.asarray(task.counted(mask[None]))[0].tolist() == [False] * 4 + [True] * 3 + [False] * 2
+    # [CLS] a video ofa | man [SEP] [SEP] and padding; the prompt is [CLS] and three tokens.
+    counted = np.asarray(task.counted(mask[None]))[0].tolist()
+    assert counted == [False] * 4 + [True] * 3 + [False] * 2
     ids = wordpiece.encode("a video of") + wordpiece.encode("man") + [wordpiece.sep_id]
     assert task.text({"ids": np.array(ids)}) == "man"
 

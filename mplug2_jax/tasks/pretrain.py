@@ -15,7 +15,7 @@ from mplug2_jax.tasks.objectives import OBJECTIVES, pair_losses, text_losses
 
 
 class Pretrain(Task):
-    """All five modules; every objective with a weight above 0."""
+    """Every objective with a weight above 0, and the modules that they need: all five for all."""
 
     fields = ("text",)
 
@@ -26,7 +26,9 @@ class Pretrain(Task):
             raise ConfigError("task.objectives: weights must be at least 0 and one of them above 0")
         contrastive = weights["vtc"] or weights["vtm"]
         decodes = weights["prefix_lm"] or weights["instruct"]
-        modules = [m for m in MODULES if m != "decoder" or decodes]
+        fuses = decodes or weights["vtm"] or weights["mlm"]
+        modules = [m for m in MODULES if m not in ("fusion", "decoder")
+                   or m == "fusion" and fuses or m == "decoder" and decodes]
         heads = ["vtc"] * bool(contrastive) + [h for h in ("vtm", "mlm") if weights[h]]
         return tuple(modules), tuple(heads)
 

@@ -288,7 +288,7 @@ def test_preparing_with_other_settings_is_refused(corpus, capsys):
 
 
 @pytest.mark.parametrize(
-    ("flag", "message"), [("--video_test=721", "at most 720"), ("--image_train=0", "at least 1")]
+    ("flag", "message"), [("--video_test=481", "at most 480"), ("--image_train=0", "at least 1")]
 )
 def test_impossible_sizes_are_refused(tmp_path, capsys, flag, message):
     assert prepare.main(["moving_digits", f"--out={tmp_path}", flag]) == 1
