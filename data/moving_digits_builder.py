@@ -26,10 +26,10 @@ class Settings:
     """What the corpus depends on: the seed, and the number of records of each split."""
 
     seed: int = 0
-    video_train: int = 3000
+    video_train: int = 5000
     video_validation: int = 200
     video_test: int = 256
-    image_train: int = 3000
+    image_train: int = 6000
     image_validation: int = 200
     image_test: int = 256
     text_train: int = 5000

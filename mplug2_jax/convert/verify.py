@@ -134,8 +134,8 @@ def text_fault(golden: GoldenSet, name: str) -> str:
     if ids is None or mask is None or ids.shape != mask.shape or ids.ndim != 2:
         return f"{name}_ids and {name}_mask are not there in one shape [B, L]"
     mask = mask.astype(bool)
-    if not np.array_equal(mask, ids != golden.pad_id):
-        return f"{name}_mask is not where {name}_ids is not padding"
+    if (ids[~mask] != golden.pad_id).any():
+        return f"{name}_ids is not padding where {name}_mask is 0"
     if (np.diff(mask.astype(int), axis=1) > 0).any() or not mask[:, 0].all():
         return f"{name}_ids has padding before its end"
     last = np.take_along_axis(ids, mask.sum(axis=1, keepdims=True) - 1, axis=1)

@@ -1,0 +1,195 @@
+"""Optimizer groups, FLOP counting, progress; checkpoints on other meshes and by module."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import small
+from ml_collections import ConfigDict
+
+from configs import common
+from mplug2_jax import launch
+from mplug2_jax.model import init_params
+from mplug2_jax.training import sharding
+from mplug2_jax.training.checkpoint import CheckpointError, Checkpoints
+from mplug2_jax.training.flops import count_flops
+from mplug2_jax.training.optimizer import make_optimizer
+from mplug2_jax.training.progress import Progress
+from mplug2_jax.training.step import create_state, make_train_step
+
+
+def options(**changes) -> ConfigDict:
+    values = common.base("tiny").optimizer
+    values.update(dict(steps=100, warmup_steps=10, learning_rate=1e-2, vision_learning_rate=1e-3,
+                       final_learning_rate=1e-6) | changes)
+    return values
+
+
+def test_schedule_warms_up_and_ends_where_it_began():
+    _, rate = make_optimizer(options())
+    np.testing.assert_allclose([rate(0), rate(5), rate(10), rate(55), rate(100)],
+                               [1e-6, (1e-6 + 1e-2) / 2, 1e-2, (1e-6 + 1e-2) / 2, 1e-6], rtol=1e-3)
+
+
+def test_groups_have_their_rates_and_only_directions_decay():
+    optimizer, rate = make_optimizer(options(weight_decay=0.5, clip_norm=1e9))
+    params = {
+        "vision": {"blocks": {"kernel": jnp.ones(3), "bias": jnp.ones(3)},
+                   "project": {"kernel": jnp.ones(3)}},
+        "text": {"norm": {"scale": jnp.ones(3)}, "wi": {"kernel": jnp.ones(3)}},
+        "heads": {"vtc": {"temperature": jnp.ones(3)}},
+    }
+    state = optimizer.init(params)
+    grads = jax.tree.map(lambda x: jnp.full_like(x, 2.0), params)
+    updates, _ = optimizer.update(grads, state, params)
+    # The first Adam step is the sign of the gradient; decay adds 0.5 of the weight.
+    start, vision = float(rate(0)), 1e-6
+    expected = {"blocks/kernel": -1.5 * vision, "blocks/bias": -vision,
+                "project/kernel": -1.5 * start}
+    for name, value in expected.items():
+        one, two = name.split("/")
+        np.testing.assert_allclose(updates["vision"][one][two], value, rtol=1e-4, err_msg=name)
+    np.testing.assert_allclose(updates["text"]["norm"]["scale"], -start, rtol=1e-4)
+    np.testing.assert_allclose(updates["text"]["wi"]["kernel"], -1.5 * start, rtol=1e-4)
+    np.testing.assert_allclose(updates["heads"]["vtc"]["temperature"], -start, rtol=1e-4)
+
+
+def test_flops_count_products_and_loops():
+    x, w = jnp.ones((4, 8)), jnp.ones((8, 16))
+    assert count_flops(lambda x, w: x @ w, x, w) == 2 * 4 * 8 * 16
+
+    def loop(x, w):
+        return jax.lax.scan(lambda c, _: (jnp.tanh(c @ w @ w.T), None), x, length=5)[0]
+
+    assert count_flops(loop, x, w) == 5 * 2 * (2 * 4 * 8 * 16)
+    assert count_flops(jax.jit(loop), x, w) == count_flops(loop, x, w)
+
+
+def test_looped_and_scanned_models_have_equal_flops():
+    batch = small.batch()
+    counts = []
+    for scan in (False, True):
+        task = small.task(model=small.model(scan=scan))
+        params = jax.eval_shape(lambda task=task: init_params(task.model, jax.random.key(0)))
+        counts.append(count_flops(task.loss, params, batch, jax.random.key(0)))
+    assert counts[0] == counts[1] > 0
+
+
+def test_progress_measures_without_pauses(monkeypatch):
+    clock = iter([0.0, 10.0, 30.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    progress = Progress(step=1, total=100, examples=8, flops=1e9, peak=1e10)
+    speed = progress.measure(21)  # 20 steps in 10 s
+    assert speed == {"examples_per_second": 16, "average_examples_per_second": 16, "mfu": 0.2}
+    progress.pause(15.0)
+    assert progress.measure(31)["examples_per_second"] == 16  # 10 steps in 20 s, 15 of them paused
+    line = progress.line(31, {"loss": 1.0, "video/vtc": 0.5, "video/vtc_t2v": 1.0}, speed)
+    assert line == ("step 31/100 loss 1.0000 | video/vtc 0.500 | 16 examples/s | MFU 20% | "
+                    "0:34 left")
+
+
+def setup(shape):
+    """A mesh, the shapes of the state, a function that makes it, and the compiled step."""
+    mesh = sharding.make_mesh(*shape, jax.devices()[:int(np.prod(shape))])
+    task, (optimizer, _) = small.task(), make_optimizer(options())
+
+    def create():
+        return create_state(task, optimizer, 0)
+
+    shapes = jax.eval_shape(create)
+    return mesh, shapes, create, make_train_step(task, optimizer, shapes, mesh, 0)
+
+
+def advance(state, step, mesh, steps):
+    """Takes some steps, each on the batch of its number: the state and the losses."""
+    values = []
+    for _ in range(steps):
+        batch = sharding.put_batch(small.batch(seed=int(state.step)), mesh)
+        state, metrics = step(state, batch)
+        values.append(float(metrics["loss"]))
+    return state, values
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A folder with the checkpoint of two steps on a 2 x 2 x 2 mesh, and that state."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    mesh, _, create, step = setup((2, 2, 2))
+    state, _ = advance(sharding.init_sharded(create, mesh), step, mesh, 2)
+    checkpoints = Checkpoints(folder, keep=2)
+    checkpoints.save(state, {"model": {}}, {"video": 16})
+    checkpoints.close()
+    return folder, jax.device_get(state)
+
+
+def test_a_checkpoint_goes_on_on_another_mesh(saved):
+    folder, state = saved
+    mesh, shapes, create, step = setup((1, 1, 1))
+    _, whole = advance(sharding.init_sharded(create, mesh), step, mesh, 3)
+    checkpoints = Checkpoints(folder)
+    assert checkpoints.meta()["samples"] == {"video": 16}
+    restored = checkpoints.restore_state(shapes, mesh)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(restored), state)
+    _, (loss,) = advance(restored, step, mesh, 1)
+    np.testing.assert_allclose(loss, whole[2], rtol=1e-4)
+    mesh, shapes, _, _ = setup((1, 8, 1))
+    jax.tree.map(np.testing.assert_array_equal,
+                 jax.device_get(checkpoints.restore_state(shapes, mesh)), state)
+    checkpoints.close()
+
+
+def test_a_step_lowers_the_loss():
+    task, mesh = small.task(), sharding.make_mesh(1, 1, 1, jax.devices()[:1])
+    optimizer, _ = make_optimizer(options(learning_rate=1e-3))
+
+    def create():
+        return create_state(task, optimizer, 0)
+
+    state = sharding.init_sharded(create, mesh)
+    step = make_train_step(task, optimizer, jax.eval_shape(create), mesh, 0)
+    batch = sharding.put_batch(small.batch(), mesh)
+    values = []
+    for _ in range(15):
+        state, metrics = step(state, batch)
+        values.append(float(metrics["loss"]))
+    assert values[-1] < 0.8 * values[0]
+    assert int(state.step) == 15
+
+
+def test_loading_by_module_is_strict(saved):
+    folder, state = saved
+    mesh = sharding.make_mesh(1, 1, 1, jax.devices()[:1])
+    checkpoints = Checkpoints(folder)
+    captioning = jax.eval_shape(
+        lambda: init_params(small.task("captioning", memory="visual").model, jax.random.key(0)))
+    params = checkpoints.load_params(captioning, mesh)
+    assert set(params) == {"vision", "universal", "decoder"}
+    np.testing.assert_array_equal(params["universal"]["latents"],
+                                  state.params["universal"]["latents"])
+    wanted = {**captioning, "pooler": {"kernel": jax.ShapeDtypeStruct((2, 2), jnp.float32)}}
+    with pytest.raises(CheckpointError, match="lacks 1 parameter.*pooler/kernel"):
+        checkpoints.load_params(wanted, mesh)
+    partly = checkpoints.load_params(wanted, mesh, allow_new=["pooler"])
+    assert isinstance(partly["pooler"]["kernel"], jax.ShapeDtypeStruct)
+    other = jax.eval_shape(lambda: init_params(
+        small.task("captioning", small.model(mlp_dim=32), memory="visual").model,
+        jax.random.key(0)))
+    with pytest.raises(CheckpointError, match=r"has shape .*64.* the config makes it .*32"):
+        checkpoints.load_params(other, mesh)
+    checkpoints.close()
+
+
+def test_no_checkpoint_is_said_in_a_line(tmp_path):
+    with pytest.raises(CheckpointError, match="does not exist"):
+        Checkpoints(tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match="holds no checkpoint"):
+        Checkpoints(tmp_path / "empty")
+
+
+def test_log_goes_on_without_repeating_steps(tmp_path):
+    path = tmp_path / "train.jsonl"
+    path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"st')  # killed while writing
+    with launch.open_log(path, 2) as log:
+        log.write('{"step": 3, "again": true}\n')
+    assert path.read_text() == '{"step": 1}\n{"step": 2}\n{"step": 3, "again": true}\n'
