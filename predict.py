@@ -175,12 +175,12 @@ def find_vocabulary(config: ConfigDict, folder: Path) -> Path:
         return Path(TOKENIZER.value)
     stated = config.get("data", ConfigDict()).get("tokenizer", "")
     names = [Path(stated).name] if stated else ["vocab.model", "vocab.txt"]
-    beside = [place / name for place in (folder, folder.parent) for name in names]
+    beside = [place / name for place in (Path(CHECKPOINT.value), folder) for name in names]
     for path in (*beside, *([Path(stated)] if stated else [])):
         if path.is_file():
             return path
     raise ValueError(f"no vocabulary {stated or 'in the config'}, nor {' or '.join(names)} in "
-                     f"{folder}: give --tokenizer=FILE")
+                     f"{CHECKPOINT.value}: give --tokenizer=FILE")
 
 
 def make_job(name: str, kind: str, text: str, config: ConfigDict, model: ModelConfig,

@@ -86,9 +86,10 @@ def made(tmp_path_factory):
                                                             "e.jpg")])
 
 
-def predict(made, *arguments, status=0, checkpoint=None):
+def predict(made, *arguments, status=0, checkpoint=None, devices=1):
     """Lines of a real run, and what it said besides."""
-    environment = os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"}
+    environment = os.environ | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
     done = subprocess.run(
         [sys.executable, "predict.py", *map(str, arguments),
          f"--checkpoint={checkpoint or made.folder / 'run'}"],
@@ -106,11 +107,10 @@ def test_captions_of_a_folder_are_the_tasks(made):
     assert error["file"].endswith("f.mp4") and "undecodable" in error["error"]
     assert "f.mp4" in output and "Traceback" not in output
     captions = {line["file"]: line["caption"] for line in lines if "caption" in line}
-    expected = {}
+    task, expected = made.task("captioning", "video_caption"), {}
+    compute = jax.jit(task.predict)
     for file in made.files:
-        kind = "video" if file.suffix == ".mp4" else "image"
-        task = made.task("captioning", f"{kind}_caption")
-        (ids,) = jax.jit(task.predict)(made.params, {"video": made.clip(file)})["ids"]
+        (ids,) = compute(made.params, {"video": made.clip(file)})["ids"]
         expected[str(file)] = task.text({"ids": np.asarray(ids)})
     assert captions == expected
     assert len(set(expected.values())) > 2  # else the files could be mixed up unnoticed
@@ -121,25 +121,25 @@ def test_captions_of_a_folder_are_the_tasks(made):
     shutil.copy(made.config.data.tokenizer, moved)
     Path(made.config.data.tokenizer).rename(made.folder / "away.model")
     try:
-        single, _ = predict(made, "caption", *made.files[::-1], "--batch_size=1",
+        single, _ = predict(made, "caption", *made.files[2::-1], "--batch_size=1",
                             checkpoint=moved)
     finally:
         (made.folder / "away.model").rename(made.config.data.tokenizer)
-    assert {line["file"]: line["caption"] for line in single} == expected
-    assert single[0]["file"] == str(made.files[-1])  # in the order given
+    assert [(line["file"], line["caption"]) for line in single] == [
+        (str(file), expected[str(file)]) for file in made.files[2::-1]]
 
 
 def test_answers_are_the_tasks(made):
-    lines, _ = predict(made, "qa", *made.files[:2], QUESTION)
+    lines, _ = predict(made, "qa", *made.files[:2], QUESTION, devices=4)  # more than files
     task = made.task("qa", "video_qa")
     length = made.config.evals.video_qa.stream.prompt_length
     ids, mask = task.tokenizer.encode_padded(clean_question(QUESTION, length), length)
-    for file, line in zip(made.files, lines, strict=False):
+    compute = jax.jit(task.predict)
+    for file, line in zip(made.files[:2], lines, strict=True):
         batch = {"video": made.clip(file), "prompt": ids[None], "prompt_mask": mask[None]}
-        (found,) = jax.jit(task.predict)(made.params, batch)["ids"]
+        (found,) = compute(made.params, batch)["ids"]
         assert line == {"file": str(file), "question": QUESTION,
                         "answer": task.text({"ids": np.asarray(found)})}
-    assert len(lines) == 2
 
 
 def test_retrieval_adds_matching_to_the_best(made):
@@ -147,12 +147,11 @@ def test_retrieval_adds_matching_to_the_best(made):
     task = made.task("retrieval", "video_retrieval")
     ids, mask = (x[None] for x in task.tokenizer.encode_padded(QUERY, 24))
     similarity, probability = {}, {}
+    compute, match = jax.jit(task.predict), jax.jit(task.match)
     for file in made.files:
-        row = jax.jit(task.predict)(
-            made.params, {"video": made.clip(file), "text": ids, "text_mask": mask})
+        row = compute(made.params, {"video": made.clip(file), "text": ids, "text_mask": mask})
         similarity[str(file)] = float(row["visual_features"][0] @ row["text_features"][0])
-        probability[str(file)] = float(
-            jax.jit(task.match)(made.params, row["visual"], row["text"], mask)[0])
+        probability[str(file)] = float(match(made.params, row["visual"], row["text"], mask)[0])
     best = sorted(similarity, key=similarity.get, reverse=True)[:3]
     scores = {file: value + (probability[file] if file in best else 0)
               for file, value in similarity.items()}
@@ -174,8 +173,9 @@ def test_a_checkpoint_of_fewer_modules_and_sizes_alone(made):
     assert "not reranked" in output
     task = made.task("retrieval", "video_retrieval")
     ids, mask = (x[None] for x in task.tokenizer.encode_padded(QUERY, 25))
+    compute = jax.jit(task.predict)
     for line in lines:
-        row = jax.jit(task.predict)(made.params, {
+        row = compute(made.params, {
             "video": made.clip(Path(line["file"])), "text": ids, "text_mask": mask})
         assert line["score"] == pytest.approx(
             float(row["visual_features"][0] @ row["text_features"][0]), abs=1e-4)
@@ -189,9 +189,7 @@ def test_exit_codes(made):
     for arguments, message in (
             (("describe", broken), "command 'describe': expected caption, qa, retrieve"),
             (("caption",), "expected at least 2 argument(s)"),
-            (("qa", broken), 'qa: expected FILE... "QUESTION"'),
-            (("caption", made.folder / "missing.mp4"), "missing.mp4: no such file or folder"),
-            (("caption", broken, f"--tokenizer={broken}.txt"), "no vocabulary at")):
+            (("caption", made.folder / "missing.mp4"), "missing.mp4: no such file or folder")):
         _, output = predict(made, *arguments, status=2)
         (line,) = [line for line in output.splitlines() if line.startswith("error:")]
         assert message in line and "Traceback" not in output
