@@ -21,7 +21,8 @@ def main(run: Callable[..., None], arguments: tuple[str, ...] = ()) -> None:
 
     Args:
       run: the script; gets the arguments that are no flags.
-      arguments: what they are, for the message where their number is wrong.
+      arguments: what they are, for the message where their number is wrong; one whose name ends
+        with "..." stands for one or more.
     """
 
     def parse(argv: list[str]) -> list[str]:
@@ -32,12 +33,16 @@ def main(run: Callable[..., None], arguments: tuple[str, ...] = ()) -> None:
         except (flags.Error, AttributeError, KeyError, TypeError, *EXPECTED) as error:
             fail(error)
 
+    more = any(name.endswith("...") for name in arguments)
+
     def guarded(argv: list[str]) -> None:
         logging.set_verbosity(logging.INFO)
         logging.get_absl_handler().addFilter(of_interest)
         try:
-            if len(argv) - 1 != len(arguments):
-                raise ValueError(f"expected {len(arguments)} argument(s) beside the flags"
+            given = len(argv) - 1
+            if given < len(arguments) or given > len(arguments) and not more:
+                raise ValueError(f"expected {'at least ' * more}{len(arguments)} argument(s) "
+                                 "beside the flags"
                                  f"{': ' + ' '.join(arguments) if arguments else ''}; got "
                                  f"{' '.join(argv[1:]) or 'none'}")
             run(*argv[1:])

@@ -8,7 +8,7 @@ the split this is and which of its captions or questions. Host code (`record`, `
 example once.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, ClassVar
 
 import jax
@@ -72,6 +72,19 @@ class Task:
         rngs = None if rng is None else {"dropout": rng}
         return self.model.apply({"params": params}, *args, method=method, rngs=rngs)
 
+    def outputs(self, params: Any, batches: Iterable[Batch]) -> Iterator[dict[str, np.ndarray]]:
+        """`predict`'s row of every example, with its `index` and `item`; filling is left out.
+
+        Args:
+          params: on the devices.
+          batches: global batches on the devices, with `index`, `item` and `example_mask`.
+        """
+        for batch in batches:
+            keys = {key: batch[key] for key in ("index", "item", "example_mask")}
+            rows = fetch(self._predict(params, batch) | keys)
+            for i in np.flatnonzero(rows["example_mask"]):
+                yield {key: value[i] for key, value in rows.items()}
+
     def evaluate(self, params: Any, batches: Iterable[Batch], annotate: Annotate, kind: str,
                  ) -> tuple[dict[str, float], list[dict[str, Any]]]:
         """Predicts every example, gathers all hosts' rows, and scores them.
@@ -86,14 +99,9 @@ class Task:
           Figures, and one record an example, in the order of the split.
         """
         records = []
-        for batch in batches:
-            keys = {key: batch[key] for key in ("index", "item", "example_mask")}
-            rows = fetch(self._predict(params, batch) | keys)
-            for i in np.flatnonzero(rows["example_mask"]):
-                output = {key: value[i] for key, value in rows.items()}
-                index, item = int(output["index"]), int(output["item"])
-                records.append({"index": index, "item": item,
-                                **self.record(output, annotate(index))})
+        for output in self.outputs(params, batches):
+            index, item = int(output["index"]), int(output["item"])
+            records.append({"index": index, "item": item, **self.record(output, annotate(index))})
         return self.finish(params, records, kind), records
 
     def finish(self, params: Any, records: list[dict[str, Any]], kind: str) -> dict[str, float]:

@@ -10,7 +10,7 @@ from mplug2_jax.metrics.retrieval import ranks, recall
 from mplug2_jax.tasks.base import Array, Batch, Metrics, Task, fetch
 from mplug2_jax.tasks.objectives import pair_losses
 
-RERANK_BATCH = 64  # pairs a call; static, so that one compilation serves
+RERANK_BATCH = 64  # pairs a call at most; all calls alike, so that one compilation serves
 
 
 class Retrieval(Task):
@@ -108,15 +108,29 @@ class Retrieval(Task):
         np.put_along_axis(wanted_text, best_text, True, axis=1)
         pairs = np.argwhere(wanted_visual | wanted_text.T)  # [P, 2] of (text, visual)
         probability = np.zeros(similarity.shape, np.float32)
-        for start in range(0, len(pairs), RERANK_BATCH):
-            part = pairs[start:start + RERANK_BATCH]
-            filled = np.concatenate([part, np.repeat(part[-1:], RERANK_BATCH - len(part), axis=0)])
-            text, visual = filled.T
-            result = self._match(params, jnp.asarray(outputs["visual"][visual]),
-                                 jnp.asarray(outputs["text"][text]),
-                                 jnp.asarray(outputs["text_mask"][text]))
-            probability[part[:, 0], part[:, 1]] = fetch(result)[:len(part)]
+        probability[tuple(pairs.T)] = self.match_pairs(params, outputs, pairs)
         # A similarity is at least -1, so what was not reranked stays behind what was.
         to_visual = np.where(wanted_visual, similarity + probability, similarity - 2.0)
         to_text = np.where(wanted_text, (similarity + probability).T, similarity.T - 2.0)
         return to_visual, to_text
+
+    def match_pairs(self, params: Any, outputs: dict[str, np.ndarray],
+                    pairs: np.ndarray) -> np.ndarray:
+        """Matching probabilities float32 `[P]` of `pairs [P, 2]`, numbers of (text, visual).
+
+        Args:
+          params: of the model.
+          outputs: `visual [G, S, D]`, `text [Q, L, D]`, `text_mask [Q, L]`.
+          pairs: at least one.
+        """
+        rows = min(RERANK_BATCH, len(pairs))
+        probabilities = []
+        for start in range(0, len(pairs), rows):
+            part = pairs[start:start + rows]
+            filled = np.concatenate([part, np.repeat(part[-1:], rows - len(part), axis=0)])
+            text, visual = filled.T
+            result = self._match(params, jnp.asarray(outputs["visual"][visual]),
+                                 jnp.asarray(outputs["text"][text]),
+                                 jnp.asarray(outputs["text_mask"][text]))
+            probabilities.append(fetch(result)[:len(part)])
+        return np.concatenate(probabilities)

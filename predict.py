@@ -1,0 +1,311 @@
+"""Says what images and videos show: captions, answers, the best matches of a text.
+
+    python predict.py caption clip.mp4 --checkpoint=runs/demo
+    python predict.py qa clip.mp4 "what is he doing?" --checkpoint=runs/demo
+    python predict.py retrieve "a red three moving left" clips/*.mp4 --checkpoint=runs/demo
+
+Files may be images, videos, folders of them, and `.txt` lists of paths, mixed. Prints one line of
+JSON each; a file that cannot be read gets a line with its `error` instead.
+"""
+
+import bisect
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import flags, logging
+from jax.sharding import Mesh
+from ml_collections import ConfigDict, config_flags
+from tqdm import tqdm
+
+import evaluation
+from configs import common, msrvtt_caption, msrvtt_qa
+from mplug2_jax import launch
+from mplug2_jax.config import ModelConfig
+from mplug2_jax.model import init_params
+from mplug2_jax.preprocess.files import find_media, load_clip, media_kind
+from mplug2_jax.preprocess.text import clean_caption, clean_question
+from mplug2_jax.preprocess.tokenizer import Tokenizer, load_tokenizer
+from mplug2_jax.preprocess.video import MediaError
+from mplug2_jax.tasks import TASKS, Task
+from mplug2_jax.training import sharding
+from mplug2_jax.training.checkpoint import Checkpoints
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "Instead of the checkpoint's config.")
+CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A work folder or a checkpoint folder.")
+TOKENIZER = flags.DEFINE_string("tokenizer", None, "The vocabulary, where it has been moved: a "
+                                "SentencePiece .model or a WordPiece .txt.")
+OUT = flags.DEFINE_string("out", None, "A file that gets the lines too.")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Files at once.", lower_bound=1)
+FRAMES = flags.DEFINE_integer("frames", None, "Of a video; the config's by default.",
+                              lower_bound=1)
+flags.mark_flag_as_required("checkpoint")
+
+COMMANDS = {"caption": "captioning", "qa": "qa", "retrieve": "retrieval"}
+FALLBACK_FRAMES, FALLBACK_LENGTH = 16, 25  # as released
+THREADS = 4  # that decode files while the device computes
+
+
+class Job(NamedTuple):
+    """What is done with one kind of file.
+
+    Attributes:
+      task: ready to predict.
+      frames, image_size: of a clip.
+      fields: what every row of a batch has beside its clip: the question or the query.
+    """
+
+    task: Task
+    frames: int
+    image_size: int
+    fields: dict[str, np.ndarray]
+
+
+class Match(NamedTuple):
+    """A file of the gallery: its similarity to the query, and its row while it may be reranked."""
+
+    file: str
+    kind: str
+    score: float
+    output: dict[str, np.ndarray] | None
+
+
+def main(command: str, *arguments: str) -> None:
+    paths, text = parse(command, arguments)
+    files = find_media(paths)
+    out = open_out(OUT.value)
+    checkpoints = Checkpoints(evaluation.checkpoint_folder(CHECKPOINT.value))
+    config = CONFIG.value or ConfigDict(checkpoints.meta()["config"])
+    model = ModelConfig.from_mapping(config.model)
+    tokenizer = load_tokenizer(find_vocabulary(config, checkpoints.folder))
+    by_kind: dict[str, list[Path]] = {}
+    for file in files:
+        by_kind.setdefault(media_kind(file), []).append(file)
+    jobs = {kind: make_job(COMMANDS[command], kind, text, config, model, tokenizer)
+            for kind in by_kind}
+    mesh = sharding.make_mesh(1, -1, 1)
+    wanted, rerank = needed_params(jobs, checkpoints.shapes())
+    params = checkpoints.load_params(wanted, mesh)
+    checkpoints.close()
+
+    failed = 0
+
+    def write(line: dict[str, Any]) -> None:
+        for stream in (sys.stdout, out) if out else (sys.stdout,):
+            tqdm.write(json.dumps(line), file=stream)
+            stream.flush()
+
+    def fail(file: Path, error: MediaError) -> None:
+        nonlocal failed
+        failed += 1
+        logging.warning("%s: %s", file, error)
+        write({"file": str(file), "error": str(error)})
+
+    found: list[Match] = []  # best first, with their rows
+    others: list[Match] = []
+    with jax.set_mesh(mesh), tqdm(total=len(files), unit="file", disable=None) as bar:
+        for kind, job in jobs.items():
+            batches = make_batches(by_kind[kind], job, mesh, fail, bar.update)
+            for output in job.task.outputs(params, batches):
+                file = str(by_kind[kind][int(output["index"])])
+                if command == "caption":
+                    score = {"score": float(output["score"])} if "score" in output else {}
+                    write({"file": file, "caption": job.task.text(output), **score})
+                elif command == "qa":
+                    write({"file": file, "question": text, "answer": job.task.text(output)})
+                else:
+                    similarity = float(output["visual_features"] @ output["text_features"])
+                    bisect.insort(found, Match(file, kind, similarity, output),
+                                  key=lambda match: -match.score)
+                    if len(found) > rerank:
+                        others.append(found.pop()._replace(output=None))
+        if command == "retrieve":
+            ranked = reranked(found, jobs, params) + sorted(others, key=lambda m: -m.score)
+            for place, match in enumerate(ranked, 1):
+                write({"rank": place, "file": match.file, "score": match.score})
+    if out:
+        out.close()
+    if failed == len(files):
+        raise SystemExit(1)
+
+
+def parse(command: str, arguments: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
+    """Paths, and the question or query.
+
+    Raises:
+      ValueError: an unknown command, or one without paths or text.
+    """
+    if command not in COMMANDS:
+        raise ValueError(f"command {command!r}: expected {', '.join(COMMANDS)}")
+    if command == "caption":
+        return arguments, ""
+    if len(arguments) < 2:
+        order = {"qa": 'FILE... "QUESTION"', "retrieve": '"QUERY" FILE...'}
+        raise ValueError(f"{command}: expected {order[command]}; got {arguments[0]!r} alone")
+    if command == "qa":
+        return arguments[:-1], arguments[-1]
+    return arguments[1:], arguments[0]
+
+
+def open_out(path: str | None) -> Any:
+    """The file for the lines, or None.
+
+    Raises:
+      ValueError: it cannot be written.
+    """
+    try:
+        return open(path, "w") if path else None
+    except OSError as error:
+        raise ValueError(f"--out={path}: {error.strerror}") from error
+
+
+def find_vocabulary(config: ConfigDict, folder: Path) -> Path:
+    """`--tokenizer`, else one that lies beside the checkpoint, else the config's.
+
+    Raises:
+      ValueError: none of them.
+    """
+    if TOKENIZER.value:
+        return Path(TOKENIZER.value)
+    stated = config.get("data", ConfigDict()).get("tokenizer", "")
+    names = [Path(stated).name] if stated else ["vocab.model", "vocab.txt"]
+    beside = [place / name for place in (Path(CHECKPOINT.value), folder) for name in names]
+    for path in (*beside, *([Path(stated)] if stated else [])):
+        if path.is_file():
+            return path
+    raise ValueError(f"no vocabulary {stated or 'in the config'}, nor {' or '.join(names)} in "
+                     f"{CHECKPOINT.value}: give --tokenizer=FILE")
+
+
+def make_job(name: str, kind: str, text: str, config: ConfigDict, model: ModelConfig,
+             tokenizer: Tokenizer) -> Job:
+    """The task `name` on files of a kind, under the options that the config evaluates it with.
+
+    Raises:
+      ValueError: the text has no word; ConfigError: options that cannot be run.
+    """
+    options, stream = choose(config, model, name, kind)
+    frames = 1
+    if kind == "video":
+        frames = FRAMES.value or (stream.frames if stream.frames > 1 else FALLBACK_FRAMES)
+    fields = {}
+    if name != "captioning":
+        field, clean = {"qa": ("prompt", clean_question),
+                        "retrieval": ("text", clean_caption)}[name]
+        length = min(stream[f"{field}_length"] or FALLBACK_LENGTH, model.max_positions)
+        cleaned = clean(text, length)
+        if not cleaned.strip():
+            raise ValueError(f"{text!r}: no word in it; ask or describe something")
+        ids, mask = tokenizer.encode_padded(cleaned, length)
+        fields = {field: ids, f"{field}_mask": mask}
+    return Job(TASKS[name](options, model, tokenizer), frames, stream.image_size, fields)
+
+
+def choose(config: ConfigDict, model: ModelConfig, name: str,
+           kind: str) -> tuple[ConfigDict, ConfigDict]:
+    """Options and stream of a task: of the evaluation that fits, first one of this kind of file.
+
+    Without such an evaluation: the task and a stream that the config trains. A config of sizes
+    alone comes of converting a release: its recipes are `configs/msrvtt_*.py`.
+    """
+    def of_kind_first(streams):
+        return sorted(streams, key=lambda pair: (pair[1].frames > 1) != (kind == "video"))
+
+    pairs = [(entry.task, entry.stream) for entry in config.get("evals", ConfigDict()).values()
+             if entry.task.name == name]
+    if not pairs and "task" in config:
+        options = config.task if config.task.name == name else common.task(name)
+        pairs = [(options, stream) for stream in config.data.streams.values() if stream.frames]
+    if not pairs:
+        recipes = {"captioning": msrvtt_caption, "qa": msrvtt_qa}
+        options = recipes[name].get_config().task if name in recipes else common.task(name)
+        pairs = [(options, common.stream("", 1, image_size=model.image_size))]
+    options, stream = of_kind_first(pairs)[0]
+    # A checkpoint may be older than an option: the default, then.
+    return (common.task(**options), common.stream(**stream))
+
+
+def needed_params(jobs: dict[str, Job], stored: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    """Shapes of the parameters that the jobs need, and how many best matches to rerank.
+
+    Retrieval goes without reranking where the checkpoint has no fusion or no matching head.
+    """
+    wanted, rerank = {}, 0
+    for job in jobs.values():
+        wanted |= jax.eval_shape(lambda model=job.task.model: init_params(model, jax.random.key(0)))
+        rerank = job.task.options.rerank
+    if "vtm" in wanted.get("heads", {}):
+        if "fusion" not in stored or "vtm" not in stored.get("heads", {}):
+            rerank = 0
+            logging.warning("no fusion with a matching head in the checkpoint: not reranked")
+        if not rerank:
+            wanted.pop("fusion")
+            wanted["heads"].pop("vtm")
+    return wanted, rerank
+
+
+def make_batches(files: list[Path], job: Job, mesh: Mesh, fail: Callable[[Path, MediaError], None],
+                 done: Callable[[int], Any]) -> Iterator[dict[str, jax.Array]]:
+    """Batches of one shape on the devices, the next one decoded meanwhile.
+
+    Args:
+      files: of one kind; `index` is the place among them.
+      job: what a clip is, and the text beside it.
+      mesh: over which the rows are spread; their number is rounded up to what it divides.
+      fail: told of files that cannot be read; their rows are filling.
+      done: told how many files a batch was made of, after it was used.
+    """
+    ways = math.prod(mesh.shape[axis] for axis in sharding.BATCH)
+    rows = math.ceil(min(BATCH_SIZE.value, len(files)) / ways) * ways
+    fields = {key: np.repeat(value[None], rows, axis=0) for key, value in job.fields.items()}
+
+    def load(file: Path) -> np.ndarray | MediaError:
+        try:
+            return load_clip(file, job.frames, job.image_size)
+        except MediaError as error:
+            return error
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        coming = [pool.submit(load, file) for file in files[:rows]]
+        for start in range(0, len(files), rows):
+            clips, coming = [clip.result() for clip in coming], [
+                pool.submit(load, file) for file in files[start + rows:start + 2 * rows]]
+            video = np.zeros((rows, job.frames, job.image_size, job.image_size, 3), np.uint8)
+            usable = np.zeros(rows, bool)
+            for row, clip in enumerate(clips):
+                if isinstance(clip, MediaError):
+                    fail(files[start + row], clip)
+                else:
+                    video[row], usable[row] = clip, True
+            if usable.any():
+                yield sharding.put_batch(
+                    {"video": video, "example_mask": usable, **fields,
+                     "item": np.zeros(rows, np.int32),
+                     "index": np.arange(start, start + rows, dtype=np.int32)}, mesh)
+            done(len(clips))
+
+
+def reranked(matches: list[Match], jobs: dict[str, Job], params: Any) -> list[Match]:
+    """Matches with the matching probability added to their similarity, best first."""
+    result = []
+    for kind, job in jobs.items():  # one at a time, for clips of other lengths have other shapes
+        of_kind = [match for match in matches if match.kind == kind]
+        if not of_kind:
+            continue
+        outputs = {key: np.stack([match.output[key] for match in of_kind])
+                   for key in ("visual", "text", "text_mask")}
+        pairs = np.repeat(np.arange(len(of_kind))[:, None], 2, axis=1)
+        added = job.task.match_pairs(params, outputs, pairs)
+        result += [match._replace(score=match.score + float(probability))
+                   for match, probability in zip(of_kind, added, strict=True)]
+    return sorted(result, key=lambda match: -match.score)
+
+
+if __name__ == "__main__":
+    launch.main(main, ("COMMAND", "ARGUMENT..."))

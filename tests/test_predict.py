@@ -1,0 +1,216 @@
+"""predict.py as a user runs it, on files, against the tasks' own predictions on the same frames."""
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import e2e_config
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import common
+from data.moving_digits import encode_video
+from mplug2_jax import launch
+from mplug2_jax.config import ModelConfig
+from mplug2_jax.model import init_params
+from mplug2_jax.preprocess.files import find_media, load_clip
+from mplug2_jax.preprocess.text import clean_question
+from mplug2_jax.preprocess.tokenizer import load_tokenizer, train_sentencepiece
+from mplug2_jax.preprocess.video import MediaError
+from mplug2_jax.tasks import TASKS
+from mplug2_jax.training.checkpoint import write_params
+
+ROOT = Path(__file__).parents[1]
+QUESTION, QUERY = "What is he doing?", "a red three moving left"
+SENTENCES = [f"a {color} {digit} moving {way} what is he doing" for color in ("red", "blue")
+             for digit in ("three", "seven") for way in ("left", "right")]
+pytestmark = pytest.mark.slow
+
+
+@dataclasses.dataclass
+class Run:
+    """A checkpoint, its config and parameters, and files to predict from."""
+
+    folder: Path
+    config: object
+    params: dict
+    files: list[Path]
+
+    def task(self, name, entry):
+        model = ModelConfig.from_mapping(self.config.model)
+        options = self.config.evals[entry].task
+        return TASKS[name](options, model, load_tokenizer(self.config.data.tokenizer))
+
+    def clip(self, file):
+        """Frames `[1, T, H, W, 3]` of a file under the config."""
+        size = self.config.model.image_size
+        return load_clip(file, self.config.evals.video_caption.stream.frames, size)[None]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """Three videos, two images and a broken video; parameters far enough from zero to tell them."""
+    folder = tmp_path_factory.mktemp("predict")
+    rng = np.random.default_rng(0)
+    media = folder / "media"
+    media.mkdir()
+    for name in "abc":
+        frames = rng.integers(0, 256, (1, 8, 8, 3)).repeat(9, 0).repeat(9, 1).repeat(9, 2)
+        frames[::2] //= 2
+        (media / f"{name}.mp4").write_bytes(encode_video(frames[:, :72, :72].astype(np.uint8)))
+    for name in ("d.png", "e.jpg"):
+        pixels = rng.integers(0, 256, (6, 8, 3)).repeat(10, 0).repeat(10, 1)
+        Image.fromarray(pixels.astype(np.uint8)).save(media / name)
+    (media / "f.mp4").write_bytes(b"not a video at all")
+    train_sentencepiece(SENTENCES, folder / "vocab.model", 60)
+    config = e2e_config.get_config()
+    config.data.tokenizer = str(folder / "vocab.model")
+    tokenizer = load_tokenizer(config.data.tokenizer)
+    config.model.vocab_size = tokenizer.vocab_size
+    for entry in config.evals.values():
+        entry.task.rerank, entry.task.max_length = 3, 6
+    model = ModelConfig.from_mapping(config.model)
+    params = jax.jit(lambda: init_params(TASKS["pretrain"](config.task, model, tokenizer).model,
+                                         jax.random.key(0)))()
+    leaves, tree = jax.tree.flatten(params)
+    params = jax.tree.unflatten(tree, [
+        np.asarray(x) + rng.normal(0, 0.2, x.shape).astype(np.float32) for x in leaves])
+    write_params(folder / "run" / "checkpoints", params, launch.plain(config))
+    return Run(folder, config, params, [media / n for n in ("a.mp4", "b.mp4", "c.mp4", "d.png",
+                                                            "e.jpg")])
+
+
+def predict(made, *arguments, status=0, checkpoint=None, devices=1):
+    """Lines of a real run, and what it said besides."""
+    environment = os.environ | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    done = subprocess.run(
+        [sys.executable, "predict.py", *map(str, arguments),
+         f"--checkpoint={checkpoint or made.folder / 'run'}"],
+        cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == status, done.stderr[-5000:]
+    return [json.loads(line) for line in done.stdout.splitlines()], done.stderr
+
+
+def test_captions_of_a_folder_are_the_tasks(made):
+    lines, output = predict(made, "caption", made.folder / "media", "--batch_size=3",
+                            f"--out={made.folder / 'out.jsonl'}")
+    assert (made.folder / "out.jsonl").read_text() == "".join(
+        json.dumps(line) + "\n" for line in lines)
+    (error,) = [line for line in lines if "error" in line]
+    assert error["file"].endswith("f.mp4") and "undecodable" in error["error"]
+    assert "f.mp4" in output and "Traceback" not in output
+    captions = {line["file"]: line["caption"] for line in lines if "caption" in line}
+    task, expected = made.task("captioning", "video_caption"), {}
+    compute = jax.jit(task.predict)
+    for file in made.files:
+        (ids,) = compute(made.params, {"video": made.clip(file)})["ids"]
+        expected[str(file)] = task.text({"ids": np.asarray(ids)})
+    assert captions == expected
+    assert len(set(expected.values())) > 2  # else the files could be mixed up unnoticed
+
+    # One at a time, and none of them filling; the vocabulary and the checkpoint moved together.
+    moved = made.folder / "moved"
+    shutil.copytree(made.folder / "run", moved)
+    shutil.copy(made.config.data.tokenizer, moved)
+    Path(made.config.data.tokenizer).rename(made.folder / "away.model")
+    try:
+        single, _ = predict(made, "caption", *made.files[2::-1], "--batch_size=1",
+                            checkpoint=moved)
+    finally:
+        (made.folder / "away.model").rename(made.config.data.tokenizer)
+    assert [(line["file"], line["caption"]) for line in single] == [
+        (str(file), expected[str(file)]) for file in made.files[2::-1]]
+
+
+def test_answers_are_the_tasks(made):
+    lines, _ = predict(made, "qa", *made.files[:2], QUESTION, devices=4)  # more than files
+    task = made.task("qa", "video_qa")
+    length = made.config.evals.video_qa.stream.prompt_length
+    ids, mask = task.tokenizer.encode_padded(clean_question(QUESTION, length), length)
+    compute = jax.jit(task.predict)
+    for file, line in zip(made.files[:2], lines, strict=True):
+        batch = {"video": made.clip(file), "prompt": ids[None], "prompt_mask": mask[None]}
+        (found,) = compute(made.params, batch)["ids"]
+        assert line == {"file": str(file), "question": QUESTION,
+                        "answer": task.text({"ids": np.asarray(found)})}
+
+
+def test_retrieval_adds_matching_to_the_best(made):
+    lines, _ = predict(made, "retrieve", QUERY, *made.files, "--batch_size=2")
+    task = made.task("retrieval", "video_retrieval")
+    ids, mask = (x[None] for x in task.tokenizer.encode_padded(QUERY, 24))
+    similarity, probability = {}, {}
+    compute, match = jax.jit(task.predict), jax.jit(task.match)
+    for file in made.files:
+        row = compute(made.params, {"video": made.clip(file), "text": ids, "text_mask": mask})
+        similarity[str(file)] = float(row["visual_features"][0] @ row["text_features"][0])
+        probability[str(file)] = float(match(made.params, row["visual"], row["text"], mask)[0])
+    best = sorted(similarity, key=similarity.get, reverse=True)[:3]
+    scores = {file: value + (probability[file] if file in best else 0)
+              for file, value in similarity.items()}
+    assert [line["rank"] for line in lines] == [1, 2, 3, 4, 5]
+    assert [line["file"] for line in lines] == sorted(scores, key=scores.get, reverse=True)
+    for line in lines:
+        assert line["score"] == pytest.approx(scores[line["file"]], abs=1e-4)
+    assert max(probability.values()) - min(probability.values()) > 0.01
+
+
+def test_a_checkpoint_of_fewer_modules_and_sizes_alone(made):
+    """Only what a task needs is asked for; without options in its config, sensible ones."""
+    kept = {name: made.params[name] for name in ("vision", "text", "universal")}
+    heads = {"heads": {"vtc": made.params["heads"]["vtc"]}}
+    folder = made.folder / "dual"
+    write_params(folder, kept | heads, {"model": launch.plain(made.config)["model"]})
+    lines, output = predict(made, "retrieve", QUERY, *made.files[:2], "--frames=4",
+                            f"--tokenizer={made.config.data.tokenizer}", checkpoint=folder)
+    assert "not reranked" in output
+    task = made.task("retrieval", "video_retrieval")
+    ids, mask = (x[None] for x in task.tokenizer.encode_padded(QUERY, 25))
+    compute = jax.jit(task.predict)
+    for line in lines:
+        row = compute(made.params, {
+            "video": made.clip(Path(line["file"])), "text": ids, "text_mask": mask})
+        assert line["score"] == pytest.approx(
+            float(row["visual_features"][0] @ row["text_features"][0]), abs=1e-4)
+    assert lines[0]["score"] > lines[1]["score"]
+
+
+def test_exit_codes(made):
+    broken = made.folder / "media" / "f.mp4"
+    lines, _ = predict(made, "caption", broken, status=1)
+    assert [line["file"] for line in lines] == [str(broken)] and "error" in lines[0]
+    for arguments, message in (
+            (("describe", broken), "command 'describe': expected caption, qa, retrieve"),
+            (("caption",), "expected at least 2 argument(s)"),
+            (("caption", made.folder / "missing.mp4"), "missing.mp4: no such file or folder")):
+        _, output = predict(made, *arguments, status=2)
+        (line,) = [line for line in output.splitlines() if line.startswith("error:")]
+        assert message in line and "Traceback" not in output
+
+
+def test_find_media(made, tmp_path):
+    media = made.folder / "media"
+    assert find_media([media]) == [*made.files, media / "f.mp4"]
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"{made.files[1]}\n\n{made.files[0]}\n")
+    assert find_media([listed, made.files[1]]) == [made.files[1], made.files[0]]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no image or video in it"):
+        find_media([tmp_path / "empty"])
+    assert load_clip(made.files[3], 4, 24).shape == (1, 24, 24, 3)
+    with pytest.raises(MediaError, match="unreadable: No such file"):
+        load_clip(tmp_path / "gone.mp4", 4, 24)
+
+
+def test_options_of_the_common_task_are_complete():
+    """`predict.py` fills an older checkpoint's options with these defaults."""
+    for name in TASKS:
+        options = common.task(name)
+        assert dict(common.task(**options)) == dict(options)
