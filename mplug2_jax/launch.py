@@ -62,7 +62,8 @@ def of_interest(record: python_logging.LogRecord) -> bool:
 
 def fail(error: BaseException) -> None:
     """Prints the error in one line and ends the process with code 2."""
-    text = " ".join(str(error.args[0] if error.args else error).split())
+    # A KeyError's own text is its message quoted.
+    text = " ".join(str(error.args[0] if isinstance(error, KeyError) else error).split())
     print(f"error: {text}", file=sys.stderr, flush=True)
     sys.exit(2)
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,7 @@ def make(**changes):
     """A small model with parameters that are nowhere zero, and a batch."""
     config = dataclasses.replace(SMALL, **changes)
     model = build(config, MODULES, HEADS)
-    params = init_params(model, jax.random.key(0))
+    params = jax.jit(lambda: init_params(model, jax.random.key(0)))()
     leaves, tree = jax.tree.flatten(params)
     rng = np.random.default_rng(0)
     params = tree.unflatten([x + 0.1 * rng.standard_normal(x.shape).astype("f") for x in leaves])
@@ -36,7 +37,7 @@ def make(**changes):
 
 
 def apply(model, params, method, *args):
-    return model.apply({"params": params}, *args, method=method)
+    return jax.jit(partial(model.apply, method=method))({"params": params}, *args)
 
 
 def test_large_has_the_released_number_of_parameters():

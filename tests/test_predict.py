@@ -76,11 +76,11 @@ def made(tmp_path_factory):
     for entry in config.evals.values():
         entry.task.rerank, entry.task.max_length = 3, 6
     model = ModelConfig.from_mapping(config.model)
-    params = jax.jit(lambda: init_params(TASKS["pretrain"](config.task, model, tokenizer).model,
-                                         jax.random.key(0)))()
-    leaves, tree = jax.tree.flatten(params)
-    params = jax.tree.unflatten(tree, [
-        np.asarray(x) + rng.normal(0, 0.2, x.shape).astype(np.float32) for x in leaves])
+    shapes = jax.eval_shape(lambda: init_params(
+        TASKS["pretrain"](config.task, model, tokenizer).model, jax.random.key(0)))
+    params = jax.tree_util.tree_map_with_path(
+        lambda path, x: (rng.normal(0, 0.2, x.shape) + (path[-1].key == "scale")).astype(
+            np.float32), shapes)
     write_params(folder / "run" / "checkpoints", params, launch.plain(config))
     return Run(folder, config, params, [media / n for n in ("a.mp4", "b.mp4", "c.mp4", "d.png",
                                                             "e.jpg")])

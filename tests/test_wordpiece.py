@@ -16,8 +16,7 @@ from mplug2_jax.tasks.captioning import Captioning
 
 LETTERS = string.ascii_lowercase + string.digits + "αβσςß日本語漢ıø"
 WORDS = ["un", "##aff", "##able", "cafe", "video", "a", "of", "ofa", "man", "##man", "run",
-
-         "[", "]", "sep", "日", "don", "'", "t", "x" * 100, "\u2028", "##ing"]
+         "##ning", "[", "]", "sep", "日", "don", "'", "t", "x" * 100, "\u2028", "##ing"]
 MARKS = [c for c in string.punctuation if c not in "[]'"] + ["¿", "—", "。", "“", "€", "©"]
 VOCABULARY = list(dict.fromkeys([*SPECIAL_TOKENS, *WORDS, *LETTERS, *MARKS,
                                  *("##" + c for c in LETTERS)]))
