@@ -3,8 +3,8 @@
 from configs import demo
 
 
-def get_config():
-    config = demo.get_config()
+def get_config(stage="joint"):
+    config = demo.get_config(stage)
     config.model.update(dict(vision_width=64, vision_layers=1, width=32, heads=4, mlp_dim=64,
                              universal_layers=1, fusion_layers=1, decoder_layers=1, latents=4,
                              contrastive_dim=16))

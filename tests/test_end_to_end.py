@@ -31,8 +31,8 @@ def run(*arguments, devices=1, status=0):
     return done.stdout
 
 
-def train(data, workdir, *more):
-    return ("train.py", f"--config={CONFIG}", f"--config.data.root={data}",
+def train(data, workdir, *more, config=CONFIG):
+    return ("train.py", f"--config={config}", f"--config.data.root={data}",
             f"--config.data.tokenizer={data}/vocab.model", f"--workdir={workdir}", *more)
 
 
@@ -113,13 +113,18 @@ def test_evaluation_reports(data, trained, tmp_path):
     assert page.count("<article") == 6 * 3 and "data:image/jpeg" in page
 
 
-def test_eight_devices_train_the_same(data, trained, tmp_path):
-    workdir = tmp_path / "eight"
-    run(*train(data, workdir, "--config.optimizer.steps=3", "--config.mesh.fsdp=4",
-               "--config.mesh.tensor=2", "--config.eval_every=0"), devices=8)
-    one, eight = losses(trained[0])[1], losses(workdir)[1]
-    for name in one:
-        assert eight[name] == pytest.approx(one[name], rel=1e-4, abs=1e-6), name
+def test_eight_devices_train_the_same(data, tmp_path):
+    found = []
+    for devices, mesh in ((1, (1, 1)), (8, (4, 2))):
+        workdir = tmp_path / str(devices)
+        run(*train(data, workdir, "--config.optimizer.steps=3", f"--config.mesh.fsdp={mesh[0]}",
+                   f"--config.mesh.tensor={mesh[1]}", config=f"{CONFIG}:contrastive"),
+            devices=devices)
+        found.append(losses(workdir))
+    one, eight = found
+    assert one.keys() == eight.keys() == {1, 2, 3}
+    for name in one[1]:
+        assert eight[1][name] == pytest.approx(one[1][name], rel=1e-4, abs=1e-6), name
 
 
 def test_a_damaged_record_is_skipped_counted_and_named(data, tmp_path):

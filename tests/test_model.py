@@ -65,7 +65,7 @@ def test_every_size_builds_and_has_the_stated_shapes(size):
 
 
 @pytest.mark.parametrize("changes", [
-    {}, {"remat": "full"}, {"universal_variant": "figure"}, {"local_temporal": "grouped"},
+    {"remat": "full"}, {"universal_variant": "figure", "local_temporal": "grouped"},
     {"fusion_stride": 1, "remat": "dots"}], ids=str)
 def test_looped_equals_scanned(changes):
     results = []

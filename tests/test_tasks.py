@@ -13,7 +13,7 @@ from mplug2_jax.model import init_params
 
 def params_of(task, seed=0):
     """Parameters that are nowhere zero."""
-    params = init_params(task.model, jax.random.key(seed))
+    params = jax.jit(lambda: init_params(task.model, jax.random.key(seed)))()
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda x: x + 0.1 * rng.standard_normal(x.shape).astype("f"), params)
 
@@ -31,7 +31,7 @@ def test_pretraining_has_the_modules_its_objectives_need(weights, modules, heads
     params = params_of(task)
     assert set(params) - {"heads"} == set(modules.split())
     assert set(params.get("heads", ())) == set(heads.split())
-    loss, metrics = task.loss(params, {"video": small.pairs()}, jax.random.key(0))
+    loss, metrics = jax.jit(task.loss)(params, {"video": small.pairs()}, jax.random.key(0))
     assert np.isfinite(loss)
     counted = sum(float(metrics[f"video/{name}"]) for name in names if objectives[name])
     np.testing.assert_allclose(loss, counted, rtol=1e-5)
@@ -42,10 +42,10 @@ def test_objectives_are_weighted():
     batch, key = {"video": small.pairs()}, jax.random.key(0)
     task = small.task("pretrain", objectives=one)
     params = params_of(task)
-    loss, metrics = task.loss(params, batch, key)
+    loss, metrics = jax.jit(task.loss)(params, batch, key)
     other = small.task("pretrain", objectives=one | {"vtc": 0.25})
     np.testing.assert_allclose(
-        other.loss(params, batch, key)[0],
+        jax.jit(other.loss)(params, batch, key)[0],
         0.25 * metrics["video/vtc"] + metrics["video/prefix_lm"], rtol=1e-5)
     assert float(loss) > 0
 
@@ -57,7 +57,8 @@ def test_padding_rows_change_no_loss():
     params, batch = params_of(task), small.pairs(padding=2)
     changed = {key: np.concatenate([x[:-2], x[:2]]) for key, x in batch.items()}
     changed["example_mask"] = batch["example_mask"]
-    one, two = (task.loss(params, {"video": b}, jax.random.key(0))[0] for b in (batch, changed))
+    loss = jax.jit(task.loss)
+    one, two = (loss(params, {"video": b}, jax.random.key(0))[0] for b in (batch, changed))
     np.testing.assert_allclose(one, two, rtol=1e-5)
 
 
@@ -77,10 +78,10 @@ def test_reranking_equals_scoring_every_pair(gallery):
     task, params, output, records = gallery
     scores = task.finish(params, [dict(r) for r in records], "video")
     similarity = output["text_features"] @ output["visual_features"].T  # [Q, G]
-    every = np.zeros((10, 10))
+    every, match = np.zeros((10, 10)), jax.jit(task.match)
     for q in range(10):
         for g in range(10):
-            every[q, g] = task.match(params, output["visual"][g][None], output["text"][q][None],
+            every[q, g] = match(params, output["visual"][g][None], output["text"][q][None],
                                      output["text_mask"][q][None])[0]
 
     def recall_at(matrix, k):

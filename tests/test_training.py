@@ -91,7 +91,8 @@ def test_progress_measures_without_pauses(monkeypatch):
 def setup(shape):
     """A mesh, the shapes of the state, a function that makes it, and the compiled step."""
     mesh = sharding.make_mesh(*shape, jax.devices()[:int(np.prod(shape))])
-    task, (optimizer, _) = small.task(), make_optimizer(options())
+    task = small.task("captioning", memory="visual")  # quick to compile
+    optimizer, _ = make_optimizer(options())
 
     def create():
         return create_state(task, optimizer, 0)
@@ -104,8 +105,8 @@ def advance(state, step, mesh, steps):
     """Takes some steps, each on the batch of its number: the state and the losses."""
     values = []
     for _ in range(steps):
-        batch = sharding.put_batch(small.batch(seed=int(state.step)), mesh)
-        state, metrics = step(state, batch)
+        batch = {"video": small.pairs(seed=int(state.step))}
+        state, metrics = step(state, sharding.put_batch(batch, mesh))
         values.append(float(metrics["loss"]))
     return state, values
 
@@ -139,7 +140,8 @@ def test_a_checkpoint_goes_on_on_another_mesh(saved):
 
 
 def test_a_step_lowers_the_loss():
-    task, mesh = small.task(), sharding.make_mesh(1, 1, 1, jax.devices()[:1])
+    task = small.task("retrieval")
+    mesh = sharding.make_mesh(1, 1, 1, jax.devices()[:1])
     optimizer, _ = make_optimizer(options(learning_rate=1e-3))
 
     def create():
@@ -147,7 +149,7 @@ def test_a_step_lowers_the_loss():
 
     state = sharding.init_sharded(create, mesh)
     step = make_train_step(task, optimizer, jax.eval_shape(create), mesh, 0)
-    batch = sharding.put_batch(small.batch(), mesh)
+    batch = sharding.put_batch({"video": small.pairs()}, mesh)
     values = []
     for _ in range(15):
         state, metrics = step(state, batch)
@@ -160,10 +162,11 @@ def test_loading_by_module_is_strict(saved):
     folder, state = saved
     mesh = sharding.make_mesh(1, 1, 1, jax.devices()[:1])
     checkpoints = Checkpoints(folder)
-    captioning = jax.eval_shape(
+    whole = jax.eval_shape(
         lambda: init_params(small.task("captioning", memory="visual").model, jax.random.key(0)))
+    captioning = {name: whole[name] for name in ("universal", "decoder")}
     params = checkpoints.load_params(captioning, mesh)
-    assert set(params) == {"vision", "universal", "decoder"}
+    assert set(params) == {"universal", "decoder"}
     np.testing.assert_array_equal(params["universal"]["latents"],
                                   state.params["universal"]["latents"])
     wanted = {**captioning, "pooler": {"kernel": jax.ShapeDtypeStruct((2, 2), jnp.float32)}}

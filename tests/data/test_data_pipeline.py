@@ -55,7 +55,7 @@ def test_fields_shapes_and_dtypes(corpus, streams, tokenizer):
 
 def test_rows_belong_to_their_record(corpus, stream, tokenizer):
     source = open_split(corpus, "video_train")
-    whole = {"video": stream(crop_area=(1.0, 1.0), frames=16, image_size=64)}
+    whole = {"video": stream(crop_area=(1.0, 1.0), frames=16, image_size=moving_digits.SIDE)}
     for batch in train(corpus, whole, tokenizer, 3):
         batch = batch["video"]
         for row, index in enumerate(batch["pair_id"]):

@@ -132,7 +132,7 @@ def test_a_mixture_of_folders_with_transforms_of_their_own(
             "hand": {"split": "train", "weight": 1, "root": str(other)},
         },
         frames=16,
-        image_size=64,
+        image_size=moving_digits.SIDE,
         crop_area=(0.3, 0.4),
         target_length=0,
         batch_size=24,
