@@ -113,9 +113,9 @@ def advance(state, step, mesh, steps):
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """A folder with the checkpoint of two steps on a 2 x 2 x 2 mesh, and that state."""
+    """A folder with the checkpoint of two steps on two devices, and that state."""
     folder = tmp_path_factory.mktemp("checkpoints")
-    mesh, _, create, step = setup((2, 2, 2))
+    mesh, _, create, step = setup((1, 2, 1))
     state, _ = advance(sharding.init_sharded(create, mesh), step, mesh, 2)
     checkpoints = Checkpoints(folder, keep=2)
     checkpoints.save(state, {"model": {}}, {"video": 16})
