@@ -31,7 +31,7 @@ def get_config(stage: str = "joint"):
     streams.text = common.stream("text_train", 8, text_length=24)
 
     # A second moment over the last 50 gradients suits a run of a thousand steps.
-    config.optimizer.update(dict(steps=750, learning_rate=1e-3, vision_learning_rate=1e-3,
+    config.optimizer.update(dict(steps=800, learning_rate=1e-3, vision_learning_rate=1e-3,
                                  warmup_steps=50, b2=0.98))
     config.log_every, config.checkpoint_every, config.keep_checkpoints = 20, 100, 2
     config.eval_every, config.eval_limit = 400, 64
@@ -45,6 +45,7 @@ def get_config(stage: str = "joint"):
         # A high rate would undo what the vision encoder has learned while the decoder is noise.
         config.optimizer.vision_learning_rate = 3e-4
         config.init_from = f"{RUN}/contrastive"
+        config.task.objectives.instruct = 2.0  # answers are a few tokens, captions twenty
         config.allow_new = ("fusion", "decoder", "heads/vtm", "heads/mlm")
 
     def evaluate(task, split, frames, **lengths):

@@ -30,7 +30,7 @@ def test_command_writes_the_sheet_and_prints_the_table(corpus, tmp_path):
         assert sheet.width > 4 * 96 and sheet.height >= 3 * 96
     for stage in ("read", "text", "decode", "augment", "batch", "total"):
         assert f"\n{stage} " in result.stdout
-    assert "video          uint8 [32, 4, 48, 48, 3]" in result.stdout
+    assert "video          uint8 [16, 4, 48, 48, 3]" in result.stdout
     wrong = run(*data, "--stream=sound", f"--out={out}")
     assert wrong.returncode == 2
     assert "--stream=sound: the config has" in wrong.stderr.splitlines()[-1]
