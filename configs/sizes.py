@@ -2,6 +2,8 @@
 
 import ml_collections
 
+from mplug2_jax.config import MODULES
+
 
 def model(size: str) -> ml_collections.ConfigDict:
     """The `model` section of size `tiny`, `base` or `large` (`mplug2_jax.config.ModelConfig`).
@@ -35,6 +37,6 @@ def model(size: str) -> ml_collections.ConfigDict:
     if size not in sizes:
         raise ValueError(f"size {size!r}: expected one of {', '.join(sizes)}")
     shared = dict(temporal_stride=0, local_temporal="twice", temporal_groups=4,
-                  universal_variant="release", remat="none",
+                  universal_variant="release", remat=dict.fromkeys(MODULES, "none"),
                   fusion_stride=3 if size == "base" else 1000)
     return ml_collections.ConfigDict(shared | sizes[size])

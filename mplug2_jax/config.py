@@ -28,6 +28,36 @@ class ConfigError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
+class Remat:
+    """What the backward pass keeps of each layer, a name of `REMAT_POLICIES` for every module."""
+
+    vision: str = "none"
+    text: str = "none"
+    universal: str = "none"
+    fusion: str = "none"
+    decoder: str = "none"
+
+    def __post_init__(self):
+        for module, policy in vars(self).items():
+            if policy not in REMAT_POLICIES:
+                raise ConfigError(f"model.remat.{module} = {policy!r}: expected one of "
+                                  + ", ".join(REMAT_POLICIES))
+
+    @classmethod
+    def from_mapping(cls, mapping: "str | Remat | Mapping[str, str]") -> "Remat":
+        """Builds it from a config's `model.remat`, or from one name for all modules."""
+        if isinstance(mapping, Remat):
+            return mapping
+        if isinstance(mapping, str):
+            return cls(*(mapping,) * len(MODULES))
+        values = dict(mapping.items())
+        for module in values:
+            if module not in MODULES:
+                raise ConfigError(f"model.remat.{module}: unknown; known: " + ", ".join(MODULES))
+        return cls(**values)
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelConfig:
     """Sizes and variants of the five modules (names as in the reference sizes of mPLUG-2).
 
@@ -49,7 +79,7 @@ class ModelConfig:
       contrastive_dim: width of the contrastive space.
       dtype: of computation; parameters are always float32.
       scan: one compiled layer body run in a loop, or the layers laid out one after another.
-      remat: what the backward pass keeps of a layer, a name of `REMAT_POLICIES`.
+      remat: what the backward pass keeps of each module's layers.
     """
 
     vision_width: int
@@ -75,9 +105,11 @@ class ModelConfig:
     contrastive_dim: int = 256
     dtype: str = "float32"
     scan: bool = True
-    remat: str = "none"
+    remat: Remat = Remat()
 
     def __post_init__(self):
+        object.__setattr__(self, "remat", Remat.from_mapping(self.remat))
+
         def require(condition: bool, key: str, expected: str) -> None:
             if not condition:
                 raise ConfigError(f"model.{key} = {getattr(self, key)!r}: expected {expected}")
@@ -99,7 +131,6 @@ class ModelConfig:
         require(self.universal_variant in UNIVERSAL_VARIANTS, "universal_variant",
                 "one of " + ", ".join(UNIVERSAL_VARIANTS))
         require(self.dtype in DTYPES, "dtype", "one of " + ", ".join(DTYPES))
-        require(self.remat in REMAT_POLICIES, "remat", "one of " + ", ".join(REMAT_POLICIES))
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> "ModelConfig":

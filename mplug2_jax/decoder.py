@@ -52,8 +52,8 @@ class TextDecoder(nn.Module):
     def setup(self):
         config = self.config
         self.embeddings = embeddings(config)
-        self.layers = Repeat(transformer_layer(config), config.decoder_layers, config.scan,
-                             config.remat)
+        self.layers = Repeat(transformer_layer(config, causal=True), config.decoder_layers,
+                             config.scan, config.remat.decoder)
         self.head = TiedHead(config.width, config.vocab_size, config.compute_dtype)
 
     def __call__(
@@ -79,9 +79,7 @@ class TextDecoder(nn.Module):
         length = ids.shape[1]
         if cache is None:
             index, entries = jnp.zeros((), jnp.int32), None
-            self_mask = jnp.tril(jnp.ones((length, length), bool))[None, None]
-            if mask is not None:
-                self_mask = self_mask & mask[:, None, None, :]
+            self_mask = None if mask is None else mask[:, None, None, :]
         else:
             index, entries = cache["index"], cache["layers"]
             slots = jnp.arange(entries[0]["self_key"].shape[-1])

@@ -25,10 +25,10 @@ class FusionEncoder(nn.Module):
         build = transformer_layer(config)
         if self.connected:
             # Connected layers have no cross-attention, so the layers are not equal: laid out.
-            cls = remat_module(build.func, config.remat)
+            cls = remat_module(build.func, config.remat.fusion)
             self.layers = [cls(**build.keywords) for _ in range(config.fusion_layers)]
         else:
-            self.layers = Repeat(build, config.fusion_layers, config.scan, config.remat)
+            self.layers = Repeat(build, config.fusion_layers, config.scan, config.remat.fusion)
 
     @property
     def connected(self) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""Attention, MLP, embeddings and their repetition: the only place with attention mathematics.
+"""The layers of every module: attention with its projections, MLP, embeddings, their repetition.
 
 Dropout is active exactly where the caller gives a `dropout` rng to `apply`; there is no flag.
 Masks are boolean, True where a query may attend, broadcastable to `[B, H, Lq, Lk]`.
@@ -11,6 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mplug2_jax.attention import cached_attention, dot_product_attention
 from mplug2_jax.config import REMAT_POLICIES
 
 Array = jax.Array
@@ -39,42 +40,6 @@ def gelu(x: Array) -> Array:
 def quick_gelu(x: Array) -> Array:
     """CLIP's approximation, `x * sigmoid(1.702 x)`."""
     return x * jax.nn.sigmoid(1.702 * x)
-
-
-def dot_product_attention(query: Array, key: Array, value: Array, mask: Array | None) -> Array:
-    """Scaled dot-product attention; logits and softmax in float32.
-
-    Args:
-      query: `[B, Lq, H, Dh]`.
-      key, value: `[B, Lk, H, Dh]`.
-      mask: bool, broadcastable to `[B, H, Lq, Lk]`, or None for no masking.
-
-    Returns:
-      `[B, Lq, H, Dh]` in the dtype of `value`.
-    """
-    scale = query.shape[-1] ** -0.5
-    logits = jnp.einsum("bqhd,bkhd->bhqk", query * scale, key, preferred_element_type=jnp.float32)
-    weights = attention_weights(logits, mask).astype(value.dtype)
-    return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
-
-
-def cached_attention(query: Array, key: Array, value: Array, mask: Array | None) -> Array:
-    """`dot_product_attention` over a cache: `key [B, H, Dh, Lk]`, `value [B, H, Lk, Dh]`.
-
-    In this layout both products read the cache as it lies in memory; in any other the compiler
-    would transpose all of it for every token.
-    """
-    query = (query * query.shape[-1] ** -0.5).swapaxes(1, 2)  # [B, H, Lq, Dh]
-    logits = jnp.matmul(query, key, preferred_element_type=jnp.float32)
-    weights = attention_weights(logits, mask).astype(value.dtype)
-    return jnp.matmul(weights, value).swapaxes(1, 2)  # [B, Lq, H, Dh]
-
-
-def attention_weights(logits: Array, mask: Array | None) -> Array:
-    """Softmax of float32 `logits [B, H, Lq, Lk]` over the keys that `mask` allows."""
-    if mask is not None:
-        logits = jnp.where(mask, logits, jnp.finfo(jnp.float32).min)
-    return jax.nn.softmax(logits, axis=-1)
 
 
 class Dropout(nn.Module):
@@ -124,18 +89,21 @@ class Attention(nn.Module):
         return key.transpose(0, 2, 3, 1), value.swapaxes(1, 2)
 
     def __call__(self, x: Array, kv: KeyValue, mask: Array | None = None,
-                 cached: bool = False) -> Array:
+                 causal: bool = False, cached: bool = False) -> Array:
         """Attends from `x [B * R, L, D]` to `kv` of `[B, S, H, Dh]`; returns `[B * R, L, D]`.
 
         R > 1 means R query sequences for each item of the memory (several texts for one clip,
         several beams): they become extra query rows, so that keys and values are never repeated.
-        The mask must then not depend on the query. `cached`: `kv` is laid out as `cache_entry`.
+        The mask must then not depend on the query. `causal` also hides later keys (R = 1).
+        `cached`: `kv` is laid out as `cache_entry`, and the mask says all.
         """
         query = self._split(self.query(x))  # [B * R, L, H, Dh]
         batch = kv[0].shape[0]
         folded = query.reshape(batch, -1, *query.shape[2:])  # [B, R * L, H, Dh]
-        attend = cached_attention if cached else dot_product_attention
-        y = attend(folded, *kv, mask)
+        if cached:
+            y = cached_attention(folded, *kv, mask)
+        else:
+            y = dot_product_attention(folded, *kv, mask, causal)
         return self.out(y.reshape(*x.shape[:-1], self.width))
 
 
@@ -164,6 +132,7 @@ class TransformerLayer(nn.Module):
     Attributes:
       width, heads, mlp_dim, dropout, dtype: as in `ModelConfig`.
       cross_first: cross-attention before self-attention (the paper's figure of the queries).
+      causal: self-attention hides later tokens; with a cache, its mask must.
     """
 
     width: int
@@ -172,6 +141,7 @@ class TransformerLayer(nn.Module):
     dropout: float
     dtype: Any
     cross_first: bool = False
+    causal: bool = False
 
     def setup(self):
         attention = dict(width=self.width, heads=self.heads, dtype=self.dtype,
@@ -219,7 +189,7 @@ class TransformerLayer(nn.Module):
                 kv = (jax.lax.dynamic_update_slice(cache["self_key"], key, (0, 0, 0, index)),
                       jax.lax.dynamic_update_slice(cache["self_value"], value, (0, 0, index, 0)))
                 new_cache["self_key"], new_cache["self_value"] = kv
-            y = self.self_attention(x, kv, self_mask, cached=cache is not None)
+            y = self.self_attention(x, kv, self_mask, self.causal, cached=cache is not None)
             return self.self_norm(x + self.drop(y))
 
         def cross_attend(x):

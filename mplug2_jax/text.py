@@ -39,7 +39,7 @@ class TextEncoder(nn.Module):
         self.embeddings = embeddings(config)
         if config.text_layers:
             self.layers = Repeat(transformer_layer(config), config.text_layers, config.scan,
-                                 config.remat)
+                                 config.remat.text)
 
     def __call__(self, ids: jax.Array, mask: jax.Array) -> jax.Array:
         """`ids int32 [B, L]` and `mask bool [B, L]` (False for padding) to `[B, L, D]`."""

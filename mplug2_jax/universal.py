@@ -31,7 +31,7 @@ class UniversalLayers(nn.Module):
         config = self.config
         figure = config.universal_variant == "figure"
         build = transformer_layer(config, cross_first=figure)
-        cls = remat_module(build.func, config.remat)
+        cls = remat_module(build.func, config.remat.universal)
         # Laid out, not scanned: there are few, and the vision path treats each differently.
         self.layers = [cls(**build.keywords) for _ in range(config.universal_layers)]
         self.latents = self.param("latents", bert_init(config.width),

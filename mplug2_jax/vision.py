@@ -178,7 +178,7 @@ class DualVisionEncoder(nn.Module):
         x = x + self.position(grid).astype(dtype)  # [B, T, 1 + N, D]
         x = nn.LayerNorm(epsilon=VISION_EPS, dtype=dtype, name="norm_pre")(x)
         blocks = Repeat(partial(VisionBlock, config=config), config.vision_layers, config.scan,
-                        config.remat, name="blocks")
+                        config.remat.vision, name="blocks")
         x, _ = blocks(x)
         x = jnp.concatenate([
             x[:, :, 0].mean(axis=1, keepdims=True),  # [B, 1, D]

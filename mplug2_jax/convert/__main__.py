@@ -1,5 +1,6 @@
 """The command line of the package; see its docstring."""
 
+import dataclasses
 import os
 from collections import Counter
 from collections.abc import Mapping
@@ -65,7 +66,7 @@ def read_config(command: str, file: str, tensors: Any) -> tuple[ModelConfig, dic
                           + (", or both --yaml and --bert_json" if command == "official" else ""))
     release, bert = (read_mapping(path) for path in (YAML.value, BERT_JSON.value))
     model = official.config_from_release(release, bert, tensors, file)
-    return model, {"model": vars(model) | {}}
+    return model, {"model": dataclasses.asdict(model)}
 
 
 def read_mapping(path: str) -> Mapping[str, Any]:

@@ -12,6 +12,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mplug2_jax import attention
+
 # Dense bf16 peak, FLOP/s a chip, from the vendors' data sheets.
 PEAK_FLOPS = {
     "TPU v4": 275e12, "TPU v5 lite": 197e12, "TPU v5e": 197e12, "TPU v5": 459e12,
@@ -23,9 +25,11 @@ PEAK_FLOPS = {
 def count_flops(function: Callable[..., Any], *args: Any) -> int:
     """FLOPs of the matrix products in `function(*args)`; nothing is run.
 
-    Loops of a known length count as often as they run; a `while` counts once.
+    Loops of a known length count as often as they run; a `while` counts once. Attention counts as
+    its plain products, whichever kernel computes it.
     """
-    return _jaxpr_flops(jax.make_jaxpr(function)(*args).jaxpr)
+    with attention.implementation("xla"):
+        return _jaxpr_flops(jax.make_jaxpr(function)(*args).jaxpr)
 
 
 def _jaxpr_flops(jaxpr: Any) -> int:

@@ -1,6 +1,6 @@
 """The train state and the one compiled step that changes it."""
 
-from collections.abc import Callable
+import dataclasses
 from typing import Any
 
 import flax.struct
@@ -56,8 +56,31 @@ def start_from(state: TrainState, params: Any) -> TrainState:
     return state.replace(params=params, teacher=teacher)
 
 
+@dataclasses.dataclass(frozen=True)
+class TrainStep:
+    """The jitted step under its mesh.
+
+    Attributes:
+      jitted: `(state, batch) -> (state, metrics)`.
+      mesh: of `make_mesh`.
+    """
+
+    jitted: Any
+    mesh: Mesh
+
+    def __call__(self, state: TrainState, batch: Any) -> tuple[TrainState, Any]:
+        """Runs it."""
+        with jax.set_mesh(self.mesh):
+            return self.jitted(state, batch)
+
+    def lower(self, state: TrainState, batch: Any) -> jax.stages.Lowered:
+        """Lowers it for arrays or shapes; the mesh may be of devices that are not there."""
+        with jax.set_mesh(self.mesh):
+            return self.jitted.lower(state, batch)
+
+
 def make_train_step(task: Task, optimizer: optax.GradientTransformation, state_shape: TrainState,
-                    mesh: Mesh, seed: int) -> Callable[[TrainState, Any], tuple[TrainState, Any]]:
+                    mesh: Mesh, seed: int) -> TrainStep:
     """The jitted step `(state, batch) -> (state, metrics)`; the state's buffers are donated.
 
     Randomness is a function of the seed and the step, so a resumed run draws what the
@@ -95,11 +118,6 @@ def make_train_step(task: Task, optimizer: optax.GradientTransformation, state_s
         return TrainState(state.step + 1, params, opt_state, teacher, queue), metrics
 
     shardings = tree_shardings(state_shape, mesh)
-    compiled = jax.jit(step, donate_argnums=0, in_shardings=(shardings, batch_sharding(mesh)),
-                       out_shardings=(shardings, None))
-
-    def run(state: TrainState, batch: Any) -> tuple[TrainState, Any]:
-        with jax.set_mesh(mesh):
-            return compiled(state, batch)
-
-    return run
+    return TrainStep(
+        jax.jit(step, donate_argnums=0, in_shardings=(shardings, batch_sharding(mesh)),
+                out_shardings=(shardings, None)), mesh)

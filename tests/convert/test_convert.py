@@ -378,7 +378,7 @@ def test_it_takes_little_more_memory_than_the_result(tmp_path):
     write_state(tmp_path / "x.pth", released_state(config))
     (tmp_path / "run.py").write_text(
         "from ml_collections import ConfigDict\n"
-        f"def get_config():\n    return ConfigDict({{'model': {vars(config)!r}}})\n")
+        f"def get_config():\n    return ConfigDict({{'model': {dataclasses.asdict(config)!r}}})\n")
     script = """
 import sys
 from absl import flags

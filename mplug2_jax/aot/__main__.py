@@ -1,0 +1,47 @@
+"""The command line of the planner; see the package's docstring."""
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+from mplug2_jax import launch
+from mplug2_jax.aot.plan import DoesNotFit, compile_plan, topology_devices, with_batch
+from mplug2_jax.aot.search import search
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "The run's config.", lock_config=True)
+TOPOLOGY = flags.DEFINE_string("topology", None, "Chip and slice, as v5e:16x16.")
+GLOBAL_BATCH = flags.DEFINE_integer(
+    "global_batch", 0, "Examples a step of the largest stream, the others in proportion; 0 as the "
+    "config has it.", lower_bound=0)
+SEARCH = flags.DEFINE_bool("search", False, "Look for the largest batch that fits, from "
+                           "--global_batch on, with a mesh and remat for it.")
+TEXT = flags.DEFINE_string("text", None, "File to write the compiled program's text to.")
+flags.mark_flags_as_required(["config", "topology"])
+
+
+def main() -> None:
+    jax.config.update("jax_platforms", "cpu")  # nothing runs; a TPU here would only be locked
+    config, topology = CONFIG.value, TOPOLOGY.value
+    if GLOBAL_BATCH.value:
+        config = with_batch(config, GLOBAL_BATCH.value)
+    try:
+        if SEARCH.value:
+            start = max(stream.batch_size for stream in config.data.streams.values())
+            config, plan = search(config, lambda trial: compile_plan(trial, topology),
+                                  len(topology_devices(topology)), start)
+            print(f"--config.mesh.tensor={config.mesh.tensor} " + " ".join(
+                f"--config.model.remat.{module}={policy}"
+                for module, policy in sorted(config.model.remat.items())))
+        else:
+            plan = compile_plan(config, topology)
+    except DoesNotFit as error:
+        print(error)
+        raise SystemExit(1) from None
+    print(plan.table())
+    if TEXT.value:
+        with open(TEXT.value, "w") as file:
+            file.write(plan.text)
+
+
+if __name__ == "__main__":
+    launch.main(main)

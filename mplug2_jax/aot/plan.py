@@ -1,0 +1,249 @@
+"""Compiles the train step of a config for devices that are not there, and reads what it takes."""
+
+import dataclasses
+import math
+import os
+import re
+import time
+from collections import Counter
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import topologies
+from ml_collections import ConfigDict
+
+from mplug2_jax.aot.chips import GIB, Chip, chip_of
+from mplug2_jax.aot.hlo import Program
+from mplug2_jax.config import ConfigError, ModelConfig
+from mplug2_jax.preprocess.tokenizer import SPECIAL_TOKENS, Tokenizer
+from mplug2_jax.tasks import TASKS
+from mplug2_jax.training import sharding
+from mplug2_jax.training.flops import count_flops
+from mplug2_jax.training.optimizer import make_optimizer
+from mplug2_jax.training.step import create_state, make_train_step
+
+LARGEST = 3  # buffers that are named where the program does not fit
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What a step takes on every device, unless said otherwise.
+
+    Attributes:
+      chip: what it was compiled for.
+      batches: examples a step of every stream, over all devices.
+      mesh: sizes of its axes.
+      parameters: of the model, their number.
+      sharded: share of their bytes that is split.
+      arguments, temporaries, peak: bytes of HBM: state and batch; all else; both at the worst time.
+      model_flops: of the step on all devices, by the convention of `training.flops`.
+      executed_flops: with what remat and accumulation compute again, on all devices.
+      collectives: bytes that a device sends in a step, by kind.
+      traffic: bytes that a device reads from and writes to HBM in a step.
+      lower_seconds, compile_seconds: of this machine.
+      text: the compiled program.
+    """
+
+    chip: Chip
+    batches: dict[str, int]
+    mesh: dict[str, int]
+    parameters: int
+    sharded: float
+    arguments: int
+    temporaries: int
+    peak: int
+    model_flops: int
+    executed_flops: int
+    collectives: dict[str, float]
+    traffic: int
+    lower_seconds: float
+    compile_seconds: float
+    text: str = dataclasses.field(repr=False)
+
+    @property
+    def bounds(self) -> dict[str, float]:
+        """Seconds that a step takes at least, by what bounds it."""
+        return {"compute": self.executed_flops / math.prod(self.mesh.values()) / self.chip.flops,
+                "memory": self.traffic / self.chip.hbm_bandwidth,
+                "interconnect": sum(self.collectives.values()) / self.chip.ici_bandwidth}
+
+    def table(self) -> str:
+        """The figures as lines of text."""
+        devices, bounds = math.prod(self.mesh.values()), self.bounds
+        longest = max(bounds, key=bounds.get)
+        mfu = self.model_flops / devices / self.chip.flops / bounds[longest]
+        return "\n".join(f"{name:<24}{value}" for name, value in {
+            "devices": f"{devices} x {self.chip.kind}, mesh " + " x ".join(
+                f"{axis} {size}" for axis, size in self.mesh.items()),
+            "examples a step": ", ".join(f"{n} {size:,}" for n, size in self.batches.items()),
+            "parameters": f"{self.parameters:,}, {100 * self.sharded:.2f}% of their bytes sharded",
+            "HBM a device": f"peak {gib(self.peak)} of {gib(self.chip.hbm)}: arguments "
+                            f"{gib(self.arguments)}, temporaries {gib(self.temporaries)}",
+            "model FLOPs a step": f"{self.model_flops:.4g} (matrix products, multiply-add = 2, "
+                                  "3 x forward)",
+            "executed FLOPs a step": f"{self.executed_flops:.4g} (with recomputation)",
+            "collectives a device": f"{gib(sum(self.collectives.values()))} a step: " + (
+                ", ".join(f"{kind} {gib(size)}" for kind, size in self.collectives.items())
+                or "none"),
+            "HBM traffic a device": f"{gib(self.traffic)} a step",
+            "step time at least": f"{bounds[longest]:.3f} s, by {longest}: " + ", ".join(
+                f"{name} {seconds:.3f} s" for name, seconds in bounds.items())
+            + f"; MFU at most {100 * mfu:.0f}%",
+            "compiled in": f"{self.compile_seconds:.0f} s, after {self.lower_seconds:.0f} s of "
+                           "tracing",
+        }.items())
+
+
+class DoesNotFit(Exception):
+    """The program takes more memory than a device has; the message says how much and for what.
+
+    Attributes:
+      used, limit: bytes of HBM.
+      buffers: the largest, (bytes, shape, where it comes from).
+    """
+
+    def __init__(self, used: float, limit: float, buffers: list[tuple[float, str, str]]):
+        self.used, self.limit, self.buffers = used, limit, buffers[:LARGEST]
+        lines = [f"does not fit: {gib(used)} of {gib(limit)} HBM a device, {gib(used - limit)} too "
+                 "much; the largest buffers:"]
+        lines += [f"  {gib(size)}  {shape}  {source}" for size, shape, source in self.buffers]
+        super().__init__("\n".join(lines))
+
+
+def gib(size: float) -> str:
+    """Bytes as "1.25 GiB"."""
+    return f"{size / GIB:.2f} GiB"
+
+
+def topology_devices(topology: str) -> list[jax.Device]:
+    """The devices of a topology such as "v5e:16x16"; nothing of it is needed on this machine.
+
+    Raises:
+      ConfigError: no such topology, or no libtpu.
+    """
+    chip_of(topology)
+    # This machine is no TPU host: ask nobody what it is, and take no lock on its chips.
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    try:
+        return topologies.get_topology_desc(topology_name=topology, platform="tpu").devices
+    except (RuntimeError, FileNotFoundError, ValueError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"--topology={topology}: {reason} (it needs libtpu, of "
+                          "requirements-dev.txt, and a slice that exists)") from None
+
+
+def with_batch(config: ConfigDict, global_batch: int) -> ConfigDict:
+    """A copy whose largest stream has this batch, the others in proportion.
+
+    Raises:
+      ConfigError: a stream's batch would be no whole number.
+    """
+    config = config.copy_and_resolve_references()
+    largest = max(stream.batch_size for stream in config.data.streams.values())
+    for name, stream in config.data.streams.items():
+        if stream.batch_size * global_batch % largest:
+            raise ConfigError(f"--global_batch={global_batch}: stream {name} has "
+                              f"{stream.batch_size} examples to the largest stream's {largest}, "
+                              "and would have no whole number")
+        stream.batch_size = stream.batch_size * global_batch // largest
+    return config
+
+
+def batch_shapes(config: ConfigDict, mesh: jax.sharding.Mesh) -> dict[str, dict[str, Any]]:
+    """What the data pipeline gives a step, as shapes on the mesh."""
+    batch = {}
+    for name, stream in config.data.streams.items():
+        rows = stream.batch_size
+        sharding.check_batch(f"data.streams.{name}.batch_size", rows, mesh,
+                             config.task.negative_block if stream.frames else 0,
+                             config.task.accumulation)
+        fields = {"pair_id": ((rows,), jnp.int32), "example_mask": ((rows,), jnp.bool_)}
+        if stream.frames:
+            size = stream.image_size
+            fields["video"] = (rows, stream.frames, size, size, 3), jnp.uint8
+        for text in ("text",) * bool(stream.text_length) + (
+                ("prompt", "target") if stream.target_length else ()):
+            shape = rows, stream[f"{text}_length"]
+            fields |= {text: (shape, jnp.int32), f"{text}_mask": (shape, jnp.bool_)}
+        batch[name] = {field: jax.ShapeDtypeStruct(*value, sharding=sharding.batch_sharding(mesh))
+                       for field, value in fields.items()}
+    return batch
+
+
+def placeholder_tokenizer(size: int) -> Tokenizer:
+    """A vocabulary of the right size: a program does not depend on what its pieces are."""
+    pieces = [*SPECIAL_TOKENS, *(f"piece{i}" for i in range(size - len(SPECIAL_TOKENS)))]
+    return Tokenizer(pieces, [True] * size, lambda text: [], lambda ids: "")
+
+
+def compile_plan(config: ConfigDict, topology: str) -> Plan:
+    """Compiles the config's step for a topology.
+
+    Raises:
+      ConfigError: the config, the mesh and the topology do not go together.
+      DoesNotFit: the program runs out of memory.
+    """
+    chip, devices = chip_of(topology), topology_devices(topology)
+    model = ModelConfig.from_mapping(config.model)
+    task = TASKS[config.task.name](config.task, model, placeholder_tokenizer(model.vocab_size))
+    optimizer, _ = make_optimizer(config.optimizer)
+    mesh = sharding.make_mesh(**config.mesh, devices=devices)
+    shapes = jax.eval_shape(lambda: create_state(task, optimizer, config.seed))
+    state = jax.tree.map(
+        lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+        shapes, sharding.tree_shardings(shapes, mesh))
+    batch = batch_shapes(config, mesh)
+    step = make_train_step(task, optimizer, shapes, mesh, config.seed)
+
+    start = time.perf_counter()
+    lowered = step.lower(state, batch)
+    lowered_at = time.perf_counter()
+    try:
+        compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        raise out_of_memory(str(error)) from None
+    compiled_at = time.perf_counter()
+    memory, text = compiled.memory_analysis(), compiled.as_text()
+    program, moved = Program(text), Counter()
+    for collective in program.collectives():
+        moved[collective.kind] += collective.moved
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    gradient = jax.grad(task.loss, has_aux=True)
+    return Plan(
+        chip=chip, mesh=dict(mesh.shape),
+        batches={name: stream.batch_size for name, stream in config.data.streams.items()},
+        parameters=sum(math.prod(x.shape) for x in jax.tree.leaves(shapes.params)),
+        sharded=sharding.sharded_share(shapes.params, mesh),
+        arguments=memory.argument_size_in_bytes, temporaries=memory.temp_size_in_bytes,
+        peak=memory.peak_memory_in_bytes,
+        model_flops=3 * count_flops(task.loss, shapes.params, batch, key),
+        executed_flops=count_flops(gradient, shapes.params, batch, key),
+        collectives=dict(moved.most_common()), traffic=program.traffic(),
+        lower_seconds=lowered_at - start, compile_seconds=compiled_at - lowered_at, text=text)
+
+
+UNITS = {"": 1, "K": 2 ** 10, "M": 2 ** 20, "G": 2 ** 30, "T": 2 ** 40}
+_USED = re.compile(r"Used ([\d.]+)([KMGT]?)\S* of ([\d.]+)([KMGT]?)\S* hbm")
+_BUFFER = re.compile(r"Size: ([\d.]+)([KMGT]?).*?(?=\n\s*\d+\. Size:|\n\s*=====|\Z)", re.DOTALL)
+
+
+def out_of_memory(message: str) -> Exception:
+    """The compiler's message that a program does not fit, as a `DoesNotFit`; others as they are."""
+    used = _USED.search(message)
+    if used is None:
+        return RuntimeError(message)
+
+    def field(name, text):
+        found = re.search(rf"{name}: (.*)", text)
+        return found[1].strip() if found else ""
+
+    buffers = []
+    for found in _BUFFER.finditer(message):
+        source = field("Operator", found[0])
+        source = re.search(r'op_name="([^"]*)"', source)[1] if "op_name" in source else source
+        buffers.append((float(found[1]) * UNITS[found[2]], field("Shape", found[0]).split("{")[0],
+                        source or field("XLA label", found[0])[:100]))
+    return DoesNotFit(float(used[1]) * UNITS[used[2]], float(used[3]) * UNITS[used[4]],
+                      sorted(buffers, reverse=True))
