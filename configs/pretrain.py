@@ -5,7 +5,7 @@
 
 SIZE is tiny, base or large. STREAMS is what a step reads: "image" (the default), pairs of an image
 and a text; "video", clips of 8 frames with their captions; "paper", a batch of images, one of
-clips and one of text alone.
+clips and one of text alone, and the momentum teacher, whose soft targets cost a forward pass.
 
 `docs/data.md` says how each source is prepared; SBU, Visual Genome and the text corpora are read
 from tar files (`webdataset`), into folders of their names. Tiny starts from nothing; START holds
@@ -19,13 +19,15 @@ the weights of CLIP and BERT for the others:
 """
 
 from configs import common
+from mplug2_jax.config import MODULES
 
 DATA = "data/pretrain"
 EPOCHS = 30
 # Where each source of images is, and its texts, which are the weights of the mixture.
-IMAGES = {"coco": ("coco_karpathy", 567_000), "visual_genome": ("visual_genome/webdataset", 769_000),
-          "sbu": ("sbu/webdataset", 860_000), "cc3m": ("cc3m", 3_000_000),
-          "cc12m": ("cc12m", 10_000_000)}
+IMAGES = {
+    "coco": ("coco_karpathy", 567_000), "visual_genome": ("visual_genome/webdataset", 769_000),
+    "sbu": ("sbu/webdataset", 860_000), "cc3m": ("cc3m", 3_000_000), "cc12m": ("cc12m", 10_000_000),
+}
 PAIRS = {"image": sum(texts for _, texts in IMAGES.values()), "video": 2_500_000}  # WebVid-2M
 STREAMS = {"image": ("image",), "video": ("video",), "paper": ("image", "video", "text")}
 BATCHES = {"image": 4_096, "video": 512, "text": 4_096}
@@ -42,6 +44,8 @@ def get_config(options: str = "large,image"):
     config.model.vocab_size = 30_522
     if size == "tiny":
         config.model.max_positions = 128
+    if size == "large":
+        config.model.remat.update(dict.fromkeys(MODULES, "full"))
     config.data.root, config.data.tokenizer = DATA, f"{DATA}/vocab.txt"
 
     def stream(name, split, **fields):
@@ -58,8 +62,9 @@ def get_config(options: str = "large,image"):
         "video": stream("video", {"webvid": common.source("train", 1, root=f"{DATA}/webvid")},
                         frames=8, rand_augment=(2, 5),
                         **pixels | dict(crop_area=(1.14 ** -2, 1.14 ** -2))),
-        "text": stream("text", {"corpus": common.source("train", 1, root=f"{DATA}/text/webdataset")},
-                       text_length=128),
+        "text": stream(
+            "text", {"corpus": common.source("train", 1, root=f"{DATA}/text/webdataset")},
+            text_length=128),
     }
     config.data.streams.update({name: streams[name] for name in STREAMS[chosen]})
 
@@ -70,6 +75,6 @@ def get_config(options: str = "large,image"):
         learning_rate=rate, vision_learning_rate=vision_rate, final_learning_rate=1e-6,
         clip_norm=1.0))
     config.task.negative_block = 16  # examples: divides what a device has, so nothing travels
-    config.task.momentum.teacher = True
+    config.task.momentum.teacher = chosen == "paper"
     config.task.momentum.ramp_steps = PAIRS[paced] // BATCHES[paced]  # an epoch
     return config

@@ -58,7 +58,7 @@ def implementation(name: str) -> Iterator[None]:
 
 
 def platform() -> str:
-    """"tpu", "gpu" or "cpu": of the mesh in use, whose devices need not be there, or the default."""
+    """What the mesh in use is of, if not of devices that are here: "tpu", "gpu" or "cpu"."""
     device = jax.sharding.get_abstract_mesh().abstract_device
     return jax.default_backend() if device is None else device.platform
 

@@ -16,7 +16,7 @@ class Chip:
       kind: JAX's `device_kind`, a key of `PEAK_FLOPS`.
       hbm: bytes of memory that a program may use, as the compiler states it when it runs out.
       hbm_bandwidth: bytes/s.
-      ici_bandwidth: bytes/s over all links of a chip, one direction of each.
+      ici_bandwidth: bytes/s that a chip sends over all its links together.
     """
 
     kind: str
@@ -30,14 +30,14 @@ class Chip:
         return PEAK_FLOPS[self.kind]
 
 
-# Bandwidths: "system architecture" pages of Google Cloud's TPU documentation
-# (cloud.google.com/tpu/docs/v4, /v5e, /v5p, /v6e), which give the interconnect in Gbit/s a chip:
-# 2,400, 1,600, 4,800, 3,584.
+# Bandwidths: the specifications of docs.cloud.google.com/tpu/docs/v5e, /v5p and /v6e, which give
+# the interconnect for both directions together (400, 1200 and 800 GB/s); for v4 its page gives the
+# all-reduce bandwidth of a pod of 4,096, 1.1 PB/s, by which the others agree as well.
 CHIPS = {
-    "v4": Chip("TPU v4", 31.25 * GIB, 1228e9, 2400e9 / 8),
-    "v5e": Chip("TPU v5e", 15.75 * GIB, 819e9, 1600e9 / 8),
-    "v5p": Chip("TPU v5p", 95.74 * GIB, 2765e9, 4800e9 / 8),
-    "v6e": Chip("TPU v6e", 31.25 * GIB, 1640e9, 3584e9 / 8),
+    "v4": Chip("TPU v4", 30.75 * GIB, 1200e9, 1.1e15 / 4096),
+    "v5e": Chip("TPU v5e", 15.75 * GIB, 819e9, 400e9 / 2),
+    "v5p": Chip("TPU v5p", 95.74 * GIB, 2765e9, 1200e9 / 2),
+    "v6e": Chip("TPU v6e", 31.25 * GIB, 1638e9, 800e9 / 2),
 }
 
 
@@ -48,6 +48,7 @@ def chip_of(topology: str) -> Chip:
       ConfigError: not a name of that form, or of another chip.
     """
     name, _, shape = topology.partition(":")
+    shape = shape.removesuffix("_twisted")
     if name not in CHIPS or not all(side.isdigit() and int(side) for side in shape.split("x")):
         raise ConfigError(f"--topology={topology}: expected CHIP:AxB or CHIP:AxBxC, the chip one "
                           "of " + ", ".join(CHIPS))

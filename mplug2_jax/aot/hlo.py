@@ -135,6 +135,8 @@ class Program:
             return 2 * result
         if instruction.opcode == "dynamic-update-slice":
             return 2 * operands[1]
+        if instruction.opcode.endswith("-start"):  # its type repeats the operands
+            return sum(operands) + max(0, result - sum(operands))
         if instruction.opcode != "fusion":
             return sum(operands) + result
         inner = self.computations[instruction.called[0]]

@@ -38,7 +38,8 @@ class Plan:
       sharded: share of their bytes that is split.
       arguments, temporaries, peak: bytes of HBM: state and batch; all else; both at the worst time.
       model_flops: of the step on all devices, by the convention of `training.flops`.
-      executed_flops: with what remat and accumulation compute again, on all devices.
+      executed_flops: with what remat and accumulation compute again, and the teacher's, on all
+        devices.
       collectives: bytes that a device sends in a step, by kind.
       traffic: bytes that a device reads from and writes to HBM in a step.
       lower_seconds, compile_seconds: of this machine.
@@ -82,7 +83,7 @@ class Plan:
                             f"{gib(self.arguments)}, temporaries {gib(self.temporaries)}",
             "model FLOPs a step": f"{self.model_flops:.4g} (matrix products, multiply-add = 2, "
                                   "3 x forward)",
-            "executed FLOPs a step": f"{self.executed_flops:.4g} (with recomputation)",
+            "executed FLOPs a step": f"{self.executed_flops:.4g} (with recomputation, teacher)",
             "collectives a device": f"{gib(sum(self.collectives.values()))} a step: " + (
                 ", ".join(f"{kind} {gib(size)}" for kind, size in self.collectives.items())
                 or "none"),
@@ -210,7 +211,6 @@ def compile_plan(config: ConfigDict, topology: str) -> Plan:
     for collective in program.collectives():
         moved[collective.kind] += collective.moved
     key = jax.eval_shape(lambda: jax.random.key(0))
-    gradient = jax.grad(task.loss, has_aux=True)
     return Plan(
         chip=chip, mesh=dict(mesh.shape),
         batches={name: stream.batch_size for name, stream in config.data.streams.items()},
@@ -219,7 +219,7 @@ def compile_plan(config: ConfigDict, topology: str) -> Plan:
         arguments=memory.argument_size_in_bytes, temporaries=memory.temp_size_in_bytes,
         peak=memory.peak_memory_in_bytes,
         model_flops=3 * count_flops(task.loss, shapes.params, batch, key),
-        executed_flops=count_flops(gradient, shapes.params, batch, key),
+        executed_flops=count_flops(step.jitted, state, batch),
         collectives=dict(moved.most_common()), traffic=program.traffic(),
         lower_seconds=lowered_at - start, compile_seconds=compiled_at - lowered_at, text=text)
 
