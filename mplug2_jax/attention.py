@@ -139,14 +139,15 @@ def cudnn_attention(query: Array, key: Array, value: Array, mask: Array | None,
 def splash_attention_tpu(query: Array, key: Array, value: Array, mask: Array | None,
                          causal: bool) -> Array:
     """JAX's splash attention; every device computes its own rows and heads."""
-    keys = None if mask is None else mask[:, 0, 0]  # [B, Lk]
+    keys = None
+    if mask is not None:
+        keys = jnp.broadcast_to(mask[:, 0, 0], (query.shape[0], key.shape[1]))  # [B, Lk]
+    kernel = functools.partial(_splash, causal=causal, interpret=platform() != "tpu")
     if mesh_in_use() is None:
-        return _splash(query, key, value, keys, causal=causal)
+        return kernel(query, key, value, keys)
     heads, rows = PartitionSpec(BATCH, None, "tensor"), PartitionSpec(BATCH)
-    if keys is not None:
-        keys = jnp.broadcast_to(keys, (query.shape[0], keys.shape[1]))
     return jax.shard_map(
-        functools.partial(_splash, causal=causal), axis_names=set(AXES), check_vma=False,
+        kernel, axis_names=set(AXES), check_vma=False,
         in_specs=(heads, heads, heads, None if keys is None else rows), out_specs=heads,
     )(query, key, value, keys)
 
@@ -154,7 +155,8 @@ def splash_attention_tpu(query: Array, key: Array, value: Array, mask: Array | N
 IMPLEMENTATIONS = {"xla": xla_attention, "cudnn": cudnn_attention, "splash": splash_attention_tpu}
 
 
-def _splash(query: Array, key: Array, value: Array, keys: Array | None, causal: bool) -> Array:
+def _splash(query: Array, key: Array, value: Array, keys: Array | None, causal: bool,
+            interpret: bool) -> Array:
     """The kernel on one device: `[B, L, H, Dh]`, `keys bool [B, Lk]` or None, as given.
 
     Lengths are filled up to whole blocks; filled keys are hidden as masked ones are, by belonging
@@ -174,7 +176,7 @@ def _splash(query: Array, key: Array, value: Array, keys: Array | None, causal: 
         block_sizes=splash_attention.BlockSizes(
             block_q=block_q, block_kv=block_kv, block_q_dkv=block_q, block_kv_dkv=block_kv,
             block_q_dq=block_q, block_kv_dq=block_kv),
-        interpret=platform() != "tpu")
+        interpret=interpret)
     segments = None
     if keys is not None:
         segments = splash_attention.SegmentIds(
