@@ -156,7 +156,7 @@ def changed(**changes):
     ({"optimizer__warmup_steps": 10_000}, "optimizer.warmup_steps = 10000"),
     ({"log_every": 0}, "log_every = 0"),
     ({"data__root": ""}, "data.root: empty"),
-    ({"model__remat": "some"}, "model.remat = 'some': expected one of none, full"),
+    ({"model__remat__text": "some"}, "model.remat.text = 'some': expected one of none, full"),
 ])
 def test_wrong_configs_are_named_before_anything_compiles(changes, message):
     with pytest.raises(ConfigError) as caught:
