@@ -14,7 +14,8 @@ class Chip:
 
     Attributes:
       kind: JAX's `device_kind`, a key of `PEAK_FLOPS`.
-      hbm: bytes of memory that a program may use, as the compiler states it when it runs out.
+      hbm: bytes of memory as published (of a v5e, the 15.75 GiB that a program may use); whether a
+        program fits is the compiler's to say.
       hbm_bandwidth: bytes/s.
       ici_bandwidth: bytes/s that a chip sends over all its links together.
     """
@@ -34,10 +35,10 @@ class Chip:
 # the interconnect for both directions together (400, 1200 and 800 GB/s); for v4 its page gives the
 # all-reduce bandwidth of a pod of 4,096, 1.1 PB/s, by which the others agree as well.
 CHIPS = {
-    "v4": Chip("TPU v4", 30.75 * GIB, 1200e9, 1.1e15 / 4096),
+    "v4": Chip("TPU v4", 32 * GIB, 1200e9, 1.1e15 / 4096),
     "v5e": Chip("TPU v5e", 15.75 * GIB, 819e9, 400e9 / 2),
-    "v5p": Chip("TPU v5p", 95.74 * GIB, 2765e9, 1200e9 / 2),
-    "v6e": Chip("TPU v6e", 31.25 * GIB, 1638e9, 800e9 / 2),
+    "v5p": Chip("TPU v5p", 95 * GIB, 2765e9, 1200e9 / 2),
+    "v6e": Chip("TPU v6e", 32 * GIB, 1638e9, 800e9 / 2),
 }
 
 
