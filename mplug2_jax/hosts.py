@@ -6,9 +6,11 @@ silent. That process 0 itself is lost, the others see by its silence. All of thi
 key-value store that `jax.distributed` keeps on process 0, beside the network of the devices.
 """
 
+import contextlib
 import importlib.metadata
 import itertools
 import json
+import multiprocessing
 import os
 import socket
 import sys
@@ -90,7 +92,7 @@ def _too_late(coordinator: str | None, processes: int | None, timeout: int) -> N
     _print_error(f"of {processes or 'the'} processes, not all came to "
                  f"{coordinator or 'the coordinator'} in {timeout} s (--join_timeout): start all "
                  "of them, each with its own --process and the same --processes")
-    os._exit(2)
+    _exit(2)
 
 
 def in_cluster() -> bool:
@@ -140,13 +142,13 @@ def several() -> bool:
 
 def is_first() -> bool:
     """Whether this process writes logs and reports: process 0."""
-    return jax.process_index() == 0
+    return distributed.global_state.process_id == 0
 
 
 def own_file(name: str) -> str:
     """A file's name, on other processes than the first with this one's number before its suffix."""
     stem, suffix = os.path.splitext(name)
-    return name if is_first() else f"{stem}.{jax.process_index()}{suffix}"
+    return name if is_first() else f"{stem}.{distributed.global_state.process_id}{suffix}"
 
 
 def total(count: int) -> int:
@@ -299,13 +301,13 @@ class _Watch:
                     self._dismiss(f"{self.name(0)} ended: {message}")
             except RuntimeError:  # nobody there to tell
                 pass
-            os._exit(code)  # JAX's own shutdown would wait for the others
+            _exit(code)  # JAX's own shutdown would wait for the others
 
     def _end(self, verdict: str) -> None:
         """Ends this process for what happened to another."""
         with self._ending:
             _print_error(verdict)
-            os._exit(LOST)
+            _exit(LOST)
 
     def _dismiss(self, verdict: str, lost: int = 0) -> None:
         """Process 0 gives up the run; it stays until the others have heard of it."""
@@ -370,11 +372,19 @@ class _Watch:
                 continue
             if not verdict:
                 return
-            self._store.key_value_set(f"gone/{self._process}", "")
+            with contextlib.suppress(RuntimeError):  # process 0 did not wait
+                self._store.key_value_set(f"gone/{self._process}", "")
             self._end(verdict)
 
     def _lost(self, process: int) -> str:
         return (f"{self.name(process)} is lost: no sign of life for {self.lost_after} s; {_AGAIN}")
+
+
+def _exit(code: int) -> None:
+    """Ends the process at once, with those that prepare its data."""
+    for child in multiprocessing.active_children():
+        child.kill()
+    os._exit(code)
 
 
 def _print_error(message: str) -> None:
