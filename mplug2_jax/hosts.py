@@ -69,7 +69,7 @@ def join(coordinator: str | None, processes: int | None, process: int | None,
     # A process that is told to end (SIGTERM) ends; the others then go by `lost_after`.
     jax.config.update("jax_enable_preemption_service", False)
     # JAX aborts, with a stack trace, where time runs out: these are to have their say before.
-    late = threading.Timer(deadline - time.monotonic(), _too_late,
+    late = threading.Timer(max(deadline - time.monotonic(), 5), _too_late,
                            (coordinator, processes, join_timeout))
     late.start()
     try:
@@ -193,6 +193,9 @@ def require_shared(folder: Path) -> None:
     if is_first():
         mark.touch()
     _watch.barrier("marked")
+    deadline = time.monotonic() + 10  # network file systems may take a moment
+    while not mark.exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
     seen = _watch.exchange("seen", "yes" if mark.exists() else "")
     if is_first():
         mark.unlink()
@@ -311,7 +314,7 @@ class _Watch:
 
     def _dismiss(self, verdict: str, lost: int = 0) -> None:
         """Process 0 gives up the run; it stays until the others have heard of it."""
-        self._store.key_value_set(_VERDICT, verdict)
+        self._store.key_value_set(_VERDICT, verdict, allow_overwrite=True)
         deadline = time.monotonic() + FAREWELL
         while time.monotonic() < deadline:
             gone = dict(self._store.key_value_dir_get("gone/"))
