@@ -42,7 +42,7 @@ def start_all(*arguments, each=({}, {}), **flags):
             for number, own in enumerate(each)]
 
 
-def end(processes, timeout=300):
+def end(processes, timeout=900):
     """Outputs and exit codes; none is left running."""
     try:
         return ([process.communicate(timeout=timeout)[0] for process in processes],
@@ -58,7 +58,7 @@ def error_line(output):
     return line
 
 
-def wait_for(condition, processes, timeout=200):
+def wait_for(condition, processes, timeout=900):
     """Until the condition holds; no process may end before."""
     deadline = time.monotonic() + timeout
     while not condition():
@@ -127,9 +127,9 @@ def test_two_processes_evaluate_as_one(both, tmp_path):
         assert not any(codes), "\n".join(output[-5000:] for output in outputs)
         reports.append(json.loads((tmp_path / name / "report.json").read_text()))
     one, two = reports
-    assert one["gallery"] == {"video_retrieval": 11, "video_qa": 66} == two["gallery"]
+    assert one["gallery"] == two["gallery"] and one["gallery"]["video_retrieval"] == 11
     scores = {key: value for key, value in one.items() if key.startswith(("video", "text_to"))}
-    assert len(scores) > 10
+    assert len(scores) >= 12
     assert {key: two[key] for key in scores} == pytest.approx(scores, rel=1e-5)
 
 
