@@ -159,7 +159,7 @@ def test_a_lost_process_ends_the_others(lost, signal_):
     others = [process for number, process in enumerate(processes) if number != lost]
     outputs, codes = end(others, timeout=LOST + SLACK)
     processes[lost].kill()
-    assert codes == [3, 3] or lost == 0, outputs
+    assert codes == [3, 3], outputs
     for output in outputs:
         assert f"process {lost} ({socket.gethostname()}) is lost" in error_line(output)
 
