@@ -142,6 +142,8 @@ def gather_rows(x: jax.Array, rows: jax.Array, block: int) -> jax.Array:
             return (passing, pick(passing, (me - distance) % ways, picked)), None
 
         state = x, pick(x, me, jnp.zeros_like(x))
+        # Under remat the backward pass keeps a hop's indices, not the selections made of them.
+        hop = jax.checkpoint(hop, prevent_cse=False)
         return jax.lax.scan(hop, state, jnp.arange(1, ways))[0][1]
 
     spec = PartitionSpec(BATCH)
