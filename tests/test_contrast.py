@@ -34,7 +34,8 @@ def pairs(rows, padding=2):
 
 def dense(visual, text, temperature, pair_id, real):
     """The loss with all similarities at once, and the share of hits each way."""
-    positive = (pair_id[:, None] == pair_id) & real[:, None] & real | jnp.eye(len(pair_id), dtype=bool)
+    positive = (pair_id[:, None] == pair_id) & real[:, None] & real
+    positive = positive | jnp.eye(len(pair_id), dtype=bool)
     target = positive / positive.sum(axis=1, keepdims=True)
     values, hits = [], []
     for one, other in ((visual, text), (text, visual)):
