@@ -179,6 +179,9 @@ def hard_negatives(key: Array, queries: Array, candidates: Array, temperature: A
     def whole(x):  # over the global batch each device has its rows, and all the columns
         return replicate(x) if groups == 1 else x
 
+    def by_row(x):
+        return shard_batch(x, axis=1) if groups == 1 else x
+
     queries, candidates, temperature = jax.lax.stop_gradient((queries, candidates, temperature))
     rows, ids = grouped(shard_batch(queries)), grouped(pair_id)
     parts = [whole(_chunks(grouped(x), chunk, axis=1))
@@ -190,7 +193,7 @@ def hard_negatives(key: Array, queries: Array, candidates: Array, temperature: A
         number, candidate, candidate_id, candidate_mask = part
         logits = jnp.einsum("nic,njc->nij", rows, candidate,
                             preferred_element_type=jnp.float32) / temperature
-        noise = jax.random.gumbel(jax.random.fold_in(key, number), logits.shape)
+        noise = by_row(jax.random.gumbel(jax.random.fold_in(key, number), logits.shape))
         allowed = (ids[:, :, None] != candidate_id[:, None]) & candidate_mask[:, None]  # [n, b, k]
         scores = jnp.where(allowed, logits + noise, NEGATIVE)
         top = scores.max(axis=-1)
