@@ -171,4 +171,4 @@ def test_configs_have_few_keys_and_are_valid():
     assert count(common.base("large")) + count(common.stream("train", 8)) < 120
     for make in (demo.get_config, msrvtt_caption.get_config, msrvtt_qa.get_config):
         common.validate(make())
-    common.validate(demo.get_config("contrastive"))
+    common.validate(demo.get_config("start"))
