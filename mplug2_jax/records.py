@@ -16,13 +16,16 @@ import numpy as np
 Record = dict[str, Any]
 
 
-def best_first(records: Sequence[Record], by: str) -> list[Record]:
-    """The records by falling score, equal ones in the order given; those without it at the end."""
-    name, sign = by.removeprefix("-"), -1 if by.startswith("-") else 1
+def best_first(records: Sequence[Record], by: str, worst: bool = False) -> list[Record]:
+    """The records by score, the best first or the worst.
+
+    Equal ones stay in the order given; those without the score come last.
+    """
+    name, sign = by.removeprefix("-"), 1 if by.startswith("-") != worst else -1
 
     def key(record: Record) -> tuple[bool, float]:
         value = record.get("scores", {}).get(name)
-        return value is None, 0.0 if value is None else -sign * value
+        return value is None, 0.0 if value is None else sign * value
 
     return sorted(records, key=key)
 
@@ -36,7 +39,7 @@ def choose(records: Sequence[Record], by: str, count: int, seed: int = 0,
     """
     order = np.random.default_rng(seed).permutation(len(records))
     shuffled = [records[i] for i in order]
-    ranked = [r for r in best_first(shuffled, by) if by.removeprefix("-") in r.get("scores", {})]
+    ranked = best_first([r for r in shuffled if by.removeprefix("-") in r.get("scores", {})], by)
     share = min(count // 3, len(ranked) // 2)
     best, worst = ranked[:share], ranked[len(ranked) - share:][::-1]
     taken = {id(record) for record in best + worst}
