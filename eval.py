@@ -40,7 +40,8 @@ CARDS = flags.DEFINE_integer("cards", 12, "Examples of each evaluation in the pa
                              "random.")
 ORDER = flags.DEFINE_enum("order", "worst", ["worst", "best", "split"],
                           "Which examples come first in the .jsonl files.")
-JAVA = flags.DEFINE_bool("java", True, "METEOR and SPICE, where Java and their data are there.")
+JAVA = flags.DEFINE_bool("java", False,
+                         "METEOR and SPICE of captions, where Java and their data are.")
 flags.mark_flag_as_required("checkpoint")
 
 
@@ -67,7 +68,10 @@ def main() -> None:
         logging.info("%s: %s", name, evaluation.summary(scores))
         figures |= scores
         records |= more
-        if JAVA.value and jax.process_index() == 0:
+        if not JAVA.value:
+            absent |= {slow.format(kind=entry.kind): "not asked for; --java computes it"
+                       for slow in entry.task.slow}
+        elif jax.process_index() == 0:
             slow, missing = entry.task.slow_scores(more[name], entry.kind)
             figures |= keep(more[name], slow) | evaluation.ends(slow)
             absent |= missing

@@ -75,6 +75,9 @@ def _meteor(gold: Sequence[Sequence[str]], said: Sequence[str]) -> Score:
         raise _Absent(f"METEOR ended with {done.returncode} after {len(rows)} of {len(lines)} "
                       f"clips: {done.stderr.strip()[-200:]}")
     terms = np.array([row.split() for row in rows], np.float64)  # [N, 23]
+    # A clip that matches from end to end has no fragments, in the sums over clips either.
+    words, matched = terms[:, :2], terms[:, 4:20].reshape(-1, 8, 2).sum(axis=1)
+    terms[(matched == words).all(axis=1) & (terms[:, 20] == 1), 20] = 0
     return Score(_meteor_of(terms), lambda counts: _meteor_of(counts @ terms))
 
 
@@ -88,9 +91,7 @@ def _meteor_of(sums: np.ndarray) -> np.ndarray:
     precision = divide(weighted[:, 0], _weigh(length, function))
     recall = divide(weighted[:, 1], _weigh(other, other_function))
     harmonic = divide(precision * recall, _ALPHA * precision + (1 - _ALPHA) * recall)
-    total = matches.sum(axis=(1, 2))
-    same = (total[:, 0] == length) & (total[:, 1] == other) & (chunks == 1)
-    fragments = np.where(same, 0, divide(chunks, (words + other_words) / 2))
+    fragments = divide(chunks, (words + other_words) / 2)
     score = harmonic * (1 - _GAMMA * fragments**_BETA)
     return np.where(np.isnan(score), 0, score)
 

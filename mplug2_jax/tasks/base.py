@@ -35,6 +35,7 @@ class Task:
       fields: batch fields that a training stream must give.
       best_by: the score that says how good an example is, "{kind}" in it filled in; with a "-" in
         front smaller is better. "" for none.
+      slow: the names of what `slow_scores` gives.
       model: the composed model, of just the modules and heads of `composition`.
       options: the `task` section of the config.
       tokenizer: of all its text.
@@ -42,6 +43,7 @@ class Task:
 
     fields: ClassVar[tuple[str, ...]] = ()
     best_by: ClassVar[str] = ""
+    slow: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, options: Any, config: ModelConfig, tokenizer: Tokenizer):
         if tokenizer.vocab_size != config.vocab_size:
@@ -74,7 +76,7 @@ class Task:
 
     def slow_scores(self, records: list[dict[str, Any]],
                     kind: str) -> tuple[Scores, dict[str, str]]:
-        """Scores that take other programs and too long for validation, and why any is absent."""
+        """Scores by other programs, too slow for validation, and for each absent one the reason."""
         del records, kind
         return {}, {}
 

@@ -21,6 +21,7 @@ class Captioning(Generation):
 
     fields = ("text",)
     best_by = "{kind}_caption_cider"
+    slow = ("{kind}_caption_meteor", "{kind}_caption_spice")
 
     def target(self, batch: Batch) -> tuple[Array, Array]:
         return batch["text"], batch["text_mask"]
