@@ -5,8 +5,8 @@
     python train.py --config=configs/demo.py --workdir=runs/demo
     python eval.py --checkpoint=runs/demo
 
-`make demo` runs all four. A first training, on pairs and questions alone, stands in for the CLIP and
-BERT weights that pretraining starts from: its step is cheap, so that it sees many clips. One
+`make demo` runs all four. A first training, on pairs and questions alone, stands in for the CLIP
+and BERT weights that pretraining starts from: its step is cheap, so that it sees many clips. One
 checkpoint answers questions, captions and retrieves: the question stands in front of the prefix
 language modelling loss as an instruction.
 """

@@ -127,8 +127,8 @@ def test_eight_devices_train_the_same(data, tmp_path):
     for devices, mesh in ((1, (1, 1)), (8, (4, 2))):
         workdir = tmp_path / str(devices)
         run(*train(data, workdir, "--config.optimizer.steps=3", f"--config.mesh.fsdp={mesh[0]}",
-                   f"--config.mesh.tensor={mesh[1]}", "--config.task.objectives.instruct=0", config=f"{CONFIG}:start"),
-            devices=devices)
+                   f"--config.mesh.tensor={mesh[1]}", "--config.task.objectives.instruct=0",
+                   config=f"{CONFIG}:start"), devices=devices)
         found.append(losses(workdir))
     one, eight = found
     assert one.keys() == eight.keys() == {1, 2, 3}
