@@ -33,7 +33,7 @@ def get_config(stage: str = "joint"):
 
     # A second moment over the last 50 gradients suits a run of a thousand steps. At a higher rate,
     # or without the long warm-up, the fusion encoder takes hundreds of steps to begin to learn.
-    config.optimizer.update(dict(steps=650, learning_rate=7e-4, vision_learning_rate=7e-4,
+    config.optimizer.update(dict(steps=580, learning_rate=7e-4, vision_learning_rate=7e-4,
                                  warmup_steps=50, b2=0.98))
     config.task.objectives.instruct = 3.0  # answers are a few tokens, captions twenty
     config.log_every, config.checkpoint_every, config.keep_checkpoints = 20, 100, 2
@@ -43,7 +43,7 @@ def get_config(stage: str = "joint"):
             config.task.objectives[name] = 0.0
         streams.video.batch_size = streams.image.batch_size = 32
         del streams.text
-        config.optimizer.steps, config.optimizer.warmup_steps, config.eval_every = 500, 100, 0
+        config.optimizer.steps, config.optimizer.warmup_steps, config.eval_every = 450, 100, 0
     else:
         config.init_from = f"{RUN}/start"
         config.allow_new = ("heads/vtm", "heads/mlm")
