@@ -35,7 +35,8 @@ from mplug2_jax.preprocess.video import MediaError
 
 VERSION = "1.0.0"
 PROBLEMS = "problems.tsv"
-SHARD_RECORDS = {"video": 500, "image": 5000}  # about a gigabyte
+# About a gigabyte, where there are media.
+SHARD_RECORDS = {"video": 500, "image": 5000, "images": 2500, "text": 100_000}
 _COUNTED = ("texts", "questions", "boxes")
 _PLAN = "plan.json"
 
@@ -46,7 +47,7 @@ class Plan:
 
     Attributes:
         settings: what it was made of; another run must have the same.
-        kind: 'video' or 'image'.
+        kind: of `records.KINDS`.
         shards: {split: number of shards}, without splits that have no media at all.
         found: {split: {'records', 'texts', 'questions', 'boxes': number in the annotation}}.
         missing: {split: number of records whose media are not there}.
@@ -195,7 +196,16 @@ def write_shard(work: str, split: str, index: int) -> dict:
 
 def _record(raw: Path, entry: dict) -> bytes:
     """One stored record; raises MediaError if its media cannot be read."""
-    place = Media(**entry["media"])
+    kind, places = entry["kind"], entry["media"]
+    if kind == "images":
+        data = media.pack_images([_read(raw, Media(**place), "image") for place in places])
+    else:
+        data = _read(raw, Media(**places), kind) if places else b""
+    return records.serialize(records.record(entry["id"], kind, media=data, **entry["fields"]))
+
+
+def _read(raw: Path, place: Media, kind: str) -> bytes:
+    """The bytes of a video or an image; raises MediaError if they are not readable as one."""
     try:
         with (raw / place.path).open("rb") as file:
             file.seek(place.offset)
@@ -205,12 +215,10 @@ def _record(raw: Path, entry: dict) -> bytes:
     if len(data) < place.size:
         raise MediaError(f"{place.path} ends {place.size - len(data)} bytes too early")
     try:
-        media.probe(entry["kind"], data)
+        media.probe(kind, data)
     except MediaError as error:
         raise MediaError(f"{place.path}: {error}") from error
-    return records.serialize(
-        records.record(entry["id"], entry["kind"], media=data, **entry["fields"])
-    )
+    return data
 
 
 def finished(work: Path, plan: Plan) -> int:
