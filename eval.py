@@ -19,7 +19,7 @@ from ml_collections import ConfigDict, config_flags
 import evaluation
 from configs import common
 from data import pipeline
-from data.examples import eval_clip
+from data.examples import eval_clip, resolve
 from mplug2_jax import launch
 from mplug2_jax.model import init_params
 from mplug2_jax.preprocess.tokenizer import load_tokenizer
@@ -83,8 +83,8 @@ def contents(config: ConfigDict, meta: dict[str, Any], figures: dict[str, float]
         if name.endswith("_r1"):
             kind = "video" if "video" in name else "image"
             row["chance"] = 1 / len(records[f"{kind}_retrieval"])
-        if name.endswith("_qa_accuracy"):
-            row["majority"] = figures[name.replace("_accuracy", "_majority")]
+        if (majority := name.replace("_accuracy", "_majority")) != name and majority in figures:
+            row["majority"] = figures[majority]
         if name in untrained:
             row["untrained"] = untrained[name]
         headline[name] = row
@@ -121,13 +121,18 @@ def section(name: str, entry: evaluation.Evaluation, config: ConfigDict,
             figures: dict[str, float], records: list[dict[str, Any]]) -> Section:
     """A page section: evenly spaced examples of an evaluation, with their clips."""
     split = pipeline.open_split(config.data.root, entry.stream.split)
+    stream = resolve(entry.stream)
+    stream.views = (1, 1)  # one view of each is shown
 
-    def clip(index: int) -> np.ndarray:
-        return eval_clip(split[index], entry.stream)
+    def clip(index: int) -> np.ndarray | None:
+        return eval_clip(split[index], stream)
 
     chosen = [records[int(i)] for i in np.linspace(0, len(records) - 1, CARDS.value).round()]
     prefix = {"retrieval": (f"text_to_{entry.kind}", f"{entry.kind}_to_text", "dual_text"),
-              "qa": (f"{entry.kind}_qa",), "captioning": (f"{entry.kind}_caption",)}
+              "qa": (f"{entry.kind}_qa",), "captioning": (f"{entry.kind}_caption",),
+              "grounding": (f"{entry.kind}_grounding",),
+              "classification": tuple(f"{kind}_{figure}" for kind in (entry.kind, "text", "images")
+                                      for figure in ("class", "score"))}
     shown = {key: value for key, value in figures.items()
              if key.startswith(prefix[config.evals[name].task.name])}
     return Section(name.replace("_", " "), shown, [card(record, clip) for record in chosen])
@@ -141,13 +146,31 @@ def card(record: dict[str, Any], clip: Any) -> Card:
                     thumbnails=[(clip(index), f"{place}.", index == record["index"])
                                 for place, index in enumerate(record["top"], 1)])
     frames = clip(record["index"])
+    if "phrase" in record:
+        return Card(frames=frames, correct=record["iou"] >= 0.5,
+                    rows=[("phrase", record["phrase"]), ("model", box_text(record["prediction"])),
+                          ("box", box_text(record["box"])), ("IoU", f"{record['iou']:.2f}")])
+    if "label" in record:
+        said = record["prediction"]
+        scored = isinstance(said, float)
+        correct = None if scored or not record["label"] else said == record["label"]
+        return Card(frames=frames, correct=correct,
+                    rows=[*(("text", text) for text in record["texts"]),
+                          ("model", f"{said:.2f}" if scored else said),
+                          ("label", record["label"] or "hidden")])
     if "question" in record:
-        return Card(frames=frames, correct=record["prediction"] == record["answer"].lower(),
+        correct = record["prediction"] == record["answer"].lower() if record["answer"] else None
+        return Card(frames=frames, correct=correct,
                     rows=[("question", record["question"]), ("model", record["prediction"]),
                           ("answer", record["answer"])])
     return Card(frames=frames, correct=None,
                 rows=[("model", record["prediction"]),
                       *(("reference", text) for text in record["references"])])
+
+
+def box_text(box: list[float]) -> str:
+    """Corners in hundredths of the sides."""
+    return "{:.2f}, {:.2f} to {:.2f}, {:.2f}".format(*box)
 
 
 if __name__ == "__main__":

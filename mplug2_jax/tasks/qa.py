@@ -26,7 +26,15 @@ class QuestionAnswering(Generation):
         return {"prediction": self.text(output), **question}
 
     def score(self, records: list[dict[str, Any]], kind: str) -> dict[str, float]:
-        """Exact match `<kind>_qa_accuracy`, by question type, and `<kind>_qa_majority`."""
+        """Exact match `<kind>_qa_accuracy`, by question type, and `<kind>_qa_majority`.
+
+        Over the questions with an answer; of a test split that hides them all, just how many.
+        """
+        hidden = sum(not r["answer"] for r in records)
+        if hidden:
+            records = [r for r in records if r["answer"]]
+            if not records:
+                return {f"{kind}_qa_unanswered": float(hidden)}
         scores = qa_accuracy([r["prediction"] for r in records], [r["answer"] for r in records],
                              [r["type"] for r in records])
         by_type = {f"{kind}_qa_{name}_accuracy": value
