@@ -1,7 +1,7 @@
 """Prepares a dataset once: `python -m data.prepare DATASET --out=DIR`.
 
-The two of moving digits are made from nothing, every other one from the raw files in `--raw=DIR`, which
-`docs/data.md` lists. Interrupted, the same command goes on where it stopped.
+The two of moving digits are made from nothing, every other one from the raw files in `--raw=DIR`,
+which `docs/data.md` lists. Interrupted, the same command goes on where it stopped.
 """
 
 import argparse
