@@ -19,8 +19,9 @@ A stream says which fields its examples have; it is a mapping with attribute acc
     rand_augment   training only: (operations, level 0..10) of RandAugment; (0, 0) for none
     text_pair      the first two texts as one `text`, [CLS] a [SEP] b [SEP]
     classes        names of the classes, a file of them, or 'score' (`preprocess.classes`), for a
-        `label` field; () for none. The sentences of a stream without media are then given as they
-        are, with their punctuation
+        `label` field; () for none. Of records without a class the questions are the `text`, their
+        answers the classes. The sentences of a stream without media are given as they are, with
+        their punctuation
     boxes          one of the record's boxes as `box`, its phrase as `text`; with crops that keep
         it whole, and without augmentations that would move it
     views          evaluation only: (clips, crops) of a video, all of them in `video`
@@ -38,7 +39,7 @@ import numpy as np
 
 from data import augment
 from data.builder import DataError
-from data.labels import box_field, label_field, mirrored
+from data.labels import asks, box_field, label_field, mirrored
 from data.media import unpack_images
 from data.skips import RecordError
 from mplug2_jax.preprocess.classes import SCORE, class_names
@@ -185,9 +186,7 @@ def train_texts(
     Raises:
         RecordError: the record lacks what the stream needs.
     """
-    fields, texts = {}, []
-    if stream.classes:
-        fields |= label_field(record, stream, training=True)
+    fields, texts, label = {}, [], record["label"]
     if stream.boxes:
         boxes = [box for box in record["boxes"] if _caption(box["phrase"], stream)]
         if not boxes:
@@ -198,6 +197,13 @@ def train_texts(
     elif stream.text_pair:
         texts += record["texts"][:2]
         fields |= _pair_fields(record, stream, tokenizer)
+    elif asks(record, stream):
+        asked = [q for q in record["questions"] if _caption(q["question"], stream)]
+        if not asked:
+            raise RecordError("no question", "none of the questions has a word")
+        question = asked[rng.integers(len(asked))]
+        texts, label = [question["question"]], question["answer"]
+        fields |= _text_fields(texts[0], stream, tokenizer)
     elif stream.text_length:
         captions = [t for t in record["texts"] if _caption(t, stream)]
         if not captions:
@@ -217,6 +223,8 @@ def train_texts(
         answer = answers[rng.integers(len(answers))] if len(answers) > 1 else answers[0]
         texts += [question["question"], answer]
         fields |= _question_fields(question["question"], answer, stream, tokenizer)
+    if stream.classes:
+        fields |= label_field(label, stream, training=True)
     return fields, texts
 
 
@@ -315,9 +323,7 @@ def eval_example(
     Raises:
         RecordError: the record lacks that caption, question or box, or it cannot be used.
     """
-    fields = {} if clip is None else {"video": clip}
-    if stream.classes:
-        fields |= label_field(record, stream, training=False)
+    fields, label = {} if clip is None else {"video": clip}, record["label"]
     if stream.boxes:
         number = item if stream.expand == "box" else 0
         boxes = record["boxes"][number : number + 1]
@@ -326,6 +332,12 @@ def eval_example(
         fields |= _text_fields(boxes[0]["phrase"], stream, tokenizer) | box_field(boxes[0])
     elif stream.text_pair:
         fields |= _pair_fields(record, stream, tokenizer)
+    elif asks(record, stream):
+        question = record["questions"][item if stream.expand == "question" else 0]
+        if not _caption(question["question"], stream):
+            raise RecordError("no question", f"question {item} has no word")
+        fields |= _text_fields(question["question"], stream, tokenizer)
+        label = question["answer"]
     elif stream.text_length:
         number = item if stream.expand == "text" else 0
         captions = record["texts"][number : number + 1]
@@ -343,6 +355,8 @@ def eval_example(
             iter(_answers(question)), ""
         )
         fields |= _question_fields(question["question"], answer, stream, tokenizer)
+    if stream.classes:
+        fields |= label_field(label, stream, training=False)
     return fields
 
 

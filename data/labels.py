@@ -12,18 +12,32 @@ from mplug2_jax.preprocess.classes import SCORE
 _SLACK = 0.01
 
 
-def label_field(record: dict, stream, training: bool) -> dict[str, np.generic]:
-    """`{"label": int32}`, the place of the record's class among the stream's; or float32, a score.
+def asks(record: dict, stream) -> bool:
+    """Whether the record's questions are what is classified, their answers being the classes.
+
+    So it is where a record has no class of its own, but questions (or hypotheses, each true or
+    false of an image), and the stream has no field for their answers.
+    """
+    wanted = stream.classes and stream.text_length and not stream.target_length
+    return bool(wanted and record["questions"] and not record["label"])
+
+
+def label_field(said: str, stream, training: bool) -> dict[str, np.generic]:
+    """`{"label": int32}`, the place of a class among the stream's; or float32, a score.
 
     Test splits hide their labels: then it is -1, or not a number for a score.
+
+    Args:
+        said: the class in words, or a score in digits; "" for none.
+        stream: the stream.
+        training: whether there must be one.
 
     Raises:
         RecordError: the label is none of the classes, or no number where a score is wanted; or
             there is none, and it is to be trained on.
     """
-    said = record["label"]
     if training and not said:
-        raise RecordError("no label", f"the {record['kind']} has none to train on")
+        raise RecordError("no label", "there is none to train on")
     if stream.classes == SCORE:
         return {"label": np.float32(_number(said))}
     number = stream.class_numbers.get(said) if said else -1

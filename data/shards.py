@@ -14,6 +14,7 @@ the end TFDS's metadata make it a dataset of TFDS like any other.
         <name>-<split>.array_record-00000-of-00012
     <out>/<name>/<version>/          the same shards with the metadata, renamed at the end
         problems.tsv                 split, record, problem: all that is missing or unreadable
+        classes.txt                  the classes, in the order of the alphabet, if there are any
 """
 
 import itertools
@@ -35,6 +36,7 @@ from mplug2_jax.preprocess.video import MediaError
 
 VERSION = "1.0.0"
 PROBLEMS = "problems.tsv"
+CLASSES = "classes.txt"
 # About a gigabyte, where there are media.
 SHARD_RECORDS = {"video": 500, "image": 5000, "images": 2500, "text": 100_000}
 _COUNTED = ("texts", "questions", "boxes")
@@ -51,6 +53,7 @@ class Plan:
         shards: {split: number of shards}, without splits that have no media at all.
         found: {split: {'records', 'texts', 'questions', 'boxes': number in the annotation}}.
         missing: {split: number of records whose media are not there}.
+        classes: the labels of all splits, sorted.
     """
 
     settings: dict[str, str | int]
@@ -58,6 +61,7 @@ class Plan:
     shards: dict[str, int] = field(default_factory=dict)
     found: dict[str, dict[str, int]] = field(default_factory=dict)
     missing: dict[str, int] = field(default_factory=dict)
+    classes: list[str] = field(default_factory=list)
 
     def jobs(self, work: Path) -> list[tuple[str, str, int]]:
         """Arguments of `write_shard` for every shard, finished or not."""
@@ -127,7 +131,7 @@ def load_plan(work: Path) -> Plan:
 def _plan_split(
     plan: Plan, split: str, entries: Iterable[Entry], work: Path, missing, shard_records: int
 ) -> None:
-    counts, absent = Counter(records=0), 0
+    counts, absent, classes = Counter(records=0), 0, set(plan.classes)
 
     def present() -> Iterator[Entry]:
         nonlocal absent
@@ -135,6 +139,8 @@ def _plan_split(
             counts["records"] += 1
             for key in _COUNTED:
                 counts[key] += len(entry.fields.get(key, ()))
+            if entry.fields.get("label"):
+                classes.add(entry.fields["label"])
             if isinstance(entry.media, Missing):
                 absent += 1
                 missing.write(json.dumps([split, entry.id, f"missing: {entry.media.expected}"]))
@@ -149,6 +155,7 @@ def _plan_split(
         (work / "plan" / f"{split}-{shards:05d}.jsonl").write_text(text, encoding="utf-8")
         shards += 1
     plan.found[split], plan.missing[split] = dict(counts), absent
+    plan.classes = sorted(classes)
     if shards:
         plan.shards[split] = shards
 
@@ -266,6 +273,8 @@ def finish(work: Path, final: Path, name: str, summary: str) -> dict[str, int]:
         file.write("split\trecord\tproblem\n")
         for row in itertools.chain(map(json.loads, missing), unreadable):
             file.write("\t".join(" ".join(str(cell).split()) for cell in row) + "\n")
+    if plan.classes:
+        (work / CLASSES).write_text("".join(f"{name}\n" for name in plan.classes), "utf-8")
     _write_metadata(work, name, summary, plan, lengths, sizes)
     work.rename(final)
     remove_plan(final)

@@ -125,8 +125,12 @@ class Classification(Task):
         return {"logits": self.logits(params, batch)}
 
     def record(self, output: dict[str, np.ndarray], annotation: dict[str, Any]) -> dict[str, Any]:
-        texts = annotation["texts"] if "text" in self.model.modules else []
-        record = {"id": annotation["id"], "label": annotation["label"], "texts": texts[:2]}
+        texts = annotation["texts"][:2] if "text" in self.model.modules else []
+        record = {"id": annotation["id"], "label": annotation["label"], "texts": texts}
+        if not record["label"] and annotation["questions"] and "text" in self.model.modules:
+            asked = annotation["questions"][int(output["item"])]  # classified one by one
+            record = {"id": asked["id"] or annotation["id"], "label": asked["answer"],
+                      "texts": [asked["question"]]}
         logits = output["logits"]
         if self.options.classes == SCORE:
             return record | {"prediction": float(logits[0])}

@@ -87,7 +87,7 @@ def test_hidden_and_unknown_labels(write_records, tokenizer):
     test = make_stream("test", text_length=8, classes=("b", "a"))
     hidden = evaluated(root, test, tokenizer)
     assert hidden["label"][0] == -1 and hidden["example_mask"][0]
-    with pytest.raises(DataError, match="no label: the text has none to train on"):
+    with pytest.raises(DataError, match="no label: there is none to train on"):
         trained(root, test, tokenizer)
 
 
@@ -327,3 +327,21 @@ def test_streams_that_fit_nothing(changes, message, write_records, tokenizer):
     root = write_records({"train": [records.record("0", "image", image(0), texts=["a"])]})
     with pytest.raises(DataError, match=message):
         evaluated(root, make_stream("train", **dict(text_length=0) | changes), tokenizer)
+
+
+def test_questions_are_classified_where_a_record_has_no_class(write_records, tokenizer):
+    asked = [{"question": "A red three.", "answer": "yes", "id": "1"},
+             {"question": "a blue two", "answer": "no", "id": "2"},
+             {"question": "...", "answer": "no", "id": "3"}]
+    root = write_records({"train": [records.record("0", "image", image(0), questions=asked)]})
+    stream = make_stream("train", frames=1, text_length=8, classes=("no", "yes"),
+                         expand="question")
+    skips = SkipLog()
+    batch = evaluated(root, stream, tokenizer, skips)
+    assert batch["label"].tolist() == [1, 0, -1, -1] and batch["item"].tolist() == [0, 1, 2, -1]
+    assert [tokenizer.decode(ids) for ids in batch["text"][:2]] == ["a red three", "a blue two"]
+    assert skips.records["train"] == {"0": "no question: question 2 has no word"}
+    batch = trained(root, stream, tokenizer, 4)
+    said = {(tokenizer.decode(ids), int(label))
+            for ids, label in zip(batch["text"], batch["label"], strict=True)}
+    assert said == {("a red three", 1), ("a blue two", 0)}

@@ -1,0 +1,294 @@
+"""Classification and grounding: losses against NumPy, views against a loop, what is composed."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import small
+
+from configs import common, sizes
+from mplug2_jax import losses
+from mplug2_jax.config import ConfigError, ModelConfig
+from mplug2_jax.model import build, init_params
+from mplug2_jax.tasks import TASKS
+from mplug2_jax.training.optimizer import make_optimizer
+
+CLASSES = ("a", "b", "c")
+MODULES = {"text": "text universal", "visual": "vision universal",
+           "both": "vision text universal fusion", "images": "vision text universal fusion"}
+
+
+def make(name="classification", **options):
+    """A task, and parameters that are nowhere zero."""
+    task = small.task(name, **dict(classes=CLASSES) | options)
+    params = jax.jit(lambda: init_params(task.model, jax.random.key(0)))()
+    rng = np.random.default_rng(0)
+    return task, jax.tree.map(lambda x: x + 0.1 * rng.standard_normal(x.shape).astype("f"), params)
+
+
+def examples(rows=5, padding=1, **changes):
+    """A batch with classes and boxes; the last rows only fill it."""
+    rng = np.random.default_rng(7)
+    batch = small.pairs(rows, padding=padding)
+    low, high = np.sort(rng.random((2, rows, 2)), axis=0)
+    batch |= {"label": rng.integers(0, 3, rows).astype(np.int32),
+              "box": np.concatenate([low, high], axis=1).astype(np.float32)}
+    return batch | changes
+
+
+def call(task, params, method, *args):
+    return np.asarray(task.call(params, method, *args))
+
+
+def tokens_of(task, params, batch):
+    """The tokens that are pooled, `[B, L, D]` (of two images `[2, B, L, D]`), and their mask."""
+    inputs, video = task.options.inputs, batch["video"]
+    text, mask = (batch["text"], batch["text_mask"])
+    if inputs == "visual":
+        tokens = call(task, params, "encode_visual", video)
+        return tokens, np.ones(tokens.shape[:2], bool)
+    text = call(task, params, "encode_text", text, mask)
+    if inputs == "text":
+        return text, mask
+    clips = [video] if inputs == "both" else [video[:, :1], video[:, 1:]]
+    fused = [np.asarray(task.call(params, "fuse", call(task, params, "encode_visual", clip), text,
+                                  mask)[1]) for clip in clips]
+    return (fused[0] if inputs == "both" else np.stack(fused)), mask
+
+
+def head(params, pooled):
+    """The layers of `heads/classify` in NumPy."""
+    layers = params["heads"]["classify"]
+    for number in range(len(layers)):
+        dense = layers[f"Dense_{number}"]
+        if number:
+            pooled = np.maximum(pooled, 0)
+        pooled = pooled @ np.asarray(dense["kernel"]) + np.asarray(dense["bias"])
+    return pooled
+
+
+@pytest.mark.parametrize("pool", ["class", "mean"])
+@pytest.mark.parametrize("inputs", MODULES)
+def test_losses_equal_numpy(inputs, pool):
+    task, params = make(inputs=inputs, pool=pool, label_smoothing=0.2)
+    assert set(params) == {*MODULES[inputs].split(), "heads"}
+    assert set(params["heads"]) == {"classify"}
+    assert len(params["heads"]["classify"]) == (2 if "fusion" in params else 1)
+    batch = examples()
+    tokens, mask = tokens_of(task, params, batch)
+    tokens = tokens if inputs == "images" else tokens[None]
+    if pool == "class":
+        pooled = tokens[:, :, 0]
+    else:
+        pooled = np.stack([[row[used].mean(0) for row, used in zip(part, mask, strict=True)]
+                           for part in tokens])
+    logits = head(params, np.concatenate(list(pooled), axis=-1))
+    log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+    target = 0.8 * np.eye(3)[batch["label"]] + 0.2 / 3
+    expected = -(target * log_probs).sum(-1)[:4].mean()
+    value, metrics = jax.jit(task.loss)(params, {"s": batch}, jax.random.key(0))
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    assert metrics["s/class"] == value
+    hits = (logits.argmax(-1) == batch["label"])[:4].mean()
+    assert float(metrics["s/class_hits"]) == pytest.approx(hits)
+    predicted = jax.jit(task.predict)(params, batch)["logits"]
+    np.testing.assert_allclose(predicted, logits, rtol=1e-4, atol=1e-5)
+
+
+def test_scores_are_regressed():
+    task, params = make(inputs="text", classes="score")
+    batch = examples(label=np.float32([1, 2, 3, 4, np.nan]), padding=0)
+    batch["label"][4], batch["example_mask"][4] = 0, False
+    tokens, _ = tokens_of(task, params, batch)
+    said = head(params, tokens[:, 0])[:, 0]
+    value, metrics = jax.jit(task.loss)(params, {"s": batch}, jax.random.key(0))
+    np.testing.assert_allclose(value, np.mean((said[:4] - [1, 2, 3, 4]) ** 2), rtol=1e-5)
+    assert set(metrics) == {"s/class"}
+    records = [task.record({"logits": np.float32([p])},
+                           {"id": str(p), "label": label, "questions": [], "texts": ["x", "y"]})
+               for p, label in ((1.0, "1.5"), (2.0, "2"), (4.0, "2.5"), (9.0, ""))]
+    assert records[0] == {"id": "1.0", "label": "1.5", "texts": ["x", "y"], "prediction": 1.0}
+    scores = task.score(records, "image")
+    assert scores["text_score_rmse"] == pytest.approx(np.sqrt((0.25 + 0 + 2.25) / 3))
+    assert scores["text_score_pearson"] == pytest.approx(0.9819805)
+    assert scores["text_class_unlabelled"] == 1
+
+
+@pytest.mark.parametrize("inputs", ["visual", "both"])
+def test_views_equal_a_loop(inputs):
+    task, params = make(inputs=inputs)
+    batch = examples()
+    views = np.random.default_rng(1).integers(0, 256, (5, 3, 2, 16, 16, 3)).astype(np.uint8)
+    predict = jax.jit(task.predict)
+    averaged = predict(params, batch | {"video": views})["logits"]
+    apart = [predict(params, batch | {"video": views[:, n]})["logits"] for n in range(3)]
+    np.testing.assert_allclose(averaged, np.mean(apart, axis=0), rtol=1e-4, atol=1e-5)
+    assert np.abs(apart[0] - apart[1]).max() > 1e-3
+
+
+def test_classes_are_scored_by_hand():
+    task = small.task("classification", classes=("a", "b", "c", "d", "e", "f"))
+    rows = [([0, 9, 8, 7, 6, 5], "b"), ([9, 8, 7, 6, 5, 0], "f"), ([9, 8, 7, 6, 5, 0], "b"),
+            ([0, 0, 9, 0, 0, 0], "")]
+    records = [task.record({"logits": np.float32(logits)},
+                           {"id": "1", "label": label, "questions": [], "texts": ["x"]})
+               for logits, label in rows]
+    assert records[1]["prediction"] == "a" and records[1]["best"] == ["a", "b", "c", "d", "e"]
+    assert records[0]["texts"] == []
+    assert task.score(records, "video") == {
+        "video_class_unlabelled": 1.0, "video_class_accuracy": pytest.approx(1 / 3),
+        "video_class_majority": pytest.approx(2 / 3), "video_class_top5": pytest.approx(2 / 3)}
+    assert task.score(records[3:], "video") == {"video_class_unlabelled": 1.0}
+
+
+def test_questions_are_recorded_one_by_one():
+    task = small.task("classification", inputs="both", classes=CLASSES)
+    asked = [{"question": "p", "answer": "a", "id": "7"},
+             {"question": "q", "answer": "b", "id": ""}]
+    annotation = {"id": "image", "label": "", "texts": [], "questions": asked}
+    records = [task.record({"logits": np.float32([1, 0, 0]), "item": item}, annotation)
+               for item in (0, 1)]
+    assert [(r["id"], r["label"], r["texts"]) for r in records] == [("7", "a", ["p"]),
+                                                                  ("image", "b", ["q"])]
+    assert task.score(records, "image")["image_class_accuracy"] == 0.5
+
+
+def test_a_linear_probe_trains_its_head_alone():
+    task, params = make(inputs="visual")
+    options = common.base("tiny").optimizer
+    options.update(dict(steps=4, warmup_steps=0, learning_rate=1e-2, vision_learning_rate=1e-2,
+                        weight_decay=0.5, frozen=("^(vision|universal)/",)))
+    optimizer, _ = make_optimizer(options)
+    state = optimizer.init(params)
+    sizes = sum(x.size for x in jax.tree.leaves(state))
+    assert sizes < 3 * sum(x.size for x in jax.tree.leaves(params["heads"])) + 10
+
+    @jax.jit
+    def step(params, state):
+        grads = jax.grad(lambda p: task.loss(p, {"s": examples()}, jax.random.key(0))[0])(params)
+        updates, state = optimizer.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    new, _ = step(params, state)
+    for module in ("vision", "universal"):
+        jax.tree.map(np.testing.assert_array_equal, new[module], params[module])
+    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).min()), new["heads"], params["heads"])
+    assert min(jax.tree.leaves(moved)) > 1e-4
+
+
+def test_grounding_equals_numpy():
+    task, params = make("grounding")
+    assert set(params) == {"vision", "text", "universal", "fusion", "heads"}
+    assert set(params["heads"]) == {"box"}
+    batch = examples(video=small.pairs(5, 1)["video"])
+    visual = task.call(params, "encode_visual", batch["video"])
+    text = task.call(params, "encode_text", batch["text"], batch["text_mask"])
+    x = np.asarray(task.call(params, "fuse", visual, text, batch["text_mask"])[1])[:, 0]
+    layers = params["heads"]["box"]
+    assert len(layers) == 3
+    for number in range(3):
+        dense = layers[f"Dense_{number}"]
+        x = np.maximum(x, 0) if number else x
+        x = x @ np.asarray(dense["kernel"]) + np.asarray(dense["bias"])
+    said = 1 / (1 + np.exp(-x))
+    total, hits = [], []
+    for (cx, cy, w, h), (x0, y0, x1, y1) in zip(said[:4], batch["box"][:4], strict=True):
+        l1 = (abs(cx - (x0 + x1) / 2) + abs(cy - (y0 + y1) / 2) + abs(w - (x1 - x0))
+              + abs(h - (y1 - y0)))
+        p0, q0, p1, q1 = cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2
+        inner = max(0, min(p1, x1) - max(p0, x0)) * max(0, min(q1, y1) - max(q0, y0))
+        union = w * h + (x1 - x0) * (y1 - y0) - inner
+        hull = (max(p1, x1) - min(p0, x0)) * (max(q1, y1) - min(q0, y0))
+        total.append(5 * l1 + 2 * (1 - (inner / union - (hull - union) / hull)))
+        hits.append(inner / union >= 0.5)
+    value, metrics = jax.jit(task.loss)(params, {"s": batch}, jax.random.key(0))
+    np.testing.assert_allclose(value, np.mean(total), rtol=1e-5)
+    assert float(metrics["s/box_hits"]) == pytest.approx(np.mean(hits))
+    output = jax.device_get(jax.jit(task.predict)(params, batch))
+    corners = np.concatenate([said[:, :2] - said[:, 2:] / 2, said[:, :2] + said[:, 2:] / 2], 1)
+    np.testing.assert_allclose(output["box"], corners.clip(0, 1), rtol=1e-4, atol=1e-5)
+
+
+def test_overlaps_by_counting_pixels():
+    rng = np.random.default_rng(0)
+    low, high = np.sort(rng.integers(0, 21, (2, 60, 2, 2)), axis=0)
+    pairs = np.concatenate([low, high + 1], axis=-1)  # [60, 2, 4], none of them empty
+    iou, giou = losses.overlap(jnp.asarray(pairs[:, 0] / 22), jnp.asarray(pairs[:, 1] / 22))
+    for number, both in enumerate(pairs):
+        masks = np.zeros((2, 22, 22), bool)
+        for mask, (x0, y0, x1, y1) in zip(masks, both, strict=True):
+            mask[y0:y1, x0:x1] = True
+        union, inner = (masks[0] | masks[1]).sum(), (masks[0] & masks[1]).sum()
+        rows, columns = (np.flatnonzero(masks.any((0, axis))) for axis in (2, 1))
+        hull = (rows[-1] + 1 - rows[0]) * (columns[-1] + 1 - columns[0])
+        assert float(iou[number]) == pytest.approx(inner / union, abs=1e-5)
+        assert float(giou[number]) == pytest.approx(inner / union - (hull - union) / hull, abs=1e-5)
+    nothing = jnp.zeros(4)
+    assert losses.overlap(nothing, nothing) == (0, 0)
+    gradient = jax.grad(lambda b: losses.overlap(b, nothing)[1])(nothing)
+    assert np.isfinite(gradient).all()
+
+
+def test_grounding_is_scored_by_hand():
+    task = small.task("grounding")
+    boxes = [{"phrase": "p", "box": [0.0, 0.0, 1.0, 0.5], "id": "s1"},
+             {"phrase": "q", "box": [0.0, 0.0, 0.5, 1.0], "id": ""}]
+    outputs = [{"box": np.float32([0, 0, 1, 1]), "iou": np.float32(0.5), "item": 0},
+               {"box": np.float32([0, 0, 1, 1]), "iou": np.float32(0.25), "item": 1}]
+    records = [task.record(output, {"id": "r", "boxes": boxes}) for output in outputs]
+    assert [r["id"] for r in records] == ["s1", "r"] and records[1]["phrase"] == "q"
+    assert task.score(records, "image") == {"image_grounding_accuracy": 0.5,
+                                            "image_grounding_iou": 0.375}
+
+
+def config_of(task, **stream):
+    config = common.base("tiny")
+    config.data.root = config.data.tokenizer = "somewhere"
+    config.task = task
+    config.data.streams.s = common.stream("train", 8, **dict(image_size=48) | stream)
+    return config
+
+
+CLASSIFY = dict(classes=CLASSES)
+
+
+@pytest.mark.parametrize("task, stream, message", [
+    (dict(inputs="sound"), {}, "task.inputs = 'sound': expected one of text, visual, both, images"),
+    (dict(pool="max"), {}, "task.pool = 'max': expected one of class, mean"),
+    (dict(label_smoothing=1.0), {}, "task.label_smoothing = 1.0"),
+    (dict(classes=()), {}, "classes = (): expected at least two names"),
+    ({}, dict(classes=("a", "b")), "stream s.classes = ('a', 'b'): expected that of the task"),
+    ({}, {}, "stream s.frames = 0: task.inputs = 'visual' needs 1 or more"),
+    (dict(inputs="images"), dict(frames=1), "stream s.frames = 1: task.inputs = 'images' needs 2"),
+    (dict(inputs="text"), {}, "stream s.text_length = 0: task.inputs = 'text' needs the tokens"),
+    ({}, dict(frames=1, text_length=9), "stream s.text_length = 9: task.inputs = 'visual' needs 0"),
+])
+def test_wrong_classification_configs_are_named(task, stream, message):
+    with pytest.raises(ConfigError) as caught:
+        common.validate(config_of(common.task("classification", **CLASSIFY | task),
+                                  **CLASSIFY | stream))
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_wrong_grounding_and_freezing_configs_are_named():
+    config = config_of(common.task("grounding"), frames=1, text_length=9)
+    with pytest.raises(ConfigError, match="stream s.boxes = False, frames = 1"):
+        common.validate(config)
+    config.data.streams.s.boxes = True
+    common.validate(config)
+    config.optimizer.frozen = ("(vision",)
+    with pytest.raises(ConfigError, match="optimizer.frozen: '.vision' is not a regular"):
+        common.validate(config)
+
+
+@pytest.mark.parametrize("task", [
+    *(common.task("classification", inputs=inputs, classes=CLASSES) for inputs in MODULES),
+    common.task("grounding")], ids=lambda task: f"{task.name}-{task.inputs}")
+def test_real_models_hold_just_their_modules(task):
+    cls = TASKS[task.name]
+    config = ModelConfig.from_mapping(sizes.model("large"))
+    model = build(config, *cls.composition(task), **cls.head_sizes(task))
+    shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+    modules = MODULES[task.inputs] if task.name == "classification" else MODULES["both"]
+    assert set(shapes) == {*modules.split(), "heads"}
