@@ -166,7 +166,10 @@ def check_kind(name: str, stream, split: str, record: dict) -> None:
         )
     if stream.boxes and (kind != "image" or not stream.frames):
         # Those of a video are of its first frame, which need not be among those that are shown.
-        raise DataError(f"stream {name!r}: boxes are of images with frames=1, not of {kind}")
+        raise DataError(
+            f"stream {name!r}: boxes are of images with frames=1, and split {split!r} is of kind "
+            f"{kind!r} with frames={stream.frames}"
+        )
     if stream.views[0] > 1 and kind != "video":
         raise DataError(f"stream {name!r}: split {split!r} has no videos, set views to (1, crops)")
 

@@ -7,7 +7,7 @@ import optax
 import pytest
 import small
 
-from configs import common, sizes
+from configs import common, demo_tasks, sizes
 from mplug2_jax import losses
 from mplug2_jax.config import ConfigError, ModelConfig
 from mplug2_jax.model import build, init_params
@@ -292,3 +292,14 @@ def test_real_models_hold_just_their_modules(task):
     shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
     modules = MODULES[task.inputs] if task.name == "classification" else MODULES["both"]
     assert set(shapes) == {*modules.split(), "heads"}
+
+
+def test_demo_configs_are_valid():
+    for family in demo_tasks.INPUTS:
+        config = demo_tasks.get_config(family)
+        common.validate(config)
+        assert config.init_from and list(config.evals) == [family]
+        assert config.evals[family].stream.expand == ("box" if family == "grounding" else "record")
+    assert not demo_tasks.get_config("grounding,scratch").init_from
+    with pytest.raises(ValueError, match="family 'sounds': expected one of image_digit"):
+        demo_tasks.get_config("sounds")
