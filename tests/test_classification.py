@@ -10,6 +10,7 @@ import small
 from configs import common, demo_tasks, sizes
 from mplug2_jax import losses
 from mplug2_jax.config import ConfigError, ModelConfig
+from mplug2_jax.metrics.scores import keep
 from mplug2_jax.model import build, init_params
 from mplug2_jax.tasks import TASKS
 from mplug2_jax.training.optimizer import make_optimizer
@@ -110,9 +111,15 @@ def test_scores_are_regressed():
                for p, label in ((1.0, "1.5"), (2.0, "2"), (4.0, "2.5"), (9.0, ""))]
     assert records[0] == {"id": "1.0", "label": "1.5", "texts": ["x", "y"], "prediction": 1.0}
     scores = task.score(records, "image")
-    assert scores["text_score_rmse"] == pytest.approx(np.sqrt((0.25 + 0 + 2.25) / 3))
-    assert scores["text_score_pearson"] == pytest.approx(0.9819805)
-    assert scores["text_class_unlabelled"] == 1
+    assert len(scores[task.best_by].each) == 4
+    figures = keep(records, scores)
+    assert figures["text_score_rmse"] == pytest.approx(np.sqrt((0.25 + 0 + 2.25) / 3))
+    correlation = np.corrcoef([1, 2, 4], [1.5, 2, 2.5])[0, 1]
+    assert figures["text_score_pearson"] == pytest.approx(correlation)
+    assert figures["text_score_spearman"] == pytest.approx(1.0)
+    assert figures["text_class_unlabelled"] == 1 and "scores" in records[0]
+    constant = [r | {"prediction": 1.0} for r in records]
+    assert set(task.score(constant, "image")) == {"text_score_rmse", "text_class_unlabelled"}
 
 
 @pytest.mark.parametrize("inputs", ["visual", "both"])
@@ -136,7 +143,8 @@ def test_classes_are_scored_by_hand():
                for logits, label in rows]
     assert records[1]["prediction"] == "a" and records[1]["best"] == ["a", "b", "c", "d", "e"]
     assert records[0]["texts"] == []
-    assert task.score(records, "video") == {
+    assert len(task.score(records, "video")[task.best_by.format(kind="video")].each) == 4
+    assert keep(records, task.score(records, "video")) == {
         "video_class_unlabelled": 1.0, "video_class_accuracy": pytest.approx(1 / 3),
         "video_class_majority": pytest.approx(2 / 3), "video_class_top5": pytest.approx(2 / 3)}
     assert task.score(records[3:], "video") == {"video_class_unlabelled": 1.0}
@@ -151,7 +159,16 @@ def test_questions_are_recorded_one_by_one():
                for item in (0, 1)]
     assert [(r["id"], r["label"], r["texts"]) for r in records] == [("7", "a", ["p"]),
                                                                   ("image", "b", ["q"])]
-    assert task.score(records, "image")["image_class_accuracy"] == 0.5
+    assert task.score(records, "image")["image_class_accuracy"].value == 0.5
+
+
+def test_two_classes_have_f1_and_matthews():
+    task = small.task("classification", inputs="images", classes=("no", "yes"))
+    said, true = ["yes", "yes", "yes", "no", "no"], ["yes", "yes", "no", "no", "yes"]
+    records = [{"prediction": p, "label": t} for p, t in zip(said, true, strict=True)]
+    assert keep(records, task.score(records, "video")) == pytest.approx({
+        "images_class_accuracy": 0.6, "images_class_majority": 0.6, "images_class_f1": 2 / 3,
+        "images_class_matthews": 1 / 6})
 
 
 def test_a_linear_probe_trains_its_head_alone():
@@ -233,13 +250,14 @@ def test_overlaps_by_counting_pixels():
 def test_grounding_is_scored_by_hand():
     task = small.task("grounding")
     boxes = [{"phrase": "p", "box": [0.0, 0.0, 1.0, 0.5], "id": "s1"},
-             {"phrase": "q", "box": [0.0, 0.0, 0.5, 1.0], "id": ""}]
-    outputs = [{"box": np.float32([0, 0, 1, 1]), "iou": np.float32(0.5), "item": 0},
-               {"box": np.float32([0, 0, 1, 1]), "iou": np.float32(0.25), "item": 1}]
+             {"phrase": "q", "box": [0.0, 0.0, 1.0, 1.0], "id": ""}]
+    outputs = [{"box": np.float32([0, 0, 1, 1]), "item": 0},
+               {"box": np.float32([0, 0, 0.5, 0.5]), "item": 1}]
     records = [task.record(output, {"id": "r", "boxes": boxes}) for output in outputs]
     assert [r["id"] for r in records] == ["s1", "r"] and records[1]["phrase"] == "q"
-    assert task.score(records, "image") == {"image_grounding_accuracy": 0.5,
-                                            "image_grounding_iou": 0.375}
+    assert keep(records, task.score(records, "image")) == {"image_grounding_accuracy": 0.5,
+                                                           "image_grounding_iou": 0.375}
+    assert records[1]["scores"] == {"image_grounding_accuracy": 0.0, "image_grounding_iou": 0.25}
 
 
 def config_of(task, **stream):

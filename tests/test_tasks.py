@@ -8,6 +8,7 @@ import small
 
 from configs import common, demo, msrvtt_caption, msrvtt_qa
 from mplug2_jax.config import ConfigError
+from mplug2_jax.metrics.scores import keep
 from mplug2_jax.model import init_params
 
 
@@ -76,7 +77,10 @@ def gallery():
 
 def test_reranking_equals_scoring_every_pair(gallery):
     task, params, output, records = gallery
-    scores = task.finish(params, [dict(r) for r in records], "video")
+    records = [dict(r) for r in records]
+    scores = keep(records, task.finish(params, records, "video"))
+    assert [r["scores"]["text_to_video_mean_rank"] for r in records] == [
+        r["rank"] for r in records]
     similarity = output["text_features"] @ output["visual_features"].T  # [Q, G]
     every, match = np.zeros((10, 10)), jax.jit(task.match)
     for q in range(10):
@@ -110,15 +114,19 @@ def test_captioning_and_answers_are_scored_by_their_records():
     assert record == {"prediction": "w1 w2", "references": ["w1 w2", "w3"]}
     records = [record | {"index": 0},
                {"prediction": "w4", "references": ["w5"], "index": 1}]
-    assert task.score(records, "image")["image_caption_bleu1"] == pytest.approx(2 / 3)
+    figures = keep(records, task.score(records, "image"))
+    assert figures["image_caption_bleu1"] == pytest.approx(2 / 3)
+    assert [round(r["scores"]["image_caption_bleu1"], 6) for r in records] == [1, 0]
 
     qa = small.task("qa")
     questions = [{"question": "q", "answer": "w1", "type": "a"},
                  {"question": "q", "answer": "w2", "type": "a"}]
     rows = [qa.record({"ids": ids[[0, 1, 3]], "item": i}, {"questions": questions})
             for i in (0, 1)]
-    scores = qa.score(rows, "video")
+    scores = keep(rows, qa.score(rows, "video"))
     assert scores["video_qa_accuracy"] == scores["video_qa_majority"] == 0.5
+    assert scores["video_qa_a_accuracy"] == 0.5
+    assert [r["scores"]["video_qa_accuracy"] for r in rows] == [1, 0]
 
 
 @pytest.mark.parametrize("name", ["captioning", "qa"])

@@ -18,12 +18,14 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from mplug2_jax.config import ConfigError, ModelConfig
+from mplug2_jax.metrics.scores import Score
 from mplug2_jax.model import build
 from mplug2_jax.preprocess.tokenizer import Tokenizer
 
 Array = jax.Array
 Batch = dict[str, Array]
 Metrics = dict[str, Array]
+Scores = dict[str, Score | float]  # figures by name; a number has no examples and no interval
 Annotate = Callable[[int], dict[str, Any]]  # record number -> its texts and questions
 
 
@@ -32,12 +34,15 @@ class Task:
 
     Attributes:
       fields: batch fields that a training stream must give.
+      best_by: the score that says how good an example is, "{kind}" in it filled in; with a "-" in
+        front smaller is better. "" for none.
       model: the composed model, of just the modules and heads of `composition`.
       options: the `task` section of the config.
       tokenizer: of all its text.
     """
 
     fields: ClassVar[tuple[str, ...]] = ()
+    best_by: ClassVar[str] = ""
 
     def __init__(self, options: Any, config: ModelConfig, tokenizer: Tokenizer):
         if tokenizer.vocab_size != config.vocab_size:
@@ -78,9 +83,15 @@ class Task:
         """One example's prediction and references, of `predict`'s row and the record's texts."""
         raise TypeError(f"{type(self).__name__} predicts nothing")
 
-    def score(self, records: list[dict[str, Any]], kind: str) -> dict[str, float]:
-        """The task's figures over all hosts' records; `kind` ("video", "image") names them."""
+    def score(self, records: list[dict[str, Any]], kind: str) -> Scores:
+        """The task's scores over all hosts' records; `kind` ("video", "image") names them."""
         raise TypeError(f"{type(self).__name__} has no score")
+
+    def slow_scores(self, records: list[dict[str, Any]],
+                    kind: str) -> tuple[Scores, dict[str, str]]:
+        """Scores that take other programs and too long for validation, and why any is absent."""
+        del records, kind
+        return {}, {}
 
     def call(self, params: Any, method: str, *args: Any, rng: Array | None = None) -> Any:
         """`model.<method>(*args)`; with dropout where a key is given."""
@@ -101,7 +112,7 @@ class Task:
                 yield {key: value[i] for key, value in rows.items()}
 
     def evaluate(self, params: Any, batches: Iterable[Batch], annotate: Annotate, kind: str,
-                 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
+                 ) -> tuple[Scores, list[dict[str, Any]]]:
         """Predicts every example, gathers all hosts' rows, and scores them.
 
         Args:
@@ -111,7 +122,7 @@ class Task:
           kind: "video" or "image", for the names of the figures.
 
         Returns:
-          Figures, and one record an example, in the order of the split.
+          Scores, and one record an example, in the order of the split.
         """
         records = []
         for output in self.outputs(params, batches):
@@ -119,7 +130,7 @@ class Task:
             records.append({"index": index, "item": item, **self.record(output, annotate(index))})
         return self.finish(params, records, kind), records
 
-    def finish(self, params: Any, records: list[dict[str, Any]], kind: str) -> dict[str, float]:
+    def finish(self, params: Any, records: list[dict[str, Any]], kind: str) -> Scores:
         """Scores all records; a task that needs the device once more (reranking) does it here."""
         del params
         return self.score(records, kind)

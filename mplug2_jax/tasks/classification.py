@@ -9,8 +9,10 @@ import numpy as np
 
 from mplug2_jax import losses
 from mplug2_jax.config import ConfigError
+from mplug2_jax.metrics import classification
+from mplug2_jax.metrics.scores import Score, mean, within
 from mplug2_jax.preprocess.classes import SCORE, class_names, count_outputs
-from mplug2_jax.tasks.base import Array, Batch, Metrics, Task
+from mplug2_jax.tasks.base import Array, Batch, Metrics, Scores, Task
 
 # What is classified: its modules, and how many frames a stream must have.
 INPUTS = {
@@ -31,6 +33,14 @@ class Classification(Task):
     "images": a text fused with either of two images, both results side by side (NLVR2). With
     `task.classes = "score"` the label is a number, and the loss its squared error (STS-B).
     """
+
+    def __init__(self, *args: Any):
+        super().__init__(*args)
+        inputs, figure = self.options.inputs, "class_accuracy"
+        if self.options.classes == SCORE:
+            figure = "score_pearson"
+        self.kind = inputs if inputs in ("text", "images") else "{kind}"  # names the figures
+        self.best_by = f"{self.kind}_{figure}"
 
     @classmethod
     def composition(cls, options: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -138,35 +148,49 @@ class Classification(Task):
         best = [names[i] for i in np.argsort(-logits, kind="stable")[:TOP]]
         return record | {"prediction": best[0], "best": best}
 
-    def score(self, records: list[dict[str, Any]], kind: str) -> dict[str, float]:
+    def score(self, records: list[dict[str, Any]], kind: str) -> Scores:
         """Of the records whose label is known (a test split may hide them).
 
         Returns:
-          `<kind>_class_accuracy`, `<kind>_class_majority` (always saying the most frequent class)
-          and with more than five classes `<kind>_class_top5`; of a score `<kind>_score_rmse` and
-          `<kind>_score_pearson` (not a number where either side is constant). `kind` is that of the
-          inputs: "text", "image", "video" or "images". `<kind>_class_unlabelled` where labels are
-          hidden.
+          `<kind>_class_accuracy`, `_majority` (always saying the most frequent class), with more
+          than five classes `_top5`, and with two `_f1` (of the second) and `_matthews`; of a score
+          `<kind>_score_pearson`, `_spearman` and `_rmse`. `kind` is that of the inputs: "text",
+          "image", "video" or "images". `<kind>_class_unlabelled` where labels are hidden.
         """
-        kind = {"text": "text", "images": "images"}.get(self.options.inputs, kind)
-        figures = {}
-        if hidden := sum(not r["label"] for r in records):
-            figures[f"{kind}_class_unlabelled"] = float(hidden)
-        known = [r for r in records if r["label"]]
-        if not known:
-            return figures
+        kind = self.kind.format(kind=kind)
+        rows = [row for row, r in enumerate(records) if r["label"]]
+        hidden = {f"{kind}_class_unlabelled": float(len(records) - len(rows))}
+        if not rows:
+            return hidden
+        known = [records[row] for row in rows]
         if self.options.classes == SCORE:
-            said, true = (np.array([float(r[key]) for r in known])
-                          for key in ("prediction", "label"))
-            with np.errstate(invalid="ignore"):
-                pearson = np.corrcoef(said, true)[0, 1] if len(known) > 1 else np.nan
-            return figures | {f"{kind}_score_rmse": float(np.sqrt(np.mean((said - true) ** 2))),
-                              f"{kind}_score_pearson": float(pearson)}
-        labels = [r["label"] for r in known]
-        usual = Counter(labels).most_common(1)[0][1]
-        figures |= {f"{kind}_class_accuracy":
-                    float(np.mean([r["prediction"] == r["label"] for r in known])),
-                    f"{kind}_class_majority": usual / len(known)}
-        if count_outputs(self.options.classes) > TOP:
-            figures[f"{kind}_class_top5"] = float(np.mean([r["label"] in r["best"] for r in known]))
-        return figures
+            family, scores = "score", score_values(known)
+        else:
+            family, scores = "class", class_values(known, class_names(self.options.classes))
+        named = {f"{kind}_{family}_{name}":
+                 within(score, rows, len(records)) if isinstance(score, Score) else score
+                 for name, score in scores.items()}
+        return named | (hidden if len(rows) < len(records) else {})
+
+
+def class_values(records: list[dict[str, Any]], names: tuple[str, ...]) -> Scores:
+    """The scores of records with a label among `names`."""
+    said, labels = ([r[key] for r in records] for key in ("prediction", "label"))
+    scores = {"accuracy": classification.accuracy(said, labels),
+              "majority": Counter(labels).most_common(1)[0][1] / len(labels)}
+    if len(names) > TOP:
+        scores["top5"] = mean([float(r["label"] in r["best"]) for r in records])
+    if len(names) == 2:
+        scores |= {"f1": classification.f1(said, labels, names[1]),
+                   "matthews": classification.matthews(said, labels)}
+    return scores
+
+
+def score_values(records: list[dict[str, Any]]) -> Scores:
+    """The scores of records with a number as label."""
+    said, true = (np.array([float(r[key]) for r in records]) for key in ("prediction", "label"))
+    scores: Scores = {"rmse": float(np.sqrt(np.mean((said - true) ** 2)))}
+    if np.ptp(said) and np.ptp(true):  # else no correlation is defined
+        scores |= {"pearson": classification.pearson(said, true),
+                   "spearman": classification.spearman(said, true)}
+    return scores

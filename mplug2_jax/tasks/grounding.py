@@ -7,7 +7,9 @@ import numpy as np
 
 from mplug2_jax import losses
 from mplug2_jax.config import ConfigError
-from mplug2_jax.tasks.base import Array, Batch, Metrics, Task
+from mplug2_jax.metrics.boxes import grounding_accuracy, iou
+from mplug2_jax.metrics.scores import mean
+from mplug2_jax.tasks.base import Array, Batch, Metrics, Scores, Task
 
 
 class Grounding(Task):
@@ -18,6 +20,7 @@ class Grounding(Task):
     """
 
     fields = ("text",)
+    best_by = "{kind}_grounding_iou"
 
     @classmethod
     def composition(cls, options: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -52,18 +55,16 @@ class Grounding(Task):
         return total, metrics
 
     def predict(self, params: Any, batch: Batch) -> dict[str, Array]:
-        """`box float32 [B, 4]`, (x0, y0, x1, y1) in 0..1, and its IoU with the true one `[B]`."""
-        box = losses.corners(self.box(params, batch)).clip(0.0, 1.0)
-        return {"box": box, "iou": losses.overlap(box, batch["box"])[0]}
+        """`box float32 [B, 4]`, (x0, y0, x1, y1) in 0..1."""
+        return {"box": losses.corners(self.box(params, batch)).clip(0.0, 1.0)}
 
     def record(self, output: dict[str, np.ndarray], annotation: dict[str, Any]) -> dict[str, Any]:
         true = annotation["boxes"][int(output["item"])]
         return {"id": true["id"] or annotation["id"], "phrase": true["phrase"],
-                "box": list(true["box"]), "prediction": [float(x) for x in output["box"]],
-                "iou": float(output["iou"])}
+                "box": list(true["box"]), "prediction": [float(x) for x in output["box"]]}
 
-    def score(self, records: list[dict[str, Any]], kind: str) -> dict[str, float]:
+    def score(self, records: list[dict[str, Any]], kind: str) -> Scores:
         """`<kind>_grounding_accuracy`, the share with an IoU of at least 0.5, and the mean IoU."""
-        iou = np.array([r["iou"] for r in records])
-        return {f"{kind}_grounding_accuracy": float(np.mean(iou >= 0.5)),
-                f"{kind}_grounding_iou": float(iou.mean())}
+        said, true = (np.array([r[key] for r in records]) for key in ("prediction", "box"))
+        return {f"{kind}_grounding_accuracy": mean(grounding_accuracy(said, true)),
+                f"{kind}_grounding_iou": mean(iou(said, true))}
