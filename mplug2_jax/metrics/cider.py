@@ -10,6 +10,7 @@ a batch is no corpus.
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -31,17 +32,19 @@ class CiderD:
 
     def __init__(self, corpus: Iterable[Sequence[str]], end: bool = False):
         self.end = end
-        self._frequency: Counter[tuple[str, ...]] = Counter()  # in how many items' references
+        frequency: Counter[tuple[str, ...]] = Counter()  # in how many items' references
         items = 0
         for references in corpus:
             items += 1
             seen = set()
             for text in references:
                 seen.update(_ngrams(self._words(text)))
-            self._frequency.update(seen)
+            frequency.update(seen)
         if not items:
             raise ValueError("CIDEr-D needs a corpus of at least one item's references")
-        self._log_items = math.log(items)
+        self._unseen = math.log(items)
+        self._rarity = {ngram: self._unseen - math.log(count)
+                        for ngram, count in frequency.items()}
 
     def score(
         self, predictions: Sequence[str], references: Sequence[Sequence[str]],
@@ -80,15 +83,15 @@ class CiderD:
         """Weights by n-gram, their norm for each n, and the length in bigrams."""
         weights, norms = {}, [0.0] * _ORDER
         for ngram, count in _ngrams(words).items():
-            weight = count * (self._log_items - math.log(max(1, self._frequency[ngram])))
-            weights[ngram] = weight
+            weights[ngram] = weight = count * self._rarity.get(ngram, self._unseen)
             norms[len(ngram) - 1] += weight * weight
         return weights, [math.sqrt(norm) for norm in norms], max(len(words) - 1, 0)
 
 
 def _ngrams(words: list[str]) -> Counter[tuple[str, ...]]:
-    return Counter(tuple(words[i:i + n]) for n in range(1, _ORDER + 1)
-                   for i in range(len(words) - n + 1))
+    shifted = [words[n:] for n in range(_ORDER)]
+    return Counter(chain.from_iterable(zip(*shifted[:n], strict=False)
+                                       for n in range(1, _ORDER + 1)))
 
 
 def _similarity(said: tuple, reference: tuple) -> float:

@@ -89,7 +89,7 @@ def test_reward_uses_the_weights_of_its_corpus(tokens):
     reward = CiderD(gold)
     np.testing.assert_allclose(reward.score(said[5:9], gold[5:9]), whole[5:9])
     assert reward.score(said[5:6], gold[5:6]) != CiderD(gold[:9]).score(said[5:6], gold[5:6])
-    samples = [said[5], gold[5][0], "nothing of it"]
+    samples = [said[5], gold[5][0], "none"]
     values = reward.score(samples, [gold[5]] * 3)
     assert values[1] > values[0] > values[2] == 0
 
