@@ -7,6 +7,7 @@ import numpy as np
 from mplug2_jax.config import ConfigError
 from mplug2_jax.metrics.accuracy import exact_match, qa_accuracy
 from mplug2_jax.metrics.scores import by_group, mean, within
+from mplug2_jax.metrics.vqa import vqa_accuracy
 from mplug2_jax.tasks.base import Scores
 from mplug2_jax.tasks.generation import Generation
 
@@ -31,19 +32,26 @@ class QuestionAnswering(Generation):
     def score(self, records: list[dict[str, Any]], kind: str) -> Scores:
         """Exact match `<kind>_qa_accuracy`, by question type, and `<kind>_qa_majority`.
 
-        Over the questions with an answer; `<kind>_qa_unanswered` is how many have none, such as all
-        of a test split that hides them.
+        With several people's answers also VQAv2's own `<kind>_qa_vqa_accuracy`. All are over the
+        questions with an answer; `<kind>_qa_unanswered` counts the others, if there are any, such
+        as all of a test split.
         """
         rows = [row for row, r in enumerate(records) if r["answer"]]
-        hidden = {f"{kind}_qa_unanswered": float(len(records) - len(rows))}
+        count, known = len(records), [records[row] for row in rows]
+        figures: Scores = {}
+        if len(rows) < count:
+            figures[f"{kind}_qa_unanswered"] = float(count - len(rows))
         if not rows:
-            return hidden
-        said, answers, types = zip(*((r["prediction"], r["answer"], r["type"]) for r in
-                                     (records[row] for row in rows)), strict=True)
+            return figures
+        said, answers, types = zip(*((r["prediction"], r["answer"], r["type"]) for r in known),
+                                   strict=True)
         right = exact_match(said, answers)
         scores = {"accuracy": mean(right)} | {
             f"{name}_accuracy": score for name, score in by_group(right, types).items()}
-        return {f"{kind}_qa_{name}": within(score, rows, len(records))
-                for name, score in scores.items()} | {
-            f"{kind}_qa_majority": qa_accuracy(said, answers, types)["majority"]} | (
-            hidden if len(rows) < len(records) else {})
+        people = [r.get("answers", ()) for r in known]
+        if all(len(given) > 1 for given in people):
+            scores["vqa_accuracy"] = mean(vqa_accuracy(said, people))
+        figures |= {f"{kind}_qa_{name}": within(score, rows, count)
+                    for name, score in scores.items()}
+        figures[f"{kind}_qa_majority"] = qa_accuracy(said, answers, types)["majority"]
+        return figures
