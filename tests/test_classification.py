@@ -20,9 +20,12 @@ MODULES = {"text": "text universal", "visual": "vision universal",
            "both": "vision text universal fusion", "images": "vision text universal fusion"}
 
 
+TINY = small.model(vision_layers=1, universal_layers=1, fusion_layers=1, scan=False)
+
+
 def make(name="classification", **options):
     """A task, and parameters that are nowhere zero."""
-    task = small.task(name, **dict(classes=CLASSES) | options)
+    task = small.task(name, TINY, **dict(classes=CLASSES) | options)
     params = jax.jit(lambda: init_params(task.model, jax.random.key(0)))()
     rng = np.random.default_rng(0)
     return task, jax.tree.map(lambda x: x + 0.1 * rng.standard_normal(x.shape).astype("f"), params)
@@ -38,24 +41,18 @@ def examples(rows=5, padding=1, **changes):
     return batch | changes
 
 
-def call(task, params, method, *args):
-    return np.asarray(task.call(params, method, *args))
-
-
 def tokens_of(task, params, batch):
-    """The tokens that are pooled, `[B, L, D]` (of two images `[2, B, L, D]`), and their mask."""
+    """The tokens that are pooled: `[B, L, D]` each, of two images twice."""
     inputs, video = task.options.inputs, batch["video"]
-    text, mask = (batch["text"], batch["text_mask"])
     if inputs == "visual":
-        tokens = call(task, params, "encode_visual", video)
-        return tokens, np.ones(tokens.shape[:2], bool)
-    text = call(task, params, "encode_text", text, mask)
+        return [task.call(params, "encode_visual", video)]
+    text, mask = batch["text"], batch["text_mask"]
+    text = task.call(params, "encode_text", text, mask)
     if inputs == "text":
-        return text, mask
+        return [text]
     clips = [video] if inputs == "both" else [video[:, :1], video[:, 1:]]
-    fused = [np.asarray(task.call(params, "fuse", call(task, params, "encode_visual", clip), text,
-                                  mask)[1]) for clip in clips]
-    return (fused[0] if inputs == "both" else np.stack(fused)), mask
+    return [task.call(params, "fuse", task.call(params, "encode_visual", clip), text, mask)[1]
+            for clip in clips]
 
 
 def head(params, pooled):
@@ -69,41 +66,45 @@ def head(params, pooled):
     return pooled
 
 
-@pytest.mark.parametrize("pool", ["class", "mean"])
 @pytest.mark.parametrize("inputs", MODULES)
-def test_losses_equal_numpy(inputs, pool):
-    task, params = make(inputs=inputs, pool=pool, label_smoothing=0.2)
+def test_losses_equal_numpy(inputs):
+    tasks = {}
+    for pool in ("class", "mean"):
+        tasks[pool], params = make(inputs=inputs, pool=pool, label_smoothing=0.2)
     assert set(params) == {*MODULES[inputs].split(), "heads"}
     assert set(params["heads"]) == {"classify"}
     assert len(params["heads"]["classify"]) == (2 if "fusion" in params else 1)
     batch = examples()
-    tokens, mask = tokens_of(task, params, batch)
-    tokens = tokens if inputs == "images" else tokens[None]
-    if pool == "class":
-        pooled = tokens[:, :, 0]
-    else:
-        pooled = np.stack([[row[used].mean(0) for row, used in zip(part, mask, strict=True)]
-                           for part in tokens])
-    logits = head(params, np.concatenate(list(pooled), axis=-1))
-    log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
-    target = 0.8 * np.eye(3)[batch["label"]] + 0.2 / 3
-    expected = -(target * log_probs).sum(-1)[:4].mean()
-    value, metrics = jax.jit(task.loss)(params, {"s": batch}, jax.random.key(0))
-    np.testing.assert_allclose(value, expected, rtol=1e-5)
-    assert metrics["s/class"] == value
-    hits = (logits.argmax(-1) == batch["label"])[:4].mean()
-    assert float(metrics["s/class_hits"]) == pytest.approx(hits)
-    predicted = jax.jit(task.predict)(params, batch)["logits"]
-    np.testing.assert_allclose(predicted, logits, rtol=1e-4, atol=1e-5)
+
+    @jax.jit  # one program for all, for it takes time to compile
+    def run(params):
+        return tokens_of(tasks["class"], params, batch), {
+            pool: (task.loss(params, {"s": batch}, jax.random.key(0)), task.predict(params, batch))
+            for pool, task in tasks.items()}
+
+    tokens, results = jax.device_get(run(params))
+    used = batch["text_mask"] if inputs != "visual" else np.ones(tokens[0].shape[:2], bool)
+    for pool, ((value, metrics), predicted) in results.items():
+        pooled = [part[:, 0] if pool == "class" else
+                  np.stack([row[mask].mean(0) for row, mask in zip(part, used, strict=True)])
+                  for part in tokens]
+        logits = head(params, np.concatenate(pooled, axis=-1))
+        np.testing.assert_allclose(predicted["logits"], logits, rtol=1e-4, atol=1e-5)
+        log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        target = 0.8 * np.eye(3)[batch["label"]] + 0.2 / 3
+        np.testing.assert_allclose(value, -(target * log_probs).sum(-1)[:4].mean(), rtol=1e-5)
+        assert metrics["s/class"] == value
+        hits = (logits.argmax(-1) == batch["label"])[:4].mean()
+        assert float(metrics["s/class_hits"]) == pytest.approx(hits)
 
 
 def test_scores_are_regressed():
     task, params = make(inputs="text", classes="score")
     batch = examples(label=np.float32([1, 2, 3, 4, np.nan]), padding=0)
     batch["label"][4], batch["example_mask"][4] = 0, False
-    tokens, _ = tokens_of(task, params, batch)
-    said = head(params, tokens[:, 0])[:, 0]
-    value, metrics = jax.jit(task.loss)(params, {"s": batch}, jax.random.key(0))
+    (tokens,), (value, metrics) = jax.jit(lambda p: (
+        tokens_of(task, p, batch), task.loss(p, {"s": batch}, jax.random.key(0))))(params)
+    said = head(params, np.asarray(tokens)[:, 0])[:, 0]
     np.testing.assert_allclose(value, np.mean((said[:4] - [1, 2, 3, 4]) ** 2), rtol=1e-5)
     assert set(metrics) == {"s/class"}
     records = [task.record({"logits": np.float32([p])},
@@ -122,14 +123,17 @@ def test_scores_are_regressed():
     assert set(task.score(constant, "image")) == {"text_score_rmse", "text_class_unlabelled"}
 
 
-@pytest.mark.parametrize("inputs", ["visual", "both"])
-def test_views_equal_a_loop(inputs):
-    task, params = make(inputs=inputs)
+def test_views_equal_a_loop():
+    task, params = make(inputs="both")
     batch = examples()
     views = np.random.default_rng(1).integers(0, 256, (5, 3, 2, 16, 16, 3)).astype(np.uint8)
-    predict = jax.jit(task.predict)
-    averaged = predict(params, batch | {"video": views})["logits"]
-    apart = [predict(params, batch | {"video": views[:, n]})["logits"] for n in range(3)]
+
+    @jax.jit
+    def run(params):
+        each = [task.predict(params, batch | {"video": views[:, n]}) for n in range(3)]
+        return task.predict(params, batch | {"video": views})["logits"], [x["logits"] for x in each]
+
+    averaged, apart = jax.device_get(run(params))
     np.testing.assert_allclose(averaged, np.mean(apart, axis=0), rtol=1e-4, atol=1e-5)
     assert np.abs(apart[0] - apart[1]).max() > 1e-3
 
@@ -199,10 +203,16 @@ def test_grounding_equals_numpy():
     assert set(params) == {"vision", "text", "universal", "fusion", "heads"}
     assert set(params["heads"]) == {"box"}
     batch = examples(video=small.pairs(5, 1)["video"])
-    visual = task.call(params, "encode_visual", batch["video"])
-    text = task.call(params, "encode_text", batch["text"], batch["text_mask"])
-    x = np.asarray(task.call(params, "fuse", visual, text, batch["text_mask"])[1])[:, 0]
-    layers = params["heads"]["box"]
+
+    @jax.jit
+    def run(params):
+        visual = task.call(params, "encode_visual", batch["video"])
+        text = task.call(params, "encode_text", batch["text"], batch["text_mask"])
+        return (task.call(params, "fuse", visual, text, batch["text_mask"])[1],
+                task.loss(params, {"s": batch}, jax.random.key(0)), task.predict(params, batch))
+
+    tokens, (value, metrics), output = jax.device_get(run(params))
+    x, layers = tokens[:, 0], params["heads"]["box"]
     assert len(layers) == 3
     for number in range(3):
         dense = layers[f"Dense_{number}"]
@@ -219,10 +229,8 @@ def test_grounding_equals_numpy():
         hull = (max(p1, x1) - min(p0, x0)) * (max(q1, y1) - min(q0, y0))
         total.append(5 * l1 + 2 * (1 - (inner / union - (hull - union) / hull)))
         hits.append(inner / union >= 0.5)
-    value, metrics = jax.jit(task.loss)(params, {"s": batch}, jax.random.key(0))
     np.testing.assert_allclose(value, np.mean(total), rtol=1e-5)
     assert float(metrics["s/box_hits"]) == pytest.approx(np.mean(hits))
-    output = jax.device_get(jax.jit(task.predict)(params, batch))
     corners = np.concatenate([said[:, :2] - said[:, 2:] / 2, said[:, :2] + said[:, 2:] / 2], 1)
     np.testing.assert_allclose(output["box"], corners.clip(0, 1), rtol=1e-4, atol=1e-5)
 
