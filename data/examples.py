@@ -305,9 +305,9 @@ def eval_clip(record: dict, stream) -> np.ndarray | None:
         return np.concatenate([resize(image, stream.image_size) for image in decoded])
     if clips * crops == 1:
         return resize(decoded, stream.image_size)
-    views = [spaced_crops(decoded[first::clips], stream.image_size, crops)
-             for first in range(clips)]
-    return np.concatenate(views)
+    return np.concatenate(
+        [spaced_crops(decoded[n::clips], stream.image_size, crops) for n in range(clips)]
+    )
 
 
 def eval_example(
@@ -354,9 +354,9 @@ def eval_example(
             raise RecordError("no question", f"question {number} is missing or has no word")
         question = questions[0]
         # Test splits hide the answers: their target is empty, [CLS] [SEP].
-        answer = question["answer"] if question["answer"].strip() else next(
-            iter(_answers(question)), ""
-        )
+        answer = question["answer"]
+        if not answer.strip():
+            answer = next(iter(_answers(question)), "")
         fields |= _question_fields(question["question"], answer, stream, tokenizer)
     if stream.classes:
         fields |= label_field(label, stream, training=False)
