@@ -267,9 +267,9 @@ def overlap(one: Array, other: Array) -> tuple[Array, Array]:
     hull = area(jnp.minimum(one[..., :2], other[..., :2]),
                 jnp.maximum(one[..., 2:], other[..., 2:]))
     union = area(one[..., :2], one[..., 2:]) + area(other[..., :2], other[..., 2:]) - inner
-    tiny = jnp.finfo(jnp.float32).tiny
-    iou = inner / jnp.maximum(union, tiny)
-    return iou, iou - (hull - union) / jnp.maximum(hull, tiny)
+    least = 1e-12  # its square is still a float32, which the gradient needs
+    iou = inner / jnp.maximum(union, least)
+    return iou, iou - (hull - union) / jnp.maximum(hull, least)
 
 
 def boxes(predicted: Array, true: Array, weights: Array, l1: float = 5.0,
