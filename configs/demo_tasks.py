@@ -8,6 +8,8 @@ The families: image_digit, video_digit, video_motion, text_motion, text_pair, im
 image_pair, grounding (see `docs/data.md`). With `:image_digit,scratch` nothing is loaded.
 """
 
+from ml_collections import ConfigDict
+
 from configs import common, demo
 from data.moving_digits_tasks import CLASSES
 
@@ -38,12 +40,11 @@ def get_config(family: str = "image_digit"):
         config.task = common.task("classification", inputs=inputs, classes=classes)
         head = "heads/classify"
     examples = dict(image_size=config.model.image_size, classes=classes, **fields)
-    config.data.streams.clear()
-    config.data.streams.train = common.stream(f"{family}_train", 32, **examples)
+    config.data.streams = ConfigDict(dict(
+        train=common.stream(f"{family}_train", 32, **examples)))
     config.optimizer.update(dict(steps=600, learning_rate=5e-4, vision_learning_rate=3e-4))
     config.init_from, config.allow_new = ("", ()) if start else (demo.RUN, (head,))
-    config.evals.clear()
-    config.evals[family] = common.evaluation(
+    config.evals = ConfigDict({family: common.evaluation(
         config.task.copy_and_resolve_references(),
-        common.stream(f"{family}_test", 64, **examples), f"{family}_validation")
+        common.stream(f"{family}_test", 64, **examples), f"{family}_validation")})
     return config
