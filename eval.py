@@ -20,7 +20,7 @@ from ml_collections import ConfigDict, config_flags
 import evaluation
 from configs import common
 from data import pipeline
-from data.examples import eval_clip
+from data.examples import eval_clip, resolve
 from mplug2_jax import launch
 from mplug2_jax.metrics.scores import keep
 from mplug2_jax.model import init_params
@@ -106,8 +106,8 @@ def contents(config: ConfigDict, meta: dict[str, Any], figures: dict[str, float]
         if name.endswith("_r1"):
             kind = "video" if "video" in name else "image"
             row["chance"] = 1 / len(records[f"{kind}_retrieval"])
-        if name.endswith("_qa_accuracy"):
-            row["majority"] = figures[name.replace("_accuracy", "_majority")]
+        if (majority := name.replace("_accuracy", "_majority")) != name and majority in figures:
+            row["majority"] = figures[majority]
         if name in untrained:
             row["untrained"] = untrained[name]
         headline[name] = row
@@ -146,13 +146,18 @@ def section(name: str, entry: evaluation.Evaluation, config: ConfigDict,
             figures: dict[str, float], records: list[dict[str, Any]]) -> Section:
     """A page section: best, worst and random examples of an evaluation, with their clips."""
     split = pipeline.open_split(config.data.root, entry.stream.split)
+    stream = resolve(entry.stream)
+    stream.views = (1, 1)  # one view of each is shown
 
-    def clip(index: int) -> np.ndarray:
-        return eval_clip(split[index], entry.stream)
+    def clip(index: int) -> np.ndarray | None:
+        return eval_clip(split[index], stream)
 
     chosen = choose(records, best_by(entry), CARDS.value, config.seed)
     prefix = {"retrieval": (f"text_to_{entry.kind}", f"{entry.kind}_to_text", "dual_text"),
-              "qa": (f"{entry.kind}_qa",), "captioning": (f"{entry.kind}_caption",)}
+              "qa": (f"{entry.kind}_qa",), "captioning": (f"{entry.kind}_caption",),
+              "grounding": (f"{entry.kind}_grounding",),
+              "classification": tuple(f"{kind}_{figure}" for kind in (entry.kind, "text", "images")
+                                      for figure in ("class", "score"))}
     shown = {key: value for key, value in figures.items()
              if key.startswith(prefix[config.evals[name].task.name])
              and not key.endswith(("_low", "_high"))}
@@ -173,8 +178,23 @@ def card(record: dict[str, Any], clip: Any) -> Card:
                     thumbnails=[(clip(index), f"{place}.", index == record["index"])
                                 for place, index in enumerate(record["top"], 1)])
     frames = clip(record["index"])
+    if "phrase" in record:
+        own = next(value for name, value in record["scores"].items() if name.endswith("_iou"))
+        for box, colour in ((record["box"], (0, 200, 0)), (record["prediction"], (255, 60, 60))):
+            frames = outlined(frames, box, colour)
+        return Card(frames=frames, correct=own >= 0.5,
+                    rows=[("phrase", record["phrase"]), ("model, red", f"IoU {own:.2f}")])
+    if "label" in record:
+        said = record["prediction"]
+        scored = isinstance(said, float)
+        correct = None if scored or not record["label"] else said == record["label"]
+        return Card(frames=frames, correct=correct,
+                    rows=[*(("text", text) for text in record["texts"]),
+                          ("model", f"{said:.2f}" if scored else said),
+                          ("label", record["label"] or "hidden")])
     if "question" in record:
-        return Card(frames=frames, correct=record["prediction"] == record["answer"].lower(),
+        correct = record["prediction"] == record["answer"].lower() if record["answer"] else None
+        return Card(frames=frames, correct=correct,
                     rows=[("question", record["question"]), ("model", record["prediction"]),
                           ("answer", record["answer"])])
     own = [(name.rpartition("_")[2], f"{value:.2f}")
@@ -182,6 +202,17 @@ def card(record: dict[str, Any], clip: Any) -> Card:
     return Card(frames=frames, correct=None,
                 rows=[("model", record["prediction"]), *own,
                       *(("reference", text) for text in record["references"])])
+
+
+def outlined(frames: np.ndarray, box: list[float], colour: tuple[int, int, int]) -> np.ndarray:
+    """Frames `[T, H, W, 3]` with the outline of a box (x0, y0, x1, y1) in 0..1, a pixel wide."""
+    frames = frames.copy()
+    height, width = frames.shape[1:3]
+    x0, y0, x1, y1 = (min(max(round(share * side), 0), side - 1)
+                      for share, side in zip(box, (width, height) * 2, strict=True))
+    frames[:, [y0, y1], x0:x1 + 1] = colour
+    frames[:, y0:y1 + 1, [x0, x1]] = colour
+    return frames
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ def checkpoint_folder(path: str | Path) -> Path:
     return inner if inner.is_dir() else Path(path)
 
 
-HEADLINES = ("r1", "accuracy", "cider")
+HEADLINES = ("r1", "accuracy", "cider", "pearson")
 
 
 def summary(figures: dict[str, float]) -> str:

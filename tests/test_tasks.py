@@ -129,6 +129,23 @@ def test_captioning_and_answers_are_scored_by_their_records():
     assert [r["scores"]["video_qa_accuracy"] for r in rows] == [1, 0]
 
 
+def test_hidden_answers_are_counted_and_several_peoples_scored_as_vqav2_does():
+    qa = small.task("qa")
+
+    def record(prediction, answer, answers=()):
+        return {"prediction": prediction, "answer": answer, "type": "a", "id": "7",
+                "answers": list(answers)}
+
+    many = ["dog"] * 8 + ["cat"] * 2
+    rows = [record("a dog", "dog", many), record("cat", "dog", many), record("dog", "")]
+    scores = keep(rows, qa.score(rows, "image"))
+    assert scores["image_qa_unanswered"] == 1 and scores["image_qa_accuracy"] == 0
+    # Two of ten say cat: for eight of the ten, two thirds of three votes; for the two, one third.
+    assert scores["image_qa_vqa_accuracy"] == pytest.approx((1 + 0.6) / 2)
+    assert rows[0]["scores"]["image_qa_vqa_accuracy"] == 1 and not rows[2]["scores"]
+    assert qa.score(rows[2:], "image") == {"image_qa_unanswered": 1.0}
+
+
 @pytest.mark.parametrize("name", ["captioning", "qa"])
 def test_beams_of_one_and_greedy_agree_on_the_first_token(name):
     options = {"memory": "visual"} if name == "captioning" else {}

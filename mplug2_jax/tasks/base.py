@@ -2,9 +2,10 @@
 
 Device code (`loss`, `predict`) is pure and jittable over a batch of the contract:
 `video uint8 [B, T, H, W, 3]`; `text`, `prompt`, `target` int32 `[B, L]` (`[CLS] ... [SEP]`, padded)
-with bool masks of the same shape; `pair_id int32 [B]`; `example_mask bool [B]`, False for rows
-that only fill the last batch; in evaluation also `index` and `item` int32 `[B]`, which record of
-the split this is and which of its captions or questions. Host code (`record`, `score`) sees every
+with bool masks of the same shape; `label int32 [B]` (float32 for scores); `box float32 [B, 4]`,
+(x0, y0, x1, y1) in 0..1; `pair_id int32 [B]`; `example_mask bool [B]`, False for rows that only
+fill the last batch; in evaluation also `index` and `item` int32 `[B]`, which record of the split
+this is and which of its captions, questions or boxes. Host code (`record`, `score`) sees every
 example once.
 """
 
@@ -50,13 +51,27 @@ class Task:
             raise ConfigError(f"model.vocab_size = {config.vocab_size}: the tokenizer has "
                               f"{tokenizer.vocab_size} pieces; set it to that")
         self.options, self.tokenizer = options, tokenizer
-        self.model = build(config, *self.composition(options))
+        self.model = build(config, *self.composition(options), **self.head_sizes(options))
         self._predict = jax.jit(self.predict)  # kept: evaluations repeat, compilations must not
 
     @classmethod
     def composition(cls, options: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The modules and heads that the task needs under these options."""
         raise TypeError(f"{cls.__name__} does not say its composition")
+
+    @classmethod
+    def head_sizes(cls, options: Any) -> dict[str, int]:
+        """`outputs` and `images` of the model, where the task has a `classify` head."""
+        del options
+        return {}
+
+    @classmethod
+    def check_stream(cls, options: Any, name: str, stream: Any) -> None:
+        """Raises ConfigError if the stream of that name does not give what the task needs."""
+        for field in cls.fields:
+            if not stream[f"{field}_length"]:
+                raise ConfigError(f"stream {name}.{field}_length = 0: task {options.name!r} "
+                                  f"needs {field}; give the tokens it may have")
 
     def loss(self, params: Any, batch: Any, rng: Array) -> tuple[Array, Metrics]:
         """The training loss, a float32 scalar, and metrics to log (float32 scalars)."""
