@@ -19,7 +19,7 @@ $(VENV)/.ready: requirements.txt requirements-dev.txt
 # Interrupted, it goes on where it stopped.
 demo: setup
 	$(BIN)/python -m data.prepare moving_digits --out=$(RUN)/data
-	$(MEMORY) $(BIN)/python train.py --config=configs/demo.py:contrastive --workdir=$(RUN)/contrastive
+	$(MEMORY) $(BIN)/python train.py --config=configs/demo.py:start --workdir=$(RUN)/start
 	$(MEMORY) $(BIN)/python train.py --config=configs/demo.py --workdir=$(RUN)
 	$(MEMORY) $(BIN)/python eval.py --checkpoint=$(RUN) --untrained
 	@echo "report: $(RUN)/report.json and $(RUN)/report.html"

@@ -3,7 +3,8 @@
     python eval.py --checkpoint=runs/demo --out=runs/demo
 
 Runs the evaluations of the checkpoint's own config, or those of `--config`, and writes
-`report.json` and `report.html`. With `--untrained`, freshly initialised parameters run beside.
+`report.json`, `report.html` and for each evaluation `<name>.jsonl`, every example with its own
+scores. With `--untrained`, freshly initialised parameters run beside.
 """
 
 import importlib.metadata
@@ -19,10 +20,13 @@ from ml_collections import ConfigDict, config_flags
 import evaluation
 from configs import common
 from data import pipeline
-from data.examples import eval_clip
-from mplug2_jax import launch
+from data.examples import eval_clip, resolve
+from data.fingerprint import fingerprint
+from mplug2_jax import hosts, launch
+from mplug2_jax.metrics.scores import keep
 from mplug2_jax.model import init_params
 from mplug2_jax.preprocess.tokenizer import load_tokenizer
+from mplug2_jax.records import best_first, choose, write_records
 from mplug2_jax.report import Card, Section, write_report
 from mplug2_jax.training import sharding
 from mplug2_jax.training.checkpoint import Checkpoints
@@ -33,7 +37,12 @@ OUT = flags.DEFINE_string("out", None, "Folder for the reports; the checkpoint's
 ONLY = flags.DEFINE_list("only", [], "Names of the evaluations to run; all by default.")
 UNTRAINED = flags.DEFINE_bool("untrained", False, "Evaluate untrained parameters beside.")
 VALIDATION = flags.DEFINE_bool("validation", False, "Use the validation splits, for tuning.")
-CARDS = flags.DEFINE_integer("cards", 12, "Examples of each evaluation in the page.")
+CARDS = flags.DEFINE_integer("cards", 12, "Examples of each evaluation in the page: best, worst, "
+                             "random.")
+ORDER = flags.DEFINE_enum("order", "worst", ["worst", "best", "split"],
+                          "Which examples come first in the .jsonl files.")
+JAVA = flags.DEFINE_bool("java", False,
+                         "METEOR and SPICE of captions, where Java and their data are.")
 flags.mark_flag_as_required("checkpoint")
 
 
@@ -42,13 +51,16 @@ def main() -> None:
     meta = checkpoints.meta()
     config = CONFIG.value or ConfigDict(meta["config"])
     model_config = common.validate(config)
+    hosts.agree({"config": launch.plain(config), "code": launch.code(),
+                 "data": fingerprint(config.data), "step": meta["step"],
+                 "flags": {flag.name: flag.value for flag in (ONLY, UNTRAINED, VALIDATION)}})
     mesh = sharding.make_mesh(**config.mesh)
     tokenizer = load_tokenizer(config.data.tokenizer)
     evaluations = evaluation.build(config, model_config, tokenizer, VALIDATION.value, ONLY.value)
     if not evaluations:
         raise ValueError("config.evals: empty; name at least one evaluation")
 
-    figures, records, untrained = {}, {}, {}
+    figures, records, untrained, absent = {}, {}, {}, {}
     for name, entry in evaluations.items():
         # Each evaluation loads just the modules that its task uses.
         def create(model=entry.task.model):
@@ -56,35 +68,50 @@ def main() -> None:
 
         one = {name: entry}
         params = checkpoints.load_params(jax.eval_shape(create), mesh)
-        scores, more = evaluation.run(one, config, tokenizer, params, mesh)
+        scores, more = evaluation.run(one, config, tokenizer, params, mesh, with_intervals=True)
         logging.info("%s: %s", name, evaluation.summary(scores))
         figures |= scores
         records |= more
+        if not JAVA.value:
+            absent |= {slow.format(kind=entry.kind): "not asked for; --java computes it"
+                       for slow in entry.task.slow}
+        elif jax.process_index() == 0:
+            slow, missing = entry.task.slow_scores(more[name], entry.kind)
+            figures |= keep(more[name], slow) | evaluation.ends(slow)
+            absent |= missing
         if UNTRAINED.value:
             fresh = sharding.init_sharded(create, mesh)
             untrained |= evaluation.run(one, config, tokenizer, fresh, mesh)[0]
     checkpoints.close()
-    if jax.process_index() == 0:
+    if hosts.is_first():
         folder = Path(OUT.value or CHECKPOINT.value)
-        page = write_report(folder, contents(config, meta, figures, untrained, records),
+        page = write_report(folder, contents(config, meta, figures, untrained, records, absent),
                             [section(name, evaluations[name], config, figures, records[name])
                              for name in evaluations])
-        logging.info("wrote %s and %s", folder / "report.json", page)
+        for name, entry in evaluations.items():
+            ordered = records[name]
+            if ORDER.value != "split":
+                ordered = best_first(ordered, best_by(entry), worst=ORDER.value == "worst")
+            write_records(folder / f"{name}.jsonl", ordered)
+        logging.info("wrote %s, %s and every example in .jsonl files", folder / "report.json", page)
 
 
 def contents(config: ConfigDict, meta: dict[str, Any], figures: dict[str, float],
-             untrained: dict[str, float], records: evaluation.Records) -> dict[str, Any]:
+             untrained: dict[str, float], records: evaluation.Records,
+             absent: dict[str, str]) -> dict[str, Any]:
     """The report: every figure by its name, what a reader compares it with, facts of the run."""
     headline = {}
     for name, value in figures.items():
         if not name.endswith(evaluation.HEADLINES) or "_majority" in name:
             continue
         row = {"value": value}
+        if f"{name}_low" in figures:
+            row["interval"] = figures[f"{name}_low"], figures[f"{name}_high"]
         if name.endswith("_r1"):
             kind = "video" if "video" in name else "image"
             row["chance"] = 1 / len(records[f"{kind}_retrieval"])
-        if name.endswith("_qa_accuracy"):
-            row["majority"] = figures[name.replace("_accuracy", "_majority")]
+        if (majority := name.replace("_accuracy", "_majority")) != name and majority in figures:
+            row["majority"] = figures[majority]
         if name in untrained:
             row["untrained"] = untrained[name]
         headline[name] = row
@@ -96,6 +123,7 @@ def contents(config: ConfigDict, meta: dict[str, Any], figures: dict[str, float]
                    + ("validation" if VALIDATION.value else "held-out test") + " examples.",
         "figures": headline,
         **figures,
+        "absent": absent,
         **{f"{name}_untrained": value for name, value in untrained.items()},
         "gallery": {name: len(value) for name, value in records.items()},
         "examples_per_second": training.get("average_examples_per_second", 0.0),
@@ -107,6 +135,7 @@ def contents(config: ConfigDict, meta: dict[str, Any], figures: dict[str, float]
             "examples per second, training": round(training.get("average_examples_per_second", 0)),
             "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
             **{name: importlib.metadata.version(name) for name in packages},
+            **({"absent": absent} if absent else {}),
         },
     }
 
@@ -119,18 +148,30 @@ def training_facts(log: Path) -> dict[str, Any]:
 
 def section(name: str, entry: evaluation.Evaluation, config: ConfigDict,
             figures: dict[str, float], records: list[dict[str, Any]]) -> Section:
-    """A page section: evenly spaced examples of an evaluation, with their clips."""
+    """A page section: best, worst and random examples of an evaluation, with their clips."""
     split = pipeline.open_split(config.data.root, entry.stream.split)
+    stream = resolve(entry.stream)
+    stream.views = (1, 1)  # one view of each is shown
 
-    def clip(index: int) -> np.ndarray:
-        return eval_clip(split[index], entry.stream)
+    def clip(index: int) -> np.ndarray | None:
+        return eval_clip(split[index], stream)
 
-    chosen = [records[int(i)] for i in np.linspace(0, len(records) - 1, CARDS.value).round()]
+    chosen = choose(records, best_by(entry), CARDS.value, config.seed)
     prefix = {"retrieval": (f"text_to_{entry.kind}", f"{entry.kind}_to_text", "dual_text"),
-              "qa": (f"{entry.kind}_qa",), "captioning": (f"{entry.kind}_caption",)}
+              "qa": (f"{entry.kind}_qa",), "captioning": (f"{entry.kind}_caption",),
+              "grounding": (f"{entry.kind}_grounding",),
+              "classification": tuple(f"{kind}_{figure}" for kind in (entry.kind, "text", "images")
+                                      for figure in ("class", "score"))}
     shown = {key: value for key, value in figures.items()
-             if key.startswith(prefix[config.evals[name].task.name])}
-    return Section(name.replace("_", " "), shown, [card(record, clip) for record in chosen])
+             if key.startswith(prefix[config.evals[name].task.name])
+             and not key.endswith(("_low", "_high"))}
+    return Section(name.replace("_", " "), shown, groups={
+        group: [card(record, clip) for record in some] for group, some in chosen.items()})
+
+
+def best_by(entry: evaluation.Evaluation) -> str:
+    """The name of the score that orders the evaluation's examples."""
+    return entry.task.best_by.format(kind=entry.kind)
 
 
 def card(record: dict[str, Any], clip: Any) -> Card:
@@ -141,14 +182,42 @@ def card(record: dict[str, Any], clip: Any) -> Card:
                     thumbnails=[(clip(index), f"{place}.", index == record["index"])
                                 for place, index in enumerate(record["top"], 1)])
     frames = clip(record["index"])
+    if "phrase" in record:
+        own = next(value for name, value in record["scores"].items() if name.endswith("_iou"))
+        for box, colour in ((record["box"], (0, 200, 0)), (record["prediction"], (255, 60, 60))):
+            frames = outlined(frames, box, colour)
+        return Card(frames=frames, correct=own >= 0.5,
+                    rows=[("phrase", record["phrase"]), ("model, red", f"IoU {own:.2f}")])
+    if "label" in record:
+        said = record["prediction"]
+        scored = isinstance(said, float)
+        correct = None if scored or not record["label"] else said == record["label"]
+        return Card(frames=frames, correct=correct,
+                    rows=[*(("text", text) for text in record["texts"]),
+                          ("model", f"{said:.2f}" if scored else said),
+                          ("label", record["label"] or "hidden")])
     if "question" in record:
-        return Card(frames=frames, correct=record["prediction"] == record["answer"].lower(),
+        correct = record["prediction"] == record["answer"].lower() if record["answer"] else None
+        return Card(frames=frames, correct=correct,
                     rows=[("question", record["question"]), ("model", record["prediction"]),
                           ("answer", record["answer"])])
+    own = [(name.rpartition("_")[2], f"{value:.2f}")
+           for name, value in record.get("scores", {}).items() if name.endswith("_cider")]
     return Card(frames=frames, correct=None,
-                rows=[("model", record["prediction"]),
+                rows=[("model", record["prediction"]), *own,
                       *(("reference", text) for text in record["references"])])
 
 
+def outlined(frames: np.ndarray, box: list[float], colour: tuple[int, int, int]) -> np.ndarray:
+    """Frames `[T, H, W, 3]` with the outline of a box (x0, y0, x1, y1) in 0..1, a pixel wide."""
+    frames = frames.copy()
+    height, width = frames.shape[1:3]
+    x0, y0, x1, y1 = (min(max(round(share * side), 0), side - 1)
+                      for share, side in zip(box, (width, height) * 2, strict=True))
+    frames[:, [y0, y1], x0:x1 + 1] = colour
+    frames[:, y0:y1 + 1, [x0, x1]] = colour
+    return frames
+
+
 if __name__ == "__main__":
-    launch.main(main)
+    launch.main(main, distributed=True)

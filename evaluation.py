@@ -1,6 +1,6 @@
 """Runs a config's evaluations; shared by `train.py` (validation, now and then) and `eval.py`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +9,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from data import pipeline
+from mplug2_jax import hosts
 from mplug2_jax.config import ModelConfig
+from mplug2_jax.metrics.scores import Score, intervals, keep
 from mplug2_jax.preprocess.tokenizer import Tokenizer
 from mplug2_jax.tasks import TASKS, Task
 from mplug2_jax.training import sharding
@@ -49,8 +51,11 @@ def build(config: ConfigDict, model: ModelConfig, tokenizer: Tokenizer, validati
 
 
 def run(evaluations: dict[str, Evaluation], config: ConfigDict, tokenizer: Tokenizer, params: Any,
-        mesh: Mesh, limit: int = 0) -> tuple[dict[str, float], Records]:
+        mesh: Mesh, limit: int = 0,
+        with_intervals: bool = False) -> tuple[dict[str, float], Records]:
     """All evaluations of `params`; figures by name, and every example's record.
+
+    A record has the example's own values under "scores".
 
     Args:
       evaluations: of `build`.
@@ -59,6 +64,7 @@ def run(evaluations: dict[str, Evaluation], config: ConfigDict, tokenizer: Token
       params: a tree that holds at least the modules that the evaluations need.
       mesh: on which they are.
       limit: only that many examples each; 0 for all.
+      with_intervals: adds each score's 95 % interval, as `<name>_low` and `<name>_high`.
     """
     figures: dict[str, float] = {}
     records: Records = {}
@@ -67,7 +73,7 @@ def run(evaluations: dict[str, Evaluation], config: ConfigDict, tokenizer: Token
         split = pipeline.open_split(config.data.root, stream.split)
         skips = pipeline.SkipLog()
         batches = pipeline.eval_batches(
-            config.data.root, stream, tokenizer, jax.process_index(), jax.process_count(),
+            config.data.root, stream, tokenizer, *sharding.data_slice(mesh),
             config.data.threads, skips, limit, config.data.workers)
         with jax.set_mesh(mesh):
             scores, records[name] = task.evaluate(
@@ -76,10 +82,19 @@ def run(evaluations: dict[str, Evaluation], config: ConfigDict, tokenizer: Token
                     batches, lambda batch: sharding.put_batch(batch, mesh)),
                 lambda index, split=split: pipeline.annotation(split, index),
                 evaluations[name].kind)
-        figures |= scores
-        if skips.total():
-            figures[f"{name}_skipped"] = skips.total()
+        figures |= keep(records[name], scores)
+        if with_intervals:
+            figures |= ends(scores)
+        if skipped := hosts.total(skips.total()):
+            figures[f"{name}_skipped"] = skipped
     return figures, records
+
+
+def ends(scores: Mapping[str, Score | float]) -> dict[str, float]:
+    """`<name>_low` and `<name>_high`, the 95 % interval of every score."""
+    found = intervals({name: score for name, score in scores.items() if isinstance(score, Score)})
+    return {f"{name}_{end}": value for name, both in found.items()
+            for end, value in zip(("low", "high"), both, strict=True)}
 
 
 def checkpoint_folder(path: str | Path) -> Path:
@@ -88,7 +103,7 @@ def checkpoint_folder(path: str | Path) -> Path:
     return inner if inner.is_dir() else Path(path)
 
 
-HEADLINES = ("r1", "accuracy", "cider")
+HEADLINES = ("r1", "accuracy", "cider", "pearson")
 
 
 def summary(figures: dict[str, float]) -> str:

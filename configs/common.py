@@ -1,5 +1,6 @@
 """What every run's config has: keys, their defaults, and the checks before anything compiles."""
 
+import re
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -9,9 +10,10 @@ from mplug2_jax.config import ConfigError, ModelConfig
 from mplug2_jax.tasks import TASKS
 from mplug2_jax.tasks.momentum import check_momentum
 
-# What one example of an evaluation is: a record (with its first text), or each of its questions.
+# What one example of an evaluation is: a record (with its first text), or each of its questions or
+# boxes.
 EXPANSIONS = {"pretrain": "record", "captioning": "record", "retrieval": "record",
-              "qa": "question"}
+              "qa": "question", "classification": "record", "grounding": "box"}
 
 
 def base(size: str) -> ConfigDict:
@@ -30,6 +32,7 @@ def base(size: str) -> ConfigDict:
     config.optimizer = ConfigDict(dict(
         steps=100_000, learning_rate=1e-4, vision_learning_rate=1e-5, final_learning_rate=1e-6,
         warmup_steps=5_000, weight_decay=0.02, b1=0.9, b2=0.999, clip_norm=1.0,
+        frozen=(),  # regular expressions over paths, such as "^vision/": what is not trained
     ))
     config.init_from = ""  # a checkpoint folder whose parameters a new run starts from
     config.allow_new = ()  # modules that `init_from` may lack
@@ -65,6 +68,10 @@ def task(name: str, **options: Any) -> ConfigDict:
         min_length=0,  # tokens before the end token at least
         beams=1,  # of beam search; 1 decodes greedily
         rerank=16,  # best of every query that matching reranks in retrieval; 0 for none
+        inputs="visual",  # what is classified: "text", "visual", "both", or two "images" and text
+        classes=(),  # names, a file of names, or "score": as of the streams
+        pool="class",  # of what is classified the "class" token, or the "mean" of all
+        label_smoothing=0.0,
     ) | options)
 
 
@@ -78,6 +85,8 @@ def stream(split: str | dict[str, dict], batch_size: int, **options: Any) -> Con
         frames=0, image_size=224, crop_area=(1.0, 1.0), flip=False, rand_augment=(0, 0),
         text_length=0, text_buckets=(), prompt_length=0, target_length=0,
         caption_prompt="",  # as of the captioning task
+        text_pair=False, classes=(), boxes=False,
+        views=(1, 1),  # (clips, crops) of a video in evaluation
     ) | options)
 
 
@@ -136,10 +145,7 @@ def validate(config: ConfigDict) -> ModelConfig:
             if options.name == "captioning" and value.caption_prompt != options.caption_prompt:
                 raise ConfigError(f"stream {name}.caption_prompt = {value.caption_prompt!r}: "
                                   f"expected that of {key}, {options.caption_prompt!r}")
-            for field in TASKS[options.name].fields:
-                if not value[f"{field}_length"]:
-                    raise ConfigError(f"stream {name}.{field}_length = 0: task {options.name!r} "
-                                      f"needs {field}; give the tokens it may have")
+            TASKS[options.name].check_stream(options, name, value)
             for field in ("text", "prompt", "target"):
                 if value[f"{field}_length"] > model.max_positions:
                     raise ConfigError(f"stream {name}.{field}_length = {value[f'{field}_length']}: "
@@ -154,6 +160,12 @@ def validate(config: ConfigDict) -> ModelConfig:
     if not 0 <= optimizer.warmup_steps < optimizer.steps:
         raise ConfigError(f"optimizer.warmup_steps = {optimizer.warmup_steps}: expected at least 0 "
                           f"and less than optimizer.steps = {optimizer.steps}")
+    for pattern in optimizer.frozen:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ConfigError(f"optimizer.frozen: {pattern!r} is not a regular expression: "
+                              f"{error}") from None
     for key in ("log_every", "checkpoint_every", "keep_checkpoints"):
         if config[key] < 1:
             raise ConfigError(f"{key} = {config[key]}: expected at least 1")

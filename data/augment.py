@@ -29,7 +29,11 @@ def flip(clip: np.ndarray) -> np.ndarray:
 
 
 def rand_augment(
-    clip: np.ndarray, operations: int, level: float, rng: np.random.Generator
+    clip: np.ndarray,
+    operations: int,
+    level: float,
+    rng: np.random.Generator,
+    moves: bool = True,
 ) -> np.ndarray:
     """Applies random operations to a clip, each with one strength for all its frames.
 
@@ -39,11 +43,14 @@ def rand_augment(
         operations: how many are drawn, with repetition; each is then applied with probability 0.5.
         level: strength, 0..10.
         rng: draws the operations and their directions.
+        moves: False leaves out the operations that move anything, for clips with boxes.
 
     Returns:
         uint8 [T, H, W, 3].
     """
     choices = IMAGE_OPERATIONS if len(clip) == 1 else VIDEO_OPERATIONS
+    if not moves:
+        choices = [name for name in choices if name not in MOVEMENTS]
     for name in rng.choice(choices, operations):
         apply, sign = rng.random() < _PROBABILITY, rng.choice((-1, 1))
         if apply:
@@ -189,6 +196,7 @@ OPERATIONS: dict[str, Callable[[np.ndarray, float, int], np.ndarray]] = {
     ),
     "Rotate": lambda clip, strength, sign: rotate(clip, sign * _ROTATE * strength),
 }
+MOVEMENTS = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
 VIDEO_OPERATIONS = [name for name in OPERATIONS if name not in ("AutoContrast", "Equalize")]
 IMAGE_OPERATIONS = [name for name in OPERATIONS if name != "Contrast"]
 

@@ -17,34 +17,72 @@ A stream says which fields its examples have; it is a mapping with attribute acc
         whole frame
     flip           training only: mirror every other clip whose texts speak of no left or right
     rand_augment   training only: (operations, level 0..10) of RandAugment; (0, 0) for none
-    expand         evaluation only: one example per 'record' (the default), per 'text' or per
-        'question'
+    text_pair      the first two texts as one `text`, [CLS] a [SEP] b [SEP]
+    classes        names of the classes, a file of them, or 'score' (`preprocess.classes`), for a
+        `label` field; () for none. Of records without a class the questions are the `text`, their
+        answers the classes. The sentences of a stream without media are given as they are, with
+        their punctuation
+    boxes          one of the record's boxes as `box`, its phrase as `text`; with crops that keep
+        it whole, and without augmentations that would move it
+    views          evaluation only: (clips, crops) of a video, all of them in `video`
+    expand         evaluation only: one example per 'record' (the default), per 'text', per
+        'question' or per 'box'
 
 A source of a mixture is {split, weight} with, where wanted, another `root` than the stream's, and
 its own `crop_area`, `flip` and `rand_augment`.
 """
 
+import math
 import types
 
 import numpy as np
 
 from data import augment
 from data.builder import DataError
+from data.labels import asks, box_field, label_field, mirrored
+from data.media import unpack_images
 from data.skips import RecordError
-from mplug2_jax.preprocess.image import decode_image, random_resized_crop, resize
+from mplug2_jax.preprocess.classes import SCORE, class_names
+from mplug2_jax.preprocess.image import (
+    decode_image,
+    random_resized_crop,
+    random_resized_crop_around,
+    resize,
+    spaced_crops,
+)
 from mplug2_jax.preprocess.text import clean_caption, clean_question
 from mplug2_jax.preprocess.tokenizer import Tokenizer
 from mplug2_jax.preprocess.video import MediaError, decode_video
 
-EXPANSIONS = ("record", "text", "question")
+# What one example of an evaluation is, and the field whose items are counted.
+EXPANSIONS = {"record": "", "text": "texts", "question": "questions", "box": "boxes"}
 _SHORTEST = 3  # [CLS], one piece, [SEP]
-_OPTIONAL = {"text_buckets": (), "flip": False, "rand_augment": (0, 0), "expand": "record"}
+_OPTIONAL = {
+    "text_buckets": (),
+    "caption_prompt": "",
+    "flip": False,
+    "rand_augment": (0, 0),
+    "text_pair": False,
+    "classes": (),
+    "boxes": False,
+    "views": (1, 1),
+    "expand": "record",
+}
 _SOURCE_KEYS = {"split", "weight", "root", "crop_area", "flip", "rand_augment"}
 
 
 def resolve(stream) -> types.SimpleNamespace:
-    """A stream with every field of the list above, as a plain object that is quick to read."""
-    return types.SimpleNamespace(**_OPTIONAL | dict(stream.items()))
+    """A stream with every field of the list above, as a plain object that is quick to read.
+
+    Its `class_numbers` are {name: label}.
+
+    Raises:
+        ConfigError: the classes cannot be read.
+    """
+    resolved = types.SimpleNamespace(**_OPTIONAL | dict(stream.items()))
+    names = class_names(resolved.classes) if resolved.classes else ()
+    resolved.class_numbers = {name: number for number, name in enumerate(names)}
+    return resolved
 
 
 def check_stream(name: str, stream, process_count: int) -> None:
@@ -81,8 +119,16 @@ def check_stream(name: str, stream, process_count: int) -> None:
         f"text_buckets={tuple(stream.text_buckets)} must rise from at least {_SHORTEST} to less "
         f"than text_length={stream.text_length}",
     )
+    require(
+        stream.text_length > 0 or not (stream.boxes or stream.text_pair),
+        "boxes and text_pair need a text_length",
+    )
+    require(min(stream.views) > 0, f"views={tuple(stream.views)} must be (clips, crops) from 1")
     _check_augmentation(require, stream)
-    require(stream.expand in EXPANSIONS, f"expand={stream.expand!r} must be one of {EXPANSIONS}")
+    require(
+        stream.expand in EXPANSIONS,
+        f"expand={stream.expand!r} must be one of {', '.join(EXPANSIONS)}",
+    )
     if isinstance(stream.split, str):
         return
     require(len(stream.split) > 0, "split names no source")
@@ -114,21 +160,54 @@ def check_kind(name: str, stream, split: str, record: dict) -> None:
         raise DataError(f"stream {name!r}: split {split!r} has no media, set frames=0")
     if stream.frames > 1 and kind == "image":
         raise DataError(f"stream {name!r}: split {split!r} has images, set frames=1")
+    if stream.frames == 1 and kind == "images":
+        raise DataError(
+            f"stream {name!r}: split {split!r} has several images a record, set frames to so many"
+        )
+    if stream.boxes and (kind != "image" or not stream.frames):
+        # Those of a video are of its first frame, which need not be among those that are shown.
+        raise DataError(
+            f"stream {name!r}: boxes are of images with frames=1, and split {split!r} is of kind "
+            f"{kind!r} with frames={stream.frames}"
+        )
+    if stream.views[0] > 1 and kind != "video":
+        raise DataError(f"stream {name!r}: split {split!r} has no videos, set views to (1, crops)")
 
 
 def train_texts(
     record: dict, stream, tokenizer: Tokenizer, rng: np.random.Generator
 ) -> tuple[dict, list[str]]:
-    """Text fields of one training example, and their texts: a random caption, question and answer.
+    """All fields of one training example but its frames, and the texts among them.
+
+    The caption, the question, its answer (of several people's, so that each is as likely as it is
+    frequent) and the box are random ones of the record's.
 
     Returns:
-        {field: array}: see `data.pipeline` for shapes, without the batch axis.
+        {field: array}: see `data.pipeline` for shapes, without the batch axis; `box` is that in
+        the whole image.
 
     Raises:
         RecordError: the record lacks what the stream needs.
     """
-    fields, texts = {}, []
-    if stream.text_length:
+    fields, texts, label = {}, [], record["label"]
+    if stream.boxes:
+        boxes = [box for box in record["boxes"] if _caption(box["phrase"], stream)]
+        if not boxes:
+            raise RecordError("no box", f"none of {len(record['boxes'])} boxes has a phrase")
+        box = boxes[rng.integers(len(boxes))]
+        texts.append(box["phrase"])
+        fields |= _text_fields(texts[0], stream, tokenizer) | box_field(box)
+    elif stream.text_pair:
+        texts += record["texts"][:2]
+        fields |= _pair_fields(record, stream, tokenizer)
+    elif asks(record, stream):
+        asked = [q for q in record["questions"] if _caption(q["question"], stream)]
+        if not asked:
+            raise RecordError("no question", "none of the questions has a word")
+        question = asked[rng.integers(len(asked))]
+        texts, label = [question["question"]], question["answer"]
+        fields |= _text_fields(texts[0], stream, tokenizer)
+    elif stream.text_length:
         captions = [t for t in record["texts"] if _caption(t, stream)]
         if not captions:
             raise RecordError(
@@ -147,11 +226,17 @@ def train_texts(
         answer = answers[rng.integers(len(answers))] if len(answers) > 1 else answers[0]
         texts += [question["question"], answer]
         fields |= _question_fields(question["question"], answer, stream, tokenizer)
+    if stream.classes:
+        fields |= label_field(label, stream, training=True)
     return fields, texts
 
 
-def decode(record: dict, stream, rng: np.random.Generator | None) -> np.ndarray:
-    """Frames of a record, random ones or (None) middle ones: uint8 [T, H, W, 3].
+def decode(
+    record: dict, stream, rng: np.random.Generator | None, clips: int = 1
+) -> np.ndarray | list[np.ndarray]:
+    """Frames of a record, random ones or (None) middle ones: uint8 [T * clips, H, W, 3].
+
+    Of several images a list, for they may differ in size: each uint8 [1, H, W, 3].
 
     Raises:
         RecordError: the media is missing or cannot be decoded.
@@ -161,24 +246,68 @@ def decode(record: dict, stream, rng: np.random.Generator | None) -> np.ndarray:
     try:
         if record["kind"] == "video":
             start, end = record.get("start", 0.0), record.get("end", 0.0)
-            return decode_video(record["media"], stream.frames, rng, start, end)
+            return decode_video(record["media"], stream.frames * clips, rng, start, end)
+        if record["kind"] == "images":
+            images = [decode_image(data)[None] for data in unpack_images(record["media"])]
+            if len(images) != stream.frames:
+                raise RecordError("number of images", f"{len(images)} for frames={stream.frames}")
+            return images
         return decode_image(record["media"])[None]
     except MediaError as error:
         raise RecordError("undecodable media", str(error)) from error
 
 
-def augmented(clip: np.ndarray, texts: list[str], stream, rng: np.random.Generator) -> np.ndarray:
-    """One random crop, flip and RandAugment for all frames: uint8 [T, size, size, 3]."""
-    clip = random_resized_crop(clip, stream.image_size, tuple(stream.crop_area), rng)
+def augmented(
+    clip: np.ndarray | list[np.ndarray],
+    texts: list[str],
+    stream,
+    rng: np.random.Generator,
+    box: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """One random crop, flip and RandAugment for all frames, of several images for each its own.
+
+    Args:
+        clip: result of `decode`.
+        texts: what is said of it; no picture is mirrored if they speak of left or right.
+        stream: the stream.
+        rng: draws it all.
+        box: float32 [4] in 0..1, an object of the clip, or None.
+
+    Returns:
+        uint8 [T, size, size, 3], and where the object is in it.
+    """
+    if isinstance(clip, list):
+        return np.concatenate([augmented(one, texts, stream, rng)[0] for one in clip]), None
+    size, area = stream.image_size, tuple(stream.crop_area)
+    if box is None:
+        clip = random_resized_crop(clip, size, area, rng)
+    else:
+        clip, box = random_resized_crop_around(clip, size, area, rng, box)
     if stream.flip and rng.random() < 0.5 and not augment.mentions_sides(texts):
-        clip = augment.flip(clip)
+        clip, box = augment.flip(clip), None if box is None else mirrored(box)
     operations, level = stream.rand_augment
-    return augment.rand_augment(clip, operations, level, rng) if operations else clip
+    if operations:
+        clip = augment.rand_augment(clip, operations, level, rng, moves=box is None)
+    return clip, box
 
 
 def eval_clip(record: dict, stream) -> np.ndarray | None:
-    """The middle frames, resized: uint8 [T, H, W, 3]; None for a stream without media."""
-    return resize(decode(record, stream, None), stream.image_size) if stream.frames else None
+    """The middle frames, resized: uint8 [T, H, W, 3]; None for a stream without media.
+
+    With `views`, uint8 [clips * crops, T, H, W, 3]: a clip's frames lie between those of the
+    others, and crops along the longer side.
+    """
+    if not stream.frames:
+        return None
+    clips, crops = stream.views
+    decoded = decode(record, stream, None, clips)
+    if isinstance(decoded, list):
+        return np.concatenate([resize(image, stream.image_size) for image in decoded])
+    if clips * crops == 1:
+        return resize(decoded, stream.image_size)
+    return np.concatenate(
+        [spaced_crops(decoded[n::clips], stream.image_size, crops) for n in range(clips)]
+    )
 
 
 def eval_example(
@@ -189,16 +318,30 @@ def eval_example(
     Args:
         record: the record.
         clip: result of `eval_clip`; given so that the questions of one record can share it.
-        item: which caption (expand='text') or question (expand='question') of the record, 0 for
-            expand='record'.
+        item: which caption (expand='text'), question ('question') or box ('box') of the record, 0
+            for expand='record'.
         stream: the stream.
         tokenizer: makes the ids.
 
     Raises:
-        RecordError: the record lacks that caption or question.
+        RecordError: the record lacks that caption, question or box, or it cannot be used.
     """
-    fields = {} if clip is None else {"video": clip}
-    if stream.text_length:
+    fields, label = {} if clip is None else {"video": clip}, record["label"]
+    if stream.boxes:
+        number = item if stream.expand == "box" else 0
+        boxes = record["boxes"][number : number + 1]
+        if not boxes or not _caption(boxes[0]["phrase"], stream):
+            raise RecordError("no box", f"box {number} is missing or its phrase has no word")
+        fields |= _text_fields(boxes[0]["phrase"], stream, tokenizer) | box_field(boxes[0])
+    elif stream.text_pair:
+        fields |= _pair_fields(record, stream, tokenizer)
+    elif asks(record, stream):
+        question = record["questions"][item if stream.expand == "question" else 0]
+        if not _caption(question["question"], stream):
+            raise RecordError("no question", f"question {item} has no word")
+        fields |= _text_fields(question["question"], stream, tokenizer)
+        label = question["answer"]
+    elif stream.text_length:
         number = item if stream.expand == "text" else 0
         captions = record["texts"][number : number + 1]
         if not captions or not _caption(captions[0], stream):
@@ -207,11 +350,16 @@ def eval_example(
     if stream.target_length:
         number = item if stream.expand == "question" else 0
         questions = record["questions"][number : number + 1]
-        if not questions or not _usable(questions[0], stream):
+        if not questions or not _asked(questions[0], stream):
             raise RecordError("no question", f"question {number} is missing or has no word")
         question = questions[0]
-        answer = question["answer"] if question["answer"].strip() else _answers(question)[0]
+        # Test splits hide the answers: their target is empty, [CLS] [SEP].
+        answer = question["answer"]
+        if not answer.strip():
+            answer = next(iter(_answers(question)), "")
         fields |= _question_fields(question["question"], answer, stream, tokenizer)
+    if stream.classes:
+        fields |= label_field(label, stream, training=False)
     return fields
 
 
@@ -222,9 +370,13 @@ def empty_example(stream, tokenizer: Tokenizer) -> dict:
         fields[name] = np.full(length, tokenizer.pad_id, np.int32)
         fields[f"{name}_mask"] = np.zeros(length, bool)
     if stream.frames:
-        fields["video"] = np.zeros(
-            (stream.frames, stream.image_size, stream.image_size, 3), np.uint8
-        )
+        shape = (stream.frames, stream.image_size, stream.image_size, 3)
+        views = math.prod(stream.views)
+        fields["video"] = np.zeros(shape if views == 1 else (views, *shape), np.uint8)
+    if stream.classes:
+        fields["label"] = np.float32(np.nan) if stream.classes == SCORE else np.int32(-1)
+    if stream.boxes:
+        fields["box"] = np.zeros(4, np.float32)
     return fields
 
 
@@ -236,14 +388,19 @@ def _text_lengths(stream) -> dict[str, int]:
 
 
 def _caption(text: str, stream) -> str:
+    if stream.classes and not stream.frames:
+        return text.strip()
     # A piece is at least a letter of a word, so words beyond the number of ids would be cut off
     # anyway.
     return clean_caption(text, stream.text_length)
 
 
+def _asked(question: dict, stream) -> bool:
+    return bool(clean_question(question["question"], stream.prompt_length).strip())
+
+
 def _usable(question: dict, stream) -> bool:
-    text = clean_question(question["question"], stream.prompt_length)
-    return bool(text.strip()) and bool(_answers(question))
+    return _asked(question, stream) and bool(_answers(question))
 
 
 def _answers(question: dict) -> list[str]:
@@ -252,8 +409,16 @@ def _answers(question: dict) -> list[str]:
     return [answer for answer in answers if answer.strip()]
 
 
+def _pair_fields(record: dict, stream, tokenizer: Tokenizer) -> dict:
+    pair = [_caption(text, stream) for text in record["texts"][:2]]
+    if len(pair) < 2 or not all(pair):
+        raise RecordError("no pair", f"{len(record['texts'])} texts, and two with words are needed")
+    ids, mask = tokenizer.encode_pair(*pair, stream.text_length)
+    return {"text": ids, "text_mask": mask}
+
+
 def _text_fields(text: str, stream, tokenizer: Tokenizer) -> dict:
-    text, prompt = _caption(text, stream), getattr(stream, "caption_prompt", "")
+    text, prompt = _caption(text, stream), stream.caption_prompt
     if prompt:
         ids, mask = tokenizer.encode_released_caption(text, prompt, stream.text_length)
     else:

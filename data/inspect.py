@@ -45,6 +45,7 @@ def _row(batch: dict[str, np.ndarray], row: int, tokenizer: Tokenizer, font) -> 
             ids, used = batch[field][row], int(batch[f"{field}_mask"][row].sum())
             said = f"{field} ({used} of {len(ids)} ids): {tokenizer.decode(ids)}"
             lines += textwrap.wrap(said, 60)
+    lines += [f"{field}: {batch[field][row]}" for field in ("label", "box") if field in batch]
     clip = batch["video"][row] if "video" in batch else np.zeros((0, 0, 0, 3), np.uint8)
     frames, height, width, _ = clip.shape
     scale = max(1, -(-96 // max(height, 1)))  # small frames are enlarged, pixel by pixel

@@ -1,6 +1,7 @@
-"""Whether bytes are the media they should be, told from the header alone, without decoding."""
+"""Whether bytes are the media they should be, told without decoding; and several images as one."""
 
 import io
+import zipfile
 
 import av
 from PIL import Image
@@ -24,6 +25,29 @@ def probe(kind: str, data: bytes) -> None:
         _probe_image(data)
     else:
         _probe_video(data)
+
+
+def pack_images(images: list[bytes]) -> bytes:
+    """Image files as one: a ZIP that holds them in their order as they are; equal in, equal out."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+        for number, image in enumerate(images):
+            archive.writestr(zipfile.ZipInfo(str(number)), image)  # dated 1980
+    return file.getvalue()
+
+
+def unpack_images(data: bytes) -> list[bytes]:
+    """The image files of `pack_images`.
+
+    Raises:
+        MediaError: the bytes are none of it.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return [archive.read(name) for name in archive.namelist()]
+    # Damaged archives raise more than `BadZipFile`.
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError, NotImplementedError) as error:
+        raise MediaError(f"not several images in a ZIP: {_line(error)}") from error
 
 
 def _probe_image(data: bytes) -> None:

@@ -26,7 +26,7 @@ CAPTIONS = 3  # of each video and image
 PARTS = ("train", "validation", "test")
 
 _SHARES = (0.7, 0.15, 0.15)  # of the handwriting, for PARTS
-_RGB = {
+RGB = {
     "red": (235, 40, 40),
     "green": (40, 205, 60),
     "blue": (50, 110, 255),
@@ -234,7 +234,7 @@ def render(sprites: list[Sprite], frames: int, rng: np.random.Generator) -> np.n
     """Draws a scene on a dark gradient with a little noise: uint8 [frames, SIDE, SIDE, 3]."""
     canvas = np.repeat(_background(rng)[None], frames, 0)
     for sprite in sprites:
-        colour = np.array(_RGB[sprite.actor.colour], np.float32)
+        colour = np.array(RGB[sprite.actor.colour], np.float32)
         for image, alpha, (x0, y0, x1, y1) in zip(
             canvas, mattes(sprite, frames), sprite.track, strict=False
         ):

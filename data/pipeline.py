@@ -3,13 +3,15 @@
 A batch is a dict of arrays with `b = batch_size / process_count` rows, the slice of the global
 batch that this process feeds. Which fields there are follows from the stream (see `data.examples`):
 
-    video         uint8 [b, T, H, W, 3]
+    video         uint8 [b, T, H, W, 3]; [b, V, T, H, W, 3] with several views in evaluation
     text, prompt, target                  int32 [b, L], `[CLS] ... [SEP] [PAD]...`
     text_mask, prompt_mask, target_mask   bool [b, L], False on padding
+    label         int32 [b], number of the class; float32 for scores; -1 or nan where hidden
+    box           float32 [b, 4], (x0, y0, x1, y1) in 0..1
     pair_id       int32 [b], the record's number; equal ids are the same pair
     example_mask  bool [b], False for rows that only fill the batch
-    index, item   int32 [b], evaluation only: the record's number, and that of its caption or
-        question (-1 on filling)
+    index, item   int32 [b], evaluation only: the record's number, and that of its caption,
+        question or box (-1 on filling)
 """
 
 import collections
@@ -26,6 +28,7 @@ from absl import flags
 
 from data.builder import DataError
 from data.examples import (
+    EXPANSIONS,
     augmented,
     check_kind,
     check_stream,
@@ -315,7 +318,10 @@ class TrainStream:
                     with self._watch("decode"):
                         clip = decode(record, stream, rng)
                     with self._watch("augment"):
-                        fields["video"] = augmented(clip, texts, stream, rng)
+                        box = fields.get("box")
+                        fields["video"], box = augmented(clip, texts, stream, rng, box)
+                    if box is not None:
+                        fields["box"] = box
             except RecordError as error:
                 report.skip(source.name, name, error)
                 continue
@@ -379,7 +385,7 @@ class _EvalStream:
         limit = limit or sys.maxsize
         if self._stream.expand == "record":
             return [(index, 0) for index in range(min(len(self._split), limit))]
-        key = {"text": "texts", "question": "questions"}[self._stream.expand]
+        key = EXPANSIONS[self._stream.expand]
         examples = []
         for index in range(len(self._split)):
             if len(examples) >= limit:

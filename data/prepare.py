@@ -1,7 +1,7 @@
 """Prepares a dataset once: `python -m data.prepare DATASET --out=DIR`.
 
-`moving_digits` is made from nothing, every other one from the raw files in `--raw=DIR`, which
-`docs/data.md` lists. Interrupted, the same command goes on where it stopped.
+The two of moving digits are made from nothing, every other one from the raw files in `--raw=DIR`,
+which `docs/data.md` lists. Interrupted, the same command goes on where it stopped.
 """
 
 import argparse
@@ -14,14 +14,17 @@ from collections.abc import Iterable
 
 import tensorflow_datasets as tfds
 
-from data import beam, builder, moving_digits_builder, shards
+from data import beam, builder, moving_digits_builder, moving_digits_tasks_builder, shards
 from data.builder import DataError
 from data.datasets import DATASETS as RAW
 from data.datasets.raw import Dataset, RawFolder
 
 # Each has `Settings`, a dataclass whose fields become flags, and `prepare(out, settings,
 # processes)`.
-MADE = {"moving_digits": moving_digits_builder}
+MADE = {
+    "moving_digits": moving_digits_builder,
+    "moving_digits_tasks": moving_digits_tasks_builder,
+}
 
 
 def prepare(

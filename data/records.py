@@ -11,15 +11,16 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
-KINDS = ("video", "image", "text")
+KINDS = ("video", "image", "text", "images")
 
 
 @functools.cache
 def features() -> tfds.features.FeaturesDict:
     """The record as TFDS features, for a builder's `DatasetInfo`.
 
-    `id`: name, unique in the split. `media`: encoded bytes, empty for text. `kind`: one of `KINDS`.
-    `texts`: captions or sentences, each a valid reference. `label`: the class in words, "" for
+    `id`: name, unique in the split. `media`: encoded bytes, empty for text; "images" are several in
+    one (`media.pack_images`). `kind`: one of `KINDS`. `texts`: captions or sentences, each a valid
+    reference, or two sentences of a pair. `label`: the class in words or a score in digits, "" for
     none. `group`: category or domain as published, "" for none. `start`, `end`: seconds of the part
     of the video that counts, 0 and 0 for all of it. `questions`: each with its own `id` ("" for
     none), `type`, the `answer` to train on, and how many of `answers` are its accepted ones (0:
@@ -77,11 +78,11 @@ def record(
         id: name, unique in the split.
         kind: one of `KINDS`.
         media: the file's bytes.
-        texts: captions or sentences.
+        texts: captions or sentences, or the two of a pair.
         questions: dicts of `question` and `answer`, and where there are any `type`, `id` and
             `answers` (a list).
         boxes: dicts of `phrase` and `box` (four numbers in 0..1), and where there is one `id`.
-        label: the class in words.
+        label: the class in words, or a score in digits.
         group: category or domain.
         start: second of the video at which the used part starts.
         end: second at which it ends; 0 for the end of the video.

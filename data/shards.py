@@ -14,6 +14,7 @@ the end TFDS's metadata make it a dataset of TFDS like any other.
         <name>-<split>.array_record-00000-of-00012
     <out>/<name>/<version>/          the same shards with the metadata, renamed at the end
         problems.tsv                 split, record, problem: all that is missing or unreadable
+        classes.txt                  the classes, in the order of the alphabet, if there are any
 """
 
 import itertools
@@ -35,7 +36,9 @@ from mplug2_jax.preprocess.video import MediaError
 
 VERSION = "1.0.0"
 PROBLEMS = "problems.tsv"
-SHARD_RECORDS = {"video": 500, "image": 5000}  # about a gigabyte
+CLASSES = "classes.txt"
+# About a gigabyte, where there are media.
+SHARD_RECORDS = {"video": 500, "image": 5000, "images": 2500, "text": 100_000}
 _COUNTED = ("texts", "questions", "boxes")
 _PLAN = "plan.json"
 
@@ -46,10 +49,11 @@ class Plan:
 
     Attributes:
         settings: what it was made of; another run must have the same.
-        kind: 'video' or 'image'.
+        kind: of `records.KINDS`.
         shards: {split: number of shards}, without splits that have no media at all.
         found: {split: {'records', 'texts', 'questions', 'boxes': number in the annotation}}.
         missing: {split: number of records whose media are not there}.
+        classes: the labels of all splits, sorted.
     """
 
     settings: dict[str, str | int]
@@ -57,6 +61,7 @@ class Plan:
     shards: dict[str, int] = field(default_factory=dict)
     found: dict[str, dict[str, int]] = field(default_factory=dict)
     missing: dict[str, int] = field(default_factory=dict)
+    classes: list[str] = field(default_factory=list)
 
     def jobs(self, work: Path) -> list[tuple[str, str, int]]:
         """Arguments of `write_shard` for every shard, finished or not."""
@@ -126,7 +131,7 @@ def load_plan(work: Path) -> Plan:
 def _plan_split(
     plan: Plan, split: str, entries: Iterable[Entry], work: Path, missing, shard_records: int
 ) -> None:
-    counts, absent = Counter(records=0), 0
+    counts, absent, classes = Counter(records=0), 0, set(plan.classes)
 
     def present() -> Iterator[Entry]:
         nonlocal absent
@@ -134,6 +139,8 @@ def _plan_split(
             counts["records"] += 1
             for key in _COUNTED:
                 counts[key] += len(entry.fields.get(key, ()))
+            if entry.fields.get("label"):
+                classes.add(entry.fields["label"])
             if isinstance(entry.media, Missing):
                 absent += 1
                 missing.write(json.dumps([split, entry.id, f"missing: {entry.media.expected}"]))
@@ -148,6 +155,7 @@ def _plan_split(
         (work / "plan" / f"{split}-{shards:05d}.jsonl").write_text(text, encoding="utf-8")
         shards += 1
     plan.found[split], plan.missing[split] = dict(counts), absent
+    plan.classes = sorted(classes)
     if shards:
         plan.shards[split] = shards
 
@@ -195,7 +203,16 @@ def write_shard(work: str, split: str, index: int) -> dict:
 
 def _record(raw: Path, entry: dict) -> bytes:
     """One stored record; raises MediaError if its media cannot be read."""
-    place = Media(**entry["media"])
+    kind, places = entry["kind"], entry["media"]
+    if kind == "images":
+        data = media.pack_images([_read(raw, Media(**place), "image") for place in places])
+    else:
+        data = _read(raw, Media(**places), kind) if places else b""
+    return records.serialize(records.record(entry["id"], kind, media=data, **entry["fields"]))
+
+
+def _read(raw: Path, place: Media, kind: str) -> bytes:
+    """The bytes of a video or an image; raises MediaError if they are not readable as one."""
     try:
         with (raw / place.path).open("rb") as file:
             file.seek(place.offset)
@@ -205,12 +222,10 @@ def _record(raw: Path, entry: dict) -> bytes:
     if len(data) < place.size:
         raise MediaError(f"{place.path} ends {place.size - len(data)} bytes too early")
     try:
-        media.probe(entry["kind"], data)
+        media.probe(kind, data)
     except MediaError as error:
         raise MediaError(f"{place.path}: {error}") from error
-    return records.serialize(
-        records.record(entry["id"], entry["kind"], media=data, **entry["fields"])
-    )
+    return data
 
 
 def finished(work: Path, plan: Plan) -> int:
@@ -258,6 +273,8 @@ def finish(work: Path, final: Path, name: str, summary: str) -> dict[str, int]:
         file.write("split\trecord\tproblem\n")
         for row in itertools.chain(map(json.loads, missing), unreadable):
             file.write("\t".join(" ".join(str(cell).split()) for cell in row) + "\n")
+    if plan.classes:
+        (work / CLASSES).write_text("".join(f"{name}\n" for name in plan.classes), "utf-8")
     _write_metadata(work, name, summary, plan, lengths, sizes)
     work.rename(final)
     remove_plan(final)

@@ -56,6 +56,7 @@ def contrastive(visual: Array, text: Array, temperature: Array, pair_id: Array,
       float32 scalar, and metrics: the share of rows whose best column is a positive, each way.
     """
     columns = {"visual": visual, "text": text, "pair_id": pair_id, "example_mask": example_mask}
+    soft = jax.lax.stop_gradient(soft)
     teachers = None if soft is None else columns | {"visual": soft.visual, "text": soft.text}
     if queue is not None:
         columns = teachers = {name: jnp.concatenate([x, queue[name]])
@@ -83,8 +84,7 @@ def _one_way(rows: Array, columns: Array, temperature: Array, pair_id: Array, ex
     rows = shard_batch(rows)
     parts = {"column": columns, "id": column_id, "mask": column_mask}
     if teacher is not None:
-        teacher_rows, parts["teacher"] = map(jax.lax.stop_gradient, teacher[:2])
-        teacher_rows = shard_batch(teacher_rows)
+        teacher_rows, parts["teacher"] = shard_batch(teacher[0]), teacher[1]
     parts = {name: replicate(_chunks(x, chunk)) for name, x in parts.items()}
 
     def similarity(rows, columns, allowed):
@@ -179,6 +179,9 @@ def hard_negatives(key: Array, queries: Array, candidates: Array, temperature: A
     def whole(x):  # over the global batch each device has its rows, and all the columns
         return replicate(x) if groups == 1 else x
 
+    def by_row(x):
+        return shard_batch(x, axis=1) if groups == 1 else x
+
     queries, candidates, temperature = jax.lax.stop_gradient((queries, candidates, temperature))
     rows, ids = grouped(shard_batch(queries)), grouped(pair_id)
     parts = [whole(_chunks(grouped(x), chunk, axis=1))
@@ -190,7 +193,7 @@ def hard_negatives(key: Array, queries: Array, candidates: Array, temperature: A
         number, candidate, candidate_id, candidate_mask = part
         logits = jnp.einsum("nic,njc->nij", rows, candidate,
                             preferred_element_type=jnp.float32) / temperature
-        noise = jax.random.gumbel(jax.random.fold_in(key, number), logits.shape)
+        noise = by_row(jax.random.gumbel(jax.random.fold_in(key, number), logits.shape))
         allowed = (ids[:, :, None] != candidate_id[:, None]) & candidate_mask[:, None]  # [n, b, k]
         scores = jnp.where(allowed, logits + noise, NEGATIVE)
         top = scores.max(axis=-1)

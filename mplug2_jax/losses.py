@@ -1,4 +1,4 @@
-"""Losses as functions of arrays: matching, masked and prefix language modelling.
+"""Losses as functions of arrays: matching, language modelling, classes and boxes.
 
 Everything is computed in float32. What is random takes a key and is drawn over the global batch,
 so that a step gives the same numbers on any mesh. `contrast.py` holds the contrastive loss.
@@ -163,3 +163,76 @@ def language_modelling(logits: Array, labels: Array, weights: Array,
     """
     hits = weighted_mean(logits.argmax(axis=-1) == labels, weights)
     return token_cross_entropy(logits, labels, weights, soft), hits
+
+
+def classification(logits: Array, labels: Array, weights: Array,
+                   smoothing: float = 0.0) -> tuple[Array, Array]:
+    """Cross-entropy against the true class, smoothed towards all of them alike.
+
+    Args:
+      logits: `[B, C]`.
+      labels: int32 `[B]`.
+      weights: bool `[B]`, the real examples.
+      smoothing: share of the target that is spread evenly over all classes (Szegedy et al., 2016).
+
+    Returns:
+      The mean loss and the accuracy, float32 scalars.
+    """
+    log_probs = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+    picked = jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
+    loss = -(1 - smoothing) * picked - smoothing * log_probs.mean(axis=-1)
+    hits = weighted_mean(logits.argmax(axis=-1) == labels, weights)
+    return weighted_mean(loss, weights), hits
+
+
+def corners(box: Array) -> Array:
+    """Boxes (centre x, y, width, height) as (x0, y0, x1, y1), `[..., 4]`."""
+    centre, half = box[..., :2], box[..., 2:] / 2
+    return jnp.concatenate([centre - half, centre + half], axis=-1)
+
+
+def overlap(one: Array, other: Array) -> tuple[Array, Array]:
+    """Intersection over union of boxes (x0, y0, x1, y1), and the generalised one.
+
+    Args:
+      one, other: `[..., 4]`, with x0 <= x1 and y0 <= y1.
+
+    Returns:
+      IoU in 0..1 and GIoU in -1..1 (Rezatofighi et al., 2019), float32 `[...]`; both 0 where
+      neither box has an area.
+    """
+    def area(low, high):
+        return (high - low).clip(0).prod(axis=-1)
+
+    one, other = one.astype(jnp.float32), other.astype(jnp.float32)
+    inner = area(jnp.maximum(one[..., :2], other[..., :2]),
+                 jnp.minimum(one[..., 2:], other[..., 2:]))
+    hull = area(jnp.minimum(one[..., :2], other[..., :2]),
+                jnp.maximum(one[..., 2:], other[..., 2:]))
+    union = area(one[..., :2], one[..., 2:]) + area(other[..., :2], other[..., 2:]) - inner
+    least = 1e-12  # its square is still a float32, which the gradient needs
+    iou = inner / jnp.maximum(union, least)
+    return iou, iou - (hull - union) / jnp.maximum(hull, least)
+
+
+def boxes(predicted: Array, true: Array, weights: Array, l1: float = 5.0,
+          giou: float = 2.0) -> tuple[Array, dict[str, Array]]:
+    """L1 distance of centres and sizes, and generalised IoU, weighted as DETR does.
+
+    Args:
+      predicted: `[B, 4]`, (centre x, y, width, height) in 0..1.
+      true: `[B, 4]`, (x0, y0, x1, y1) in 0..1.
+      weights: bool `[B]`, the real examples.
+      l1, giou: weights of the two parts.
+
+    Returns:
+      The mean loss, and `box_l1` (summed over the four numbers), `box_giou` (1 - GIoU), `box_iou`
+      and `box_hits` (share with an IoU of at least 0.5), float32 scalars.
+    """
+    centre, size = (true[:, :2] + true[:, 2:]) / 2, true[:, 2:] - true[:, :2]
+    distance = jnp.abs(predicted - jnp.concatenate([centre, size], axis=-1)).sum(axis=-1)
+    iou, generalised = overlap(corners(predicted), true)
+    parts = {"box_l1": distance, "box_giou": 1 - generalised, "box_iou": iou,
+             "box_hits": iou >= 0.5}
+    means = {name: weighted_mean(value, weights) for name, value in parts.items()}
+    return l1 * means["box_l1"] + giou * means["box_giou"], means

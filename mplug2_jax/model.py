@@ -19,7 +19,8 @@ from mplug2_jax.universal import UniversalLayers
 from mplug2_jax.vision import DualVisionEncoder
 
 Array = jax.Array
-HEADS = ("vtc", "vtm", "mlm")
+HEADS = ("vtc", "vtm", "mlm")  # of pretraining
+TASK_HEADS = ("classify", "box")
 # Range of the learnable temperature, as the predecessor's procedure clamps it.
 TEMPERATURE_START, TEMPERATURE_MIN, TEMPERATURE_MAX = 0.07, 0.001, 0.5
 
@@ -42,16 +43,36 @@ class ContrastiveHead(nn.Module):
         return x / jnp.linalg.norm(x, axis=-1, keepdims=True).clip(1e-12)
 
 
+class MlpHead(nn.Module):
+    """Dense layers with ReLU between them, in float32: `[B, K]` to `[B, outputs]`."""
+
+    width: int
+    layers: int
+    outputs: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        x = x.astype(jnp.float32)
+        init = bert_init(self.width)
+        for _ in range(self.layers - 1):
+            x = nn.relu(nn.Dense(self.width, kernel_init=init)(x))
+        return nn.Dense(self.outputs, kernel_init=init)(x)
+
+
 class Heads(nn.Module):
     """The task heads, each built only where the task names it.
 
     Attributes:
       config: the model's sizes.
-      names: of `HEADS`.
+      names: of `HEADS` and `TASK_HEADS`.
+      outputs: of the `classify` head.
+      classify_layers: of the `classify` head.
     """
 
     config: ModelConfig
     names: tuple[str, ...]
+    outputs: int = 0
+    classify_layers: int = 1
 
     def setup(self):
         config = self.config
@@ -61,6 +82,10 @@ class Heads(nn.Module):
             self.vtm = nn.Dense(2, kernel_init=bert_init(config.width))
         if "mlm" in self.names:
             self.mlm = TiedHead(config.width, config.vocab_size, config.compute_dtype)
+        if "classify" in self.names:
+            self.classify = MlpHead(config.width, self.classify_layers, self.outputs)
+        if "box" in self.names:
+            self.box = MlpHead(config.width, 3, 4)
 
 
 class MPlug2(nn.Module):
@@ -69,12 +94,16 @@ class MPlug2(nn.Module):
     Attributes:
       config: sizes and variants.
       modules: of `MODULES`, what this task uses.
-      heads_used: of `HEADS`.
+      heads_used: of `HEADS` and `TASK_HEADS`.
+      outputs: numbers that the `classify` head gives.
+      images: of a record, whose pooled features are classified together.
     """
 
     config: ModelConfig
     modules: tuple[str, ...] = MODULES
     heads_used: tuple[str, ...] = HEADS
+    outputs: int = 0
+    images: int = 1
 
     def setup(self):
         config = self.config
@@ -89,7 +118,9 @@ class MPlug2(nn.Module):
         if "decoder" in self.modules:
             self.decoder = TextDecoder(config)
         if self.heads_used:
-            self.heads = Heads(config, self.heads_used)
+            # As in the predecessors: a layer more where both modalities come together.
+            layers = 2 if "fusion" in self.modules else 1
+            self.heads = Heads(config, self.heads_used, self.outputs, layers)
 
     def encode_visual(self, video: Array) -> Array:
         """`video [B, T, H, W, 3]` (uint8, or normalised floating) to the embedding `[B, S, D]`."""
@@ -131,6 +162,14 @@ class MPlug2(nn.Module):
         """Vocabulary logits float32 `[..., V]` of `tokens [..., D]`, tied to the text's words."""
         return self.heads.mlm(tokens, self.text.word_embeddings())
 
+    def class_logits(self, pooled: Array) -> Array:
+        """Logits (or a score) float32 `[B, outputs]` of `pooled [B, images * D]`."""
+        return self.heads.classify(pooled)
+
+    def box(self, fused_text: Array) -> Array:
+        """A box (centre x, y, width, height) in 0..1, float32 `[B, 4]`, of the class token."""
+        return nn.sigmoid(self.heads.box(fused_text[:, 0]))
+
     def __call__(self, video: Array, ids: Array, mask: Array) -> tuple[Array, ...]:
         """Runs every module once: what `init` needs to create all parameters."""
         visual = text = None
@@ -153,11 +192,17 @@ class MPlug2(nn.Module):
             out.append(self.match_logits(text))
         if "mlm" in self.heads_used:
             out.append(self.mlm_logits(text))
+        if "classify" in self.heads_used:
+            pooled = (visual if text is None else text)[:, 0]
+            out.append(self.class_logits(jnp.tile(pooled, (1, self.images))))
+        if "box" in self.heads_used:
+            out.append(self.box(text))
         return tuple(out)
 
 
-def build(config: ModelConfig, modules: tuple[str, ...], heads: tuple[str, ...]) -> MPlug2:
-    """The model of the named modules and heads.
+def build(config: ModelConfig, modules: tuple[str, ...], heads: tuple[str, ...],
+          outputs: int = 0, images: int = 1) -> MPlug2:
+    """The model of the named modules and heads; `outputs` and `images` as of `MPlug2`.
 
     Raises:
       ConfigError: an unknown name, or a head or module without what it works on.
@@ -166,13 +211,14 @@ def build(config: ModelConfig, modules: tuple[str, ...], heads: tuple[str, ...])
         if name not in MODULES:
             raise ConfigError(f"module {name!r}: unknown; known: " + ", ".join(MODULES))
     needs = {"fusion": ("vision", "text"), "vtc": ("vision", "text"), "vtm": ("fusion",),
-             "mlm": ("text",)}
+             "mlm": ("text",), "box": ("fusion",)}
     for name in (*modules, *heads):
         missing = [need for need in needs.get(name, ()) if need not in modules]
         if missing:
             raise ConfigError(f"{name!r} needs the module(s) {', '.join(missing)}: name them too")
     return MPlug2(config, modules=tuple(m for m in MODULES if m in modules),
-                  heads_used=tuple(h for h in HEADS if h in heads))
+                  heads_used=tuple(h for h in (*HEADS, *TASK_HEADS) if h in heads),
+                  outputs=outputs, images=images)
 
 
 def init_params(model: MPlug2, rng: Array) -> dict[str, Any]:

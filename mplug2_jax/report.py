@@ -41,11 +41,15 @@ class Card:
 
 @dataclass
 class Section:
-    """A part of the page, such as "Captioning": its figures (name -> value) and its examples."""
+    """A part of the page, such as "Captioning": its figures (name -> value) and its examples.
+
+    groups: examples under a heading of their own, such as "best" and "worst", after `cards`.
+    """
 
     title: str
     figures: dict[str, Any] = field(default_factory=dict)
     cards: list[Card] = field(default_factory=list)
+    groups: dict[str, list[Card]] = field(default_factory=dict)
 
 
 def write_report(path_dir: str | Path, report: Mapping, sections: Sequence[Section] = ()) -> Path:
@@ -54,7 +58,8 @@ def write_report(path_dir: str | Path, report: Mapping, sections: Sequence[Secti
     `report` holds, all but `title` optional:
     - `title`: str, and `summary`: str, a sentence under it.
     - `figures`: {name: value} or {name: {"value": v, "chance": c, "majority": m, "untrained": u}}
-      with any of the baselines; the headline table.
+      with any of the baselines, and with "interval": (low, high) for the value's confidence
+      interval; the headline table.
     - `run`: {name: value}, the facts: config, seed, steps, examples/s, device, versions. Values may
       be mappings, which are shown as "name: value" lines.
     - anything else goes into the JSON only.
@@ -135,13 +140,19 @@ def _headline(figures: Mapping) -> str:
         for name, entry in figures.items()
     }
     for name, row in rows.items():
-        if "value" not in row or row.keys() - {"value", *_BASELINES}:
-            raise ValueError(f"figures.{name}: expected value and {_BASELINES}, got {list(row)}")
+        if "value" not in row or row.keys() - {"value", "interval", *_BASELINES}:
+            raise ValueError(f"figures.{name}: expected value, interval and {_BASELINES}, got "
+                             f"{list(row)}")
     shown = [name for name in _BASELINES if any(name in row for row in rows.values())]
-    head = "".join(f'<th scope="col">{name}</th>' for name in ("figure", "this run", *shown))
+    ranges = any("interval" in row for row in rows.values())
+    columns = ("figure", "this run", *["95 % interval"] * ranges, *shown)
+    head = "".join(f'<th scope="col">{name}</th>' for name in columns)
     lines = []
     for name, row in rows.items():
         cells = "".join(f"<td>{_number(row.get(column))}</td>" for column in shown)
+        if ranges:
+            ends = " to ".join(map(_number, row.get("interval", (None,))))
+            cells = f'<td class="range">{ends}</td>{cells}'
         lines.append(
             f'<tr><th scope="row">{html.escape(name)}</th>'
             f'<td class="value">{_number(row["value"])}</td>{cells}</tr>'
@@ -168,13 +179,20 @@ def _section(section: Section) -> str:
         f"<li>{html.escape(name)} <b>{_number(value)}</b></li>"
         for name, value in section.figures.items()
     )
-    cards = "".join(_card(card) for card in section.cards)
+    groups = "".join(
+        f"<h3>{html.escape(name)}</h3>{_cards(cards)}" for name, cards in section.groups.items()
+    )
     return (
         f"<section><h2>{html.escape(section.title)}</h2>"
         + (f'<ul class="chips">{figures}</ul>' if figures else "")
-        + (f'<div class="cards">{cards}</div>' if cards else "")
+        + _cards(section.cards)
+        + groups
         + "</section>"
     )
+
+
+def _cards(cards: Sequence[Card]) -> str:
+    return f'<div class="cards">{"".join(map(_card, cards))}</div>' if cards else ""
 
 
 def _card(card: Card) -> str:
@@ -283,6 +301,7 @@ body { margin: 0; background: var(--page); color: var(--ink);
 main { max-width: 1200px; margin: 0 auto; padding: 32px 20px 64px; }
 h1 { margin: 0; font-size: 28px; line-height: 1.2; }
 h2 { margin: 40px 0 12px; font-size: 19px; }
+h3 { margin: 22px 0 10px; color: var(--soft); font-size: 14px; font-weight: 600; }
 .summary { margin: 8px 0 0; color: var(--soft); max-width: 72ch; }
 dl, ul, ol { margin: 0; padding: 0; list-style: none; }
 dd { margin: 0; overflow-wrap: anywhere; }
@@ -296,6 +315,7 @@ thead th { color: var(--soft); font-size: 12px; font-weight: 500; }
 tbody th { font-weight: 500; }
 tbody tr:last-child > * { border-bottom: 0; }
 td.value { color: var(--accent); font-size: 17px; font-weight: 650; }
+td.range { color: var(--soft); font-size: 13px; }
 .facts { display: grid; gap: 12px 24px;
   grid-template-columns: repeat(auto-fill, minmax(190px, 1fr));
   padding: 16px 18px; background: var(--panel); border: 1px solid var(--line); border-radius: 8px; }

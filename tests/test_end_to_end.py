@@ -107,10 +107,19 @@ def test_evaluation_reports(data, trained, tmp_path):
         for name in (f"{kind}_qa_accuracy", f"{kind}_qa_majority", f"{kind}_caption_cider",
                      f"{kind}_caption_cider_untrained"):
             assert report[name] >= 0
+        figure = f"{kind}_qa_accuracy"
+        assert report[f"{figure}_low"] <= report[figure] <= report[f"{figure}_high"]
+        for name in (f"{kind}_caption_meteor", f"{kind}_caption_spice"):
+            assert name not in report and "--java" in report["absent"][name]
+        lines = (tmp_path / f"{kind}_caption.jsonl").read_text().splitlines()
+        records = [json.loads(line) for line in lines]
+        own = [r["scores"][f"{kind}_caption_cider"] for r in records]
+        assert own == sorted(own) and len({r["index"] for r in records}) == len(own) == 20
+        assert sum(own) / 20 == pytest.approx(report[f"{kind}_caption_cider"])
     assert report["seed"] == 0 and report["step"] == 12 and report["examples_per_second"] > 0
     assert report["config"]["model"]["width"] == 32
     page = (tmp_path / "report.html").read_text()
-    assert page.count("<article") == 6 * 3 and "data:image/jpeg" in page
+    assert page.count("<article") == page.count("<h3>") == 6 * 3 and "data:image/jpeg" in page
 
 
 def test_eight_devices_train_the_same(data, tmp_path):
@@ -118,8 +127,8 @@ def test_eight_devices_train_the_same(data, tmp_path):
     for devices, mesh in ((1, (1, 1)), (8, (4, 2))):
         workdir = tmp_path / str(devices)
         run(*train(data, workdir, "--config.optimizer.steps=3", f"--config.mesh.fsdp={mesh[0]}",
-                   f"--config.mesh.tensor={mesh[1]}", config=f"{CONFIG}:contrastive"),
-            devices=devices)
+                   f"--config.mesh.tensor={mesh[1]}", "--config.task.objectives.instruct=0",
+                   config=f"{CONFIG}:start"), devices=devices)
         found.append(losses(workdir))
     one, eight = found
     assert one.keys() == eight.keys() == {1, 2, 3}

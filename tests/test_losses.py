@@ -97,6 +97,32 @@ def test_language_modelling():
     np.testing.assert_allclose(hits, np.mean(right), rtol=1e-6)
 
 
+def test_soft_targets_are_the_teachers_over_the_vocabulary():
+    rng = np.random.default_rng(0)
+    logits, teacher = rng.standard_normal((2, 2, 3, 7)).astype("f")
+    labels = rng.integers(0, 7, (2, 3)).astype(np.int32)
+    weights = np.array([[1, 1, 0], [1, 0, 0]], bool)
+
+    def loss(logits, teacher):
+        return losses.language_modelling(logits, labels, weights, (teacher, jnp.float32(0.4)))[0]
+
+    value, (_, of_teacher) = jax.value_and_grad(loss, argnums=(0, 1))(logits, teacher)
+    terms = [-0.6 * log_softmax(logits[i, j])[labels[i, j]]
+             - 0.4 * (np.exp(log_softmax(teacher[i, j])) * log_softmax(logits[i, j])).sum()
+             for i, j in zip(*np.nonzero(weights), strict=True)]
+    np.testing.assert_allclose(value, np.mean(terms), rtol=1e-5)
+    assert not of_teacher.any()
+
+
+def test_means_of_parts_add_up_with_shares():
+    values = np.random.default_rng(0).standard_normal((4, 3)).astype("f")
+    weights = np.array([[1, 1, 1], [1, 0, 0], [0, 0, 0], [1, 1, 0]], bool)
+    share = losses.shares(weights)
+    parts = [losses.weighted_mean(values[i], share[i]) for i in range(4)]
+    np.testing.assert_allclose(sum(parts), values[weights].mean(), rtol=1e-6)
+    assert not losses.shares(weights & False).any()
+
+
 def test_no_real_example_gives_zero_and_finite_gradients():
     none = np.zeros(4, bool)
     ids = np.arange(4, dtype=np.int32)

@@ -11,6 +11,7 @@ import pytest
 from trees import assert_gradients_equal
 
 from configs import sizes
+from mplug2_jax import attention
 from mplug2_jax.config import ConfigError, ModelConfig
 from mplug2_jax.decoding import greedy
 from mplug2_jax.model import HEADS, MODULES, build, init_params
@@ -117,6 +118,26 @@ def test_padding_changes_nothing():
     other = np.where(mask, ids, 7)
     one, two = (apply(model, params, "encode_text", x, mask) for x in (ids, other))
     np.testing.assert_allclose(np.asarray(one)[mask], np.asarray(two)[mask], atol=1e-6)
+
+
+def test_attention_item_by_item_equals_attention_at_once(monkeypatch):
+    rng = np.random.default_rng(0)
+    query = rng.normal(size=(3, 5, 2, 4)).astype(np.float32)
+    key, value = rng.normal(size=(2, 3, 7, 2, 4)).astype(np.float32)
+    for limit in (3 * 2 * 5 * 7, 3 * 2 * 5 * 7 - 1):  # the logits fit just so, and do not
+        monkeypatch.setattr(attention, "CACHED_LOGITS", limit)
+
+        def attend(*arrays):  # made anew: traces are kept by function
+            return attention.dot_product_attention(*arrays, None)
+
+        loops = "scan" in str(jax.make_jaxpr(attend)(query, key, value))
+        assert loops == (limit < 3 * 2 * 5 * 7)
+        square = jax.grad(lambda *arrays, f=attend: (f(*arrays) ** 2).sum(), (0, 1, 2))
+        result = attend(query, key, value), square(query, key, value)
+        if not loops:
+            expected = result
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+                 result, expected)
 
 
 def test_several_texts_of_one_clip_equal_repeated_clips():

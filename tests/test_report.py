@@ -88,6 +88,19 @@ def test_page_is_self_contained_and_nests(tmp_path):
     assert len([tag for tag, _ in page.tags if tag == "img"]) == 3
 
 
+def test_groups_of_examples_and_intervals(tmp_path):
+    report = {"title": "t", "figures": {
+        "CIDEr": {"value": 1.5, "interval": (1.25, 1.75), "untrained": 0.5}, "R@1": 0.25}}
+    groups = {"best": [Card(frames(), [("model", "good")])], "worst": [Card(None, [("model", "")])]}
+    cards = [Card(rows=[("note", "first")])]
+    path = write_report(tmp_path, report, [Section("s", cards=cards, groups=groups)])
+    page = Page(path.read_text("utf-8"))
+    assert [tag for tag, _ in page.tags].count("h3") == 2
+    words = " ".join(word.strip() for word in page.words if word.strip())
+    assert "first best model good worst model (empty)" in words
+    assert "CIDEr 1.500 1.250 to 1.750 0.500 R@1 0.250 – – " in words
+
+
 def test_contact_sheet_shows_every_frame_in_order(tmp_path):
     clip = np.zeros((3, 8, 8, 3), np.uint8)
     for index, colour in enumerate([(255, 0, 0), (0, 255, 0), (0, 0, 255)]):

@@ -8,6 +8,7 @@ import small
 
 from configs import common, demo, msrvtt_caption, msrvtt_qa
 from mplug2_jax.config import ConfigError
+from mplug2_jax.metrics.scores import keep
 from mplug2_jax.model import init_params
 
 
@@ -76,7 +77,10 @@ def gallery():
 
 def test_reranking_equals_scoring_every_pair(gallery):
     task, params, output, records = gallery
-    scores = task.finish(params, [dict(r) for r in records], "video")
+    records = [dict(r) for r in records]
+    scores = keep(records, task.finish(params, records, "video"))
+    assert [r["scores"]["text_to_video_mean_rank"] for r in records] == [
+        r["rank"] for r in records]
     similarity = output["text_features"] @ output["visual_features"].T  # [Q, G]
     every, match = np.zeros((10, 10)), jax.jit(task.match)
     for q in range(10):
@@ -110,15 +114,36 @@ def test_captioning_and_answers_are_scored_by_their_records():
     assert record == {"prediction": "w1 w2", "references": ["w1 w2", "w3"]}
     records = [record | {"index": 0},
                {"prediction": "w4", "references": ["w5"], "index": 1}]
-    assert task.score(records, "image")["image_caption_bleu1"] == pytest.approx(2 / 3)
+    figures = keep(records, task.score(records, "image"))
+    assert figures["image_caption_bleu1"] == pytest.approx(2 / 3)
+    assert [round(r["scores"]["image_caption_bleu1"], 6) for r in records] == [1, 0]
 
     qa = small.task("qa")
     questions = [{"question": "q", "answer": "w1", "type": "a"},
                  {"question": "q", "answer": "w2", "type": "a"}]
     rows = [qa.record({"ids": ids[[0, 1, 3]], "item": i}, {"questions": questions})
             for i in (0, 1)]
-    scores = qa.score(rows, "video")
+    scores = keep(rows, qa.score(rows, "video"))
     assert scores["video_qa_accuracy"] == scores["video_qa_majority"] == 0.5
+    assert scores["video_qa_a_accuracy"] == 0.5
+    assert [r["scores"]["video_qa_accuracy"] for r in rows] == [1, 0]
+
+
+def test_hidden_answers_are_counted_and_several_peoples_scored_as_vqav2_does():
+    qa = small.task("qa")
+
+    def record(prediction, answer, answers=()):
+        return {"prediction": prediction, "answer": answer, "type": "a", "id": "7",
+                "answers": list(answers)}
+
+    many = ["dog"] * 8 + ["cat"] * 2
+    rows = [record("a dog", "dog", many), record("cat", "dog", many), record("dog", "")]
+    scores = keep(rows, qa.score(rows, "image"))
+    assert scores["image_qa_unanswered"] == 1 and scores["image_qa_accuracy"] == 0
+    # Two of ten say cat: for eight of the ten, two thirds of three votes; for the two, one third.
+    assert scores["image_qa_vqa_accuracy"] == pytest.approx((1 + 0.6) / 2)
+    assert rows[0]["scores"]["image_qa_vqa_accuracy"] == 1 and not rows[2]["scores"]
+    assert qa.score(rows[2:], "image") == {"image_qa_unanswered": 1.0}
 
 
 @pytest.mark.parametrize("name", ["captioning", "qa"])
@@ -147,6 +172,11 @@ def changed(**changes):
 @pytest.mark.parametrize("changes, message", [
     ({"task__name": "caption"}, "task.name = 'caption': expected one of pretrain, captioning"),
     ({"task__mask_share": 1.5}, "task.mask_share = 1.5"),
+    ({"task__accumulation": 0}, "task.accumulation = 0: expected at least 1"),
+    ({"task__momentum__decay": 1.0}, "task.momentum.decay = 1.0"),
+    ({"task__momentum__queue": True}, "task.momentum.queue = True: it holds the teacher's"),
+    ({"task__name": "retrieval", "task__momentum__teacher": True},
+     "task.momentum.teacher = True: expected False"),
     ({"task__beams": 0}, "task.beams = 0"),
     ({"task__objectives__vtc": -1.0}, "task.objectives: weights must be at least 0"),
     ({"evals__video_qa__task__memory": "visual"}, "must be 'fused'"),
@@ -171,4 +201,4 @@ def test_configs_have_few_keys_and_are_valid():
     assert count(common.base("large")) + count(common.stream("train", 8)) < 120
     for make in (demo.get_config, msrvtt_caption.get_config, msrvtt_qa.get_config):
         common.validate(make())
-    common.validate(demo.get_config("contrastive"))
+    common.validate(demo.get_config("start"))

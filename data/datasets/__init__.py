@@ -1,12 +1,15 @@
 """Readers of the raw public files, one module a family of datasets."""
 
 from data.datasets import (
+    class_folders,
     didemo,
+    glue,
     karpathy,
     kinetics,
     lsmdc,
     msrvtt,
     msvd,
+    pairs,
     refcoco,
     release_jsonl,
     ssv2,
@@ -31,6 +34,9 @@ _MODULES = (
     webdataset,
     kinetics,
     ssv2,
+    class_folders,
+    pairs,
+    glue,
 )
 DATASETS: dict[str, Dataset] = {
     dataset.name: dataset for module in _MODULES for dataset in module.DATASETS

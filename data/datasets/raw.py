@@ -49,14 +49,14 @@ class Entry:
 
     Attributes:
         id: name, unique in the split.
-        kind: 'video' or 'image'.
-        media: where its bytes are.
+        kind: of `records.KINDS`.
+        media: where its bytes are; of "images" a list, of "text" an empty one.
         fields: the other arguments of `records.record`.
     """
 
     id: str
     kind: str
-    media: Media | Missing
+    media: Media | Missing | list[Media]
     fields: dict
 
 
@@ -67,7 +67,7 @@ class Dataset:
     Attributes:
         name: as on the command line and on disk.
         summary: one line of help.
-        kind: 'video' or 'image'.
+        kind: of `records.KINDS`.
         read: gives each split's entries in the published order.
         published: {split: {'records', 'texts', 'questions' or 'boxes': how many there should be}}.
     """

@@ -5,8 +5,8 @@ then drops a fixed list of punctuation. This module gives the same tokens in Pyt
 from the observed behaviour of that program (outputs frozen in `tests/golden/ptb_tokens.json`), odd
 sides included, because published scores were computed with them: brackets stay, as `-lrb-`, since
 the list names the upper-case form and the tokens are lower case; `!!` stays, since only `!` is
-listed. Differences are left in forms that captions hardly have: telephone numbers with spaces,
-e-mail addresses with punctuation attached, version numbers such as `0.11.x`.
+listed. Differences are left in forms that captions hardly have: e-mail and web addresses with
+punctuation attached, version numbers such as `0.11.x`.
 """
 
 import re
@@ -96,6 +96,7 @@ _RULES = [
     r"([-+]?\d+)",
     r"([-+]?\d*(?:[.,:]\d+)+)",
     r"(\d{1,4}[ \u00a0]\d{1,4}/\d{1,4})",
+    r"(\(\d{3}\) ?\d{3}-\d{4})",  # a telephone number, one token
     r"(?-i:((?:US|HK|NZ|[ACRS])\$))",
     # Full stops inside a token: acronyms, words run together ("dog.The"), abbreviations.
     r"([A-Za-z](?:\.[A-Za-z])*\.)",
@@ -161,6 +162,7 @@ def _output_form(token: str) -> str:
     """The token as the scores see it: lower case, renamed, no space inside."""
     if token in _RENAMED:
         return _RENAMED[token]
-    if token[0] in ":;=<>" and not token.endswith(">"):  # an emoticon: its brackets are named too
+    # The brackets of an emoticon or a telephone number are named too.
+    if token[0] in "(:;=<>" and not token.endswith(">"):
         token = token.replace("(", "-lrb-").replace(")", "-rrb-")
     return token.lower().replace(" ", "\u00a0")

@@ -72,6 +72,55 @@ def random_resized_crop(
     return _resize_box(clip, size, _random_box(*clip.shape[1:3], area, rng))
 
 
+def random_resized_crop_around(
+    clip: np.ndarray,
+    size: int,
+    area: tuple[float, float],
+    rng: np.random.Generator,
+    box: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `random_resized_crop`, but the crop is widened until an object is whole in it.
+
+    Args:
+        clip, size, area, rng: as of `random_resized_crop`.
+        box: float32 [4], (x0, y0, x1, y1) of the object in 0..1.
+
+    Returns:
+        uint8 [T, size, size, 3], and the object's box in it, float32 [4] in 0..1.
+    """
+    if tuple(area) == (1.0, 1.0):
+        return resize(clip, size), box
+    height, width = clip.shape[1:3]
+    pixels = box * np.array([width, height] * 2, np.float32)
+    x0, y0, x1, y1 = _random_box(height, width, area, rng)
+    x0, y0 = min(x0, math.floor(pixels[0])), min(y0, math.floor(pixels[1]))
+    x1, y1 = max(x1, math.ceil(pixels[2])), max(y1, math.ceil(pixels[3]))
+    moved = (pixels - np.array([x0, y0] * 2)) / np.array([x1 - x0, y1 - y0] * 2)
+    return _resize_box(clip, size, (x0, y0, x1, y1)), moved.astype(np.float32)
+
+
+def spaced_crops(clip: np.ndarray, size: int, count: int) -> np.ndarray:
+    """Squares evenly spaced along the longer side of a clip, as of a test with several views.
+
+    Args:
+        clip: uint8 [T, H, W, 3].
+        size: side of the results in pixels.
+        count: how many; one is the whole frame, resized as `resize` does.
+
+    Returns:
+        uint8 [count, T, size, size, 3].
+    """
+    if count == 1:
+        return resize(clip, size)[None]
+    height, width = clip.shape[1:3]
+    side = min(height, width)
+    crops = []
+    for share in np.linspace(0, 1, count):
+        y, x = round((height - side) * share), round((width - side) * share)
+        crops.append(resize(clip[:, y : y + side, x : x + side], size))
+    return np.stack(crops)
+
+
 def _random_box(
     height: int, width: int, area: tuple[float, float], rng: np.random.Generator
 ) -> tuple[int, int, int, int]:

@@ -73,6 +73,25 @@ class Tokenizer:
         ids[: len(tokens)] = tokens
         return ids, np.arange(length) < len(tokens)
 
+    def encode_pair(self, first: str, second: str, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """`[CLS] first [SEP] second [SEP] [PAD]...`, `length` ids, as BERT reads two sentences.
+
+        Where both do not fit, the longer one loses its last ids, and of equally long ones the
+        second. Token types are not told apart: the released model has only the first of them.
+
+        Returns:
+            ids int32 [length], and mask bool [length], False on padding.
+
+        Raises:
+            ValueError: if `length` leaves no room for [CLS] and [SEP].
+        """
+        one, other = self._encode(first), self._encode(second)
+        room = max(length - 3, 0)
+        # The shorter half is whole where it can be; what it leaves is the longer one's.
+        kept = max(room - len(other), min(len(one), -(-room // 2)))
+        one = one[:kept]
+        return self._padded([*one, self.sep_id, *other[: room - len(one)]], length)
+
     def encode_released_caption(
         self, caption: str, prompt: str, length: int
     ) -> tuple[np.ndarray, np.ndarray]:

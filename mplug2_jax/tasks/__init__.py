@@ -2,6 +2,8 @@
 
 from mplug2_jax.tasks.base import Task
 from mplug2_jax.tasks.captioning import Captioning
+from mplug2_jax.tasks.classification import Classification
+from mplug2_jax.tasks.grounding import Grounding
 from mplug2_jax.tasks.pretrain import Pretrain
 from mplug2_jax.tasks.qa import QuestionAnswering
 from mplug2_jax.tasks.retrieval import Retrieval
@@ -11,4 +13,6 @@ TASKS: dict[str, type[Task]] = {
     "captioning": Captioning,
     "qa": QuestionAnswering,
     "retrieval": Retrieval,
+    "classification": Classification,
+    "grounding": Grounding,
 }

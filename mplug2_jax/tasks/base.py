@@ -2,9 +2,10 @@
 
 Device code (`loss`, `predict`) is pure and jittable over a batch of the contract:
 `video uint8 [B, T, H, W, 3]`; `text`, `prompt`, `target` int32 `[B, L]` (`[CLS] ... [SEP]`, padded)
-with bool masks of the same shape; `pair_id int32 [B]`; `example_mask bool [B]`, False for rows
-that only fill the last batch; in evaluation also `index` and `item` int32 `[B]`, which record of
-the split this is and which of its captions or questions. Host code (`record`, `score`) sees every
+with bool masks of the same shape; `label int32 [B]` (float32 for scores); `box float32 [B, 4]`,
+(x0, y0, x1, y1) in 0..1; `pair_id int32 [B]`; `example_mask bool [B]`, False for rows that only
+fill the last batch; in evaluation also `index` and `item` int32 `[B]`, which record of the split
+this is and which of its captions, questions or boxes. Host code (`record`, `score`) sees every
 example once.
 """
 
@@ -17,6 +18,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from mplug2_jax.config import ConfigError, ModelConfig
+from mplug2_jax.metrics.scores import Score
 from mplug2_jax.model import build
 from mplug2_jax.preprocess.tokenizer import Tokenizer
 from mplug2_jax.tasks.momentum import Momentum, Queue
@@ -24,6 +26,7 @@ from mplug2_jax.tasks.momentum import Momentum, Queue
 Array = jax.Array
 Batch = dict[str, Array]
 Metrics = dict[str, Array]
+Scores = dict[str, Score | float]  # figures by name; a number has no examples and no interval
 Annotate = Callable[[int], dict[str, Any]]  # record number -> its texts and questions
 
 
@@ -32,25 +35,44 @@ class Task:
 
     Attributes:
       fields: batch fields that a training stream must give.
+      best_by: the score that says how good an example is, "{kind}" in it filled in; with a "-" in
+        front smaller is better. "" for none.
+      slow: the names of what `slow_scores` gives.
       model: the composed model, of just the modules and heads of `composition`.
       options: the `task` section of the config.
       tokenizer: of all its text.
     """
 
     fields: ClassVar[tuple[str, ...]] = ()
+    best_by: ClassVar[str] = ""
+    slow: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, options: Any, config: ModelConfig, tokenizer: Tokenizer):
         if tokenizer.vocab_size != config.vocab_size:
             raise ConfigError(f"model.vocab_size = {config.vocab_size}: the tokenizer has "
                               f"{tokenizer.vocab_size} pieces; set it to that")
         self.options, self.tokenizer = options, tokenizer
-        self.model = build(config, *self.composition(options))
+        self.model = build(config, *self.composition(options), **self.head_sizes(options))
         self._predict = jax.jit(self.predict)  # kept: evaluations repeat, compilations must not
 
     @classmethod
     def composition(cls, options: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The modules and heads that the task needs under these options."""
         raise TypeError(f"{cls.__name__} does not say its composition")
+
+    @classmethod
+    def head_sizes(cls, options: Any) -> dict[str, int]:
+        """`outputs` and `images` of the model, where the task has a `classify` head."""
+        del options
+        return {}
+
+    @classmethod
+    def check_stream(cls, options: Any, name: str, stream: Any) -> None:
+        """Raises ConfigError if the stream of that name does not give what the task needs."""
+        for field in cls.fields:
+            if not stream[f"{field}_length"]:
+                raise ConfigError(f"stream {name}.{field}_length = 0: task {options.name!r} "
+                                  f"needs {field}; give the tokens it may have")
 
     def loss(self, params: Any, batch: Any, rng: Array) -> tuple[Array, Metrics]:
         """The training loss, a float32 scalar, and metrics to log (float32 scalars)."""
@@ -69,9 +91,15 @@ class Task:
         """One example's prediction and references, of `predict`'s row and the record's texts."""
         raise TypeError(f"{type(self).__name__} predicts nothing")
 
-    def score(self, records: list[dict[str, Any]], kind: str) -> dict[str, float]:
-        """The task's figures over all hosts' records; `kind` ("video", "image") names them."""
+    def score(self, records: list[dict[str, Any]], kind: str) -> Scores:
+        """The task's scores over all hosts' records; `kind` ("video", "image") names them."""
         raise TypeError(f"{type(self).__name__} has no score")
+
+    def slow_scores(self, records: list[dict[str, Any]],
+                    kind: str) -> tuple[Scores, dict[str, str]]:
+        """Scores by other programs, too slow for validation, and for each absent one the reason."""
+        del records, kind
+        return {}, {}
 
     def call(self, params: Any, method: str, *args: Any, rng: Array | None = None) -> Any:
         """`model.<method>(*args)`; with dropout where a key is given."""
@@ -92,7 +120,7 @@ class Task:
                 yield {key: value[i] for key, value in rows.items()}
 
     def evaluate(self, params: Any, batches: Iterable[Batch], annotate: Annotate, kind: str,
-                 ) -> tuple[dict[str, float], list[dict[str, Any]]]:
+                 ) -> tuple[Scores, list[dict[str, Any]]]:
         """Predicts every example, gathers all hosts' rows, and scores them.
 
         Args:
@@ -102,7 +130,7 @@ class Task:
           kind: "video" or "image", for the names of the figures.
 
         Returns:
-          Figures, and one record an example, in the order of the split.
+          Scores, and one record an example, in the order of the split.
         """
         records = []
         for output in self.outputs(params, batches):
@@ -110,7 +138,7 @@ class Task:
             records.append({"index": index, "item": item, **self.record(output, annotate(index))})
         return self.finish(params, records, kind), records
 
-    def finish(self, params: Any, records: list[dict[str, Any]], kind: str) -> dict[str, float]:
+    def finish(self, params: Any, records: list[dict[str, Any]], kind: str) -> Scores:
         """Scores all records; a task that needs the device once more (reranking) does it here."""
         del params
         return self.score(records, kind)

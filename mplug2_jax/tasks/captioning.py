@@ -5,8 +5,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from mplug2_jax.metrics.caption import caption_scores
-from mplug2_jax.tasks.base import Array, Batch
+from mplug2_jax.metrics.caption import score_tokens, tokenize
+from mplug2_jax.metrics.java import java_scores
+from mplug2_jax.tasks.base import Array, Batch, Scores
 from mplug2_jax.tasks.generation import Generation
 
 
@@ -19,6 +20,8 @@ class Captioning(Generation):
     """
 
     fields = ("text",)
+    best_by = "{kind}_caption_cider"
+    slow = ("{kind}_caption_meteor", "{kind}_caption_spice")
 
     def target(self, batch: Batch) -> tuple[Array, Array]:
         return batch["text"], batch["text_mask"]
@@ -33,8 +36,21 @@ class Captioning(Generation):
     def record(self, output: dict[str, np.ndarray], annotation: dict[str, Any]) -> dict[str, Any]:
         return {"prediction": self.text(output), "references": annotation["texts"]}
 
-    def score(self, records: list[dict[str, Any]], kind: str) -> dict[str, float]:
+    def score(self, records: list[dict[str, Any]], kind: str) -> Scores:
         """Caption scores `<kind>_caption_cider`, `..._bleu4`, ... (CIDEr about 0 to 10)."""
-        scores = caption_scores({r["index"]: r["references"] for r in records},
-                                {r["index"]: r["prediction"] for r in records})
-        return {f"{kind}_caption_{name}": value for name, value in scores.items()}
+        scores = score_tokens(*self.tokens(records))
+        return {f"{kind}_caption_{name}": score for name, score in scores.items()}
+
+    def slow_scores(self, records: list[dict[str, Any]],
+                    kind: str) -> tuple[Scores, dict[str, str]]:
+        """METEOR and SPICE, where Java and their data are there."""
+        scores, absent = java_scores(*self.tokens(records))
+        return tuple({f"{kind}_caption_{name}": value for name, value in part.items()}
+                     for part in (scores, absent))
+
+    @staticmethod
+    def tokens(records: list[dict[str, Any]]) -> tuple[list[list[str]], list[str]]:
+        """The records' references and predictions as PTB tokens."""
+        gold, said = tokenize({r["index"]: r["references"] for r in records},
+                              {r["index"]: r["prediction"] for r in records})
+        return list(gold.values()), list(said.values())

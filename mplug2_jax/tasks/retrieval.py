@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mplug2_jax.metrics.retrieval import ranks, recall
-from mplug2_jax.tasks.base import Array, Batch, Metrics, Task, fetch
+from mplug2_jax.metrics.retrieval import rank_scores, ranks
+from mplug2_jax.tasks.base import Array, Batch, Metrics, Scores, Task, fetch
 from mplug2_jax.tasks.objectives import pair_losses
 
 RERANK_BATCH = 64  # pairs a call at most; all calls alike, so that one compilation serves
@@ -21,6 +21,7 @@ class Retrieval(Task):
     """
 
     fields = ("text",)
+    best_by = "-text_to_{kind}_mean_rank"
 
     def __init__(self, *args: Any):
         super().__init__(*args)
@@ -59,7 +60,7 @@ class Retrieval(Task):
         _, fused = self.call(params, "fuse", visual, text, mask)
         return jax.nn.softmax(self.call(params, "match_logits", fused), axis=-1)[:, 1]
 
-    def finish(self, params: Any, records: list[dict[str, Any]], kind: str) -> dict[str, float]:
+    def finish(self, params: Any, records: list[dict[str, Any]], kind: str) -> Scores:
         """Recall of the dual encoder and, with `task.rerank`, of the reranked lists."""
         outputs = {key: np.stack([r["output"][key] for r in records])
                    for key in ("visual_features", "text_features", "visual", "text", "text_mask")}
@@ -78,12 +79,12 @@ class Retrieval(Task):
 
     @staticmethod
     def score_matrices(to_visual: np.ndarray, to_text: np.ndarray, kind: str,
-                       prefix: str) -> dict[str, float]:
+                       prefix: str) -> Scores:
         """`<prefix>text_to_<kind>_r1 ...` and back, of similarities `[Q, G]` and `[G, Q]`."""
         own = np.eye(len(to_visual), dtype=bool)
         both = {f"text_to_{kind}": to_visual, f"{kind}_to_text": to_text}
-        return {f"{prefix}{way}_{name}": value for way, matrix in both.items()
-                for name, value in recall(matrix, own).items()}
+        return {f"{prefix}{way}_{name}": score for way, matrix in both.items()
+                for name, score in rank_scores(ranks(matrix, own)).items()}
 
     def rerank(self, params: Any, outputs: dict[str, np.ndarray],
                similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -129,8 +130,7 @@ class Retrieval(Task):
             part = pairs[start:start + rows]
             filled = np.concatenate([part, np.repeat(part[-1:], rows - len(part), axis=0)])
             text, visual = filled.T
-            result = self._match(params, jnp.asarray(outputs["visual"][visual]),
-                                 jnp.asarray(outputs["text"][text]),
-                                 jnp.asarray(outputs["text_mask"][text]))
+            result = self._match(params, outputs["visual"][visual], outputs["text"][text],
+                                 outputs["text_mask"][text])
             probabilities.append(fetch(result)[:len(part)])
         return np.concatenate(probabilities)

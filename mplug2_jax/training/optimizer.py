@@ -1,6 +1,7 @@
 """AdamW with two groups (vision and the rest), warm-up and cosine, gradient clipping."""
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -32,6 +33,21 @@ def decay_mask(params: Any) -> Any:
         lambda path, _: not NO_DECAY.search(path_name(path)), params)
 
 
+def freeze(optimizer: optax.GradientTransformation,
+           patterns: Sequence[str]) -> optax.GradientTransformation:
+    """The optimizer of all but the parameters whose path matches one of `patterns`.
+
+    Those keep their values, bit for bit, have no moments, and do not count in the clipped norm.
+    """
+    frozen = re.compile("|".join(f"(?:{pattern})" for pattern in patterns))
+
+    def label(params: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: "frozen" if frozen.search(path_name(path)) else "trained", params)
+
+    return optax.multi_transform({"trained": optimizer, "frozen": optax.set_to_zero()}, label)
+
+
 def make_optimizer(options: Any) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """The optimizer of a config's `optimizer` section, and its schedule (of the rest's rate).
 
@@ -41,10 +57,11 @@ def make_optimizer(options: Any) -> tuple[optax.GradientTransformation, optax.Sc
                     options.steps)
     vision = schedule(options.vision_learning_rate, options.final_learning_rate,
                       options.warmup_steps, options.steps)
-    return optax.chain(
+    optimizer = optax.chain(
         optax.clip_by_global_norm(options.clip_norm),
         optax.scale_by_adam(b1=options.b1, b2=options.b2, eps=1e-8),
         optax.add_decayed_weights(options.weight_decay, mask=decay_mask),
         optax.multi_transform({"vision": optax.scale_by_learning_rate(vision),
                                "rest": optax.scale_by_learning_rate(rest)}, label_by_path),
-    ), rest
+    )
+    return freeze(optimizer, options.frozen) if options.frozen else optimizer, rest

@@ -1,6 +1,7 @@
 """A miniature of every dataset: writes its raw files, gives {split: the records they hold}."""
 
 import raw_images
+import raw_pairs
 import raw_videos
 
 MINIATURES = {
@@ -27,4 +28,8 @@ MINIATURES = {
     "kinetics600": raw_videos.kinetics,
     "kinetics700": raw_videos.kinetics,
     "ssv2": raw_videos.ssv2,
+    "class_folders": raw_pairs.class_folders,
+    "nlvr2": raw_pairs.nlvr2,
+    "snli_ve": raw_pairs.snli_ve,
+    **raw_pairs.GLUE,
 }

@@ -7,6 +7,7 @@ import tensorflow_datasets as tfds
 from raw_miniatures import MINIATURES
 
 from data.datasets import DATASETS
+from data.media import unpack_images
 from data.pipeline import eval_batches, open_split, train_batches
 from data.prepare import prepare
 from mplug2_jax.preprocess.image import decode_image, resize
@@ -15,6 +16,7 @@ from mplug2_jax.preprocess.tokenizer import load_tokenizer
 from mplug2_jax.preprocess.video import decode_video
 
 SIDE, TEXT, PROMPT, TARGET = 16, 80, 60, 20
+FRAMES = {"text": 0, "image": 1, "video": 2, "images": 2}
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
@@ -36,7 +38,7 @@ def stream(records: list[dict], split: str, expand: str = "record") -> ml_collec
         dict(
             split=split,
             batch_size=8,
-            frames=1 if any(record["kind"] == "image" for record in records) else 2,
+            frames=min(FRAMES[record["kind"]] for record in records),
             image_size=SIDE,
             text_length=TEXT if said else 0,
             prompt_length=PROMPT if asked else 0,
@@ -50,6 +52,9 @@ def stream(records: list[dict], split: str, expand: str = "record") -> ml_collec
 def pixels(record: dict, frames: int) -> np.ndarray:
     if record["kind"] == "image":
         return resize(decode_image(record["media"])[None], SIDE)
+    if record["kind"] == "images":
+        images = [decode_image(data)[None] for data in unpack_images(record["media"])]
+        return np.concatenate([resize(image, SIDE) for image in images])
     if record["end"]:  # of Kinetics: the second of three seconds, at 8 frames a second
         whole = resize(decode_video(record["media"], 24), SIDE)
         return whole[[9, 13]]  # the middle ones of frames 8..11 and 12..15
@@ -75,6 +80,9 @@ def test_raw_files_become_records_and_batches(name, tmp_path, letters, capsys):
         stored = [source[index] for index in range(len(source))]
         assert stored == [comparable(record) for record in records]
         check_batches(tmp_path / "out", split, records, letters)
+    classes = sorted({r["label"] for records in expected.values() for r in records} - {""})
+    file = next((tmp_path / "out").glob("*/*/dataset_info.json")).with_name("classes.txt")
+    assert (file.read_text().splitlines() if file.exists() else []) == classes
     # No published size of a miniature is right, and each is said with both numbers.
     warned = capsys.readouterr().err
     for split, sizes in DATASETS[name].published.items():
@@ -88,7 +96,8 @@ def check_batches(root, split, records, letters) -> None:
     (batch,) = list(eval_batches(root, whole, letters))
     assert batch["example_mask"].tolist() == [True] * len(records) + [False] * (8 - len(records))
     for row, record in enumerate(records):
-        np.testing.assert_array_equal(batch["video"][row], pixels(record, whole.frames))
+        if whole.frames:
+            np.testing.assert_array_equal(batch["video"][row], pixels(record, whole.frames))
         if whole.text_length:
             text = letters.decode(batch["text"][row]).replace(" ", "")
             assert text == clean_caption(record["texts"][0], TEXT).replace(" ", "")

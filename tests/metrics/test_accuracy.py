@@ -1,9 +1,8 @@
-"""Answer accuracy, the majority baseline, bootstrap intervals."""
+"""Answer accuracy and the majority baseline."""
 
-import numpy as np
 import pytest
 
-from mplug2_jax.metrics.accuracy import bootstrap_interval, qa_accuracy
+from mplug2_jax.metrics.accuracy import qa_accuracy
 
 
 def test_by_hand():
@@ -39,15 +38,3 @@ def test_equally_frequent_answers_do_not_depend_on_order():
 def test_errors(lists):
     with pytest.raises(ValueError, match="no answers|equal numbers"):
         qa_accuracy(*lists)
-
-
-def test_bootstrap_interval():
-    values = np.random.default_rng(1).random(400) < 0.3
-    low, high = bootstrap_interval(values)
-    mean, error = values.mean(), values.std() / 20  # sqrt(400)
-    assert low == pytest.approx(mean - 1.96 * error, abs=0.006)
-    assert high == pytest.approx(mean + 1.96 * error, abs=0.006)
-    assert bootstrap_interval(values) == (low, high) != bootstrap_interval(values, seed=1)
-    assert bootstrap_interval([1, 1, 1]) == (1, 1)
-    with pytest.raises(ValueError, match="N > 0"):
-        bootstrap_interval([])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mplug2_jax.metrics.retrieval import ranks, recall
+from mplug2_jax.metrics.retrieval import captions_of, ranks, recall
 
 
 def test_by_hand():
@@ -35,6 +35,36 @@ def test_against_slow_count():
 def test_constant_similarity_is_last(value):
     scores = recall(np.full((50, 50), value), np.eye(50, dtype=bool))
     assert scores["r10"] == 0 and scores["median_rank"] == 50
+
+
+def test_several_captions_a_visual_against_sorting():
+    """Both ways, with one to four captions a visual in any order, against a full sort."""
+    rng = np.random.default_rng(1)
+    owner = rng.permutation(np.concatenate([np.arange(30), rng.integers(0, 30, 45)]))
+    similarity = rng.standard_normal((75, 30)) + 1.5 * (owner[:, None] == np.arange(30))
+    texts = captions_of(owner, 30)
+    assert sorted(np.concatenate(texts)) == list(range(75))
+
+    def place(row, right):
+        return 1 + min(list(np.argsort(-row)).index(one) for one in right)
+
+    to_visual = [place(similarity[t], [owner[t]]) for t in range(75)]
+    to_text = [place(similarity[:, v], np.flatnonzero(owner == v)) for v in range(30)]
+    for matrix, right, rank in ((similarity, [[o] for o in owner], to_visual),
+                                (similarity.T, texts, to_text)):
+        found = recall(matrix, right)
+        assert found == pytest.approx({
+            **{f"r{k}": np.mean([r <= k for r in rank]) for k in (1, 5, 10)},
+            "median_rank": np.median(rank), "mean_rank": np.mean(rank)})
+
+
+@pytest.mark.parametrize(("owner", "message"), [
+    ([0, 2, 0], "visual 1 has no caption"), ([0, 1, 3, 2], "text 2 belongs to visual 3"),
+    ([-1, 0, 1, 2], "text 0 belongs to visual -1"),
+])
+def test_captions_and_visuals_must_match(owner, message):
+    with pytest.raises(ValueError, match=message):
+        captions_of(owner, 3)
 
 
 def test_perfect():

@@ -1,0 +1,83 @@
+"""What is said of a record beside its texts, as numbers: its class, and the boxes of phrases."""
+
+import math
+
+import numpy as np
+
+from data.skips import RecordError
+from mplug2_jax.preprocess.classes import SCORE
+
+# Annotators' boxes end a little outside the image now and then: up to this share of a side, they
+# are cut off at its edge.
+_SLACK = 0.01
+
+
+def asks(record: dict, stream) -> bool:
+    """Whether the record's questions are what is classified, their answers being the classes.
+
+    So it is where a record has no class of its own, but questions (or hypotheses, each true or
+    false of an image), and the stream has no field for their answers.
+    """
+    wanted = stream.classes and stream.text_length and not stream.target_length
+    return bool(wanted and record["questions"] and not record["label"])
+
+
+def label_field(said: str, stream, training: bool) -> dict[str, np.generic]:
+    """`{"label": int32}`, the place of a class among the stream's; or float32, a score.
+
+    Test splits hide their labels: then it is -1, or not a number for a score.
+
+    Args:
+        said: the class in words, or a score in digits; "" for none.
+        stream: the stream.
+        training: whether there must be one.
+
+    Raises:
+        RecordError: the label is none of the classes, or no number where a score is wanted; or
+            there is none, and it is to be trained on.
+    """
+    if training and not said:
+        raise RecordError("no label", "there is none to train on")
+    if stream.classes == SCORE:
+        return {"label": np.float32(_number(said))}
+    number = stream.class_numbers.get(said) if said else -1
+    if number is None:
+        raise RecordError("unknown class", f"{said!r} is none of the {len(stream.class_numbers)}")
+    return {"label": np.int32(number)}
+
+
+def _number(said: str) -> float:
+    try:
+        number = float(said) if said else math.nan
+    except ValueError:
+        raise RecordError("unknown class", f"{said!r} is no number") from None
+    if said and not math.isfinite(number):
+        raise RecordError("unknown class", f"{said!r} is no number")
+    return number
+
+
+def box_field(box: dict) -> dict[str, np.ndarray]:
+    """`{"box": float32 [4]}`, (x0, y0, x1, y1) in 0..1, of one of a record's boxes.
+
+    Raises:
+        RecordError: it is empty, or lies partly outside the image.
+    """
+    corners = np.array(box["box"], np.float32)
+    inside = bool((corners >= -_SLACK).all() and (corners <= 1 + _SLACK).all())
+    cut = np.clip(corners, 0, 1)
+    if not inside:  # not a number neither
+        raise RecordError("box outside", f"{_said(box)} is not within 0..1")
+    if not (cut[2] > cut[0] and cut[3] > cut[1]):
+        raise RecordError("empty box", f"{_said(box)} has no area")
+    return {"box": cut}
+
+
+def _said(box: dict) -> str:
+    numbers = ", ".join(f"{number:.3g}" for number in box["box"])
+    return f"box ({numbers}) of {box['phrase']!r}"
+
+
+def mirrored(box: np.ndarray) -> np.ndarray:
+    """The box in the frame flipped left to right: float32 [4]."""
+    x0, y0, x1, y1 = box
+    return np.array([1 - x1, y0, 1 - x0, y1], np.float32)

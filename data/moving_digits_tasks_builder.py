@@ -1,0 +1,70 @@
+"""Writes labelled examples of the moving digits: classification, grounding and pairs."""
+
+import functools
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+
+from data import builder, moving_digits
+from data.builder import DataError
+from data.moving_digits_tasks import FAMILIES
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the examples depend on: the seed, and the number of records of each family's splits.
+
+    The seed is that of the corpus whose scenes these are.
+    """
+
+    seed: int = 0
+    train: int = 2000
+    validation: int = 200
+    test: int = 256
+
+
+class MovingDigitsTasks(builder.RecordBuilder):
+    """Coloured handwritten digits with classes, boxes and sentences that are true or false."""
+
+    name = "moving_digits_tasks"
+    VERSION = tfds.core.Version("1.0.0")
+
+
+def prepare(out: str | os.PathLike, settings: Settings, processes: int = 2) -> dict[str, int]:
+    """Writes the splits `<family>_<part>` to a folder of their own, unless they are there already.
+
+    Equal settings give equal records. The vocabulary is that of the corpus.
+
+    Args:
+        out: the folder, another one than the corpus'; made if it is missing.
+        settings: seed and sizes.
+        processes: makes no difference: there is little to make.
+
+    Returns:
+        Records by split.
+
+    Raises:
+        DataError: the folder holds these examples with other settings, or a size is impossible.
+    """
+    del processes
+    parts = {part: getattr(settings, part) for part in moving_digits.PARTS}
+    for part, size in parts.items():
+        if size < 1:
+            raise DataError(f"--{part}={size} must be at least 1")
+    sizes = {f"{family}_{part}": size for family in FAMILIES for part, size in parts.items()}
+    splits = {
+        split: functools.partial(_make_records, split, size, settings.seed)
+        for split, size in sizes.items()
+    }
+    builder.write(MovingDigitsTasks, Path(out), splits, asdict(settings))
+    return sizes
+
+
+def _make_records(split: str, size: int, seed: int) -> Iterator[dict]:
+    family, part = split.rsplit("_", 1)
+    glyphs = moving_digits.handwriting()[part]
+    for number in range(size):
+        yield FAMILIES[family](seed, part, number, glyphs)

@@ -1,0 +1,331 @@
+"""Classification and grounding: losses against NumPy, views against a loop, what is composed."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import small
+
+from configs import common, demo_tasks, sizes
+from mplug2_jax import losses
+from mplug2_jax.config import ConfigError, ModelConfig
+from mplug2_jax.metrics.scores import keep
+from mplug2_jax.model import build, init_params
+from mplug2_jax.tasks import TASKS
+from mplug2_jax.training.optimizer import make_optimizer
+
+CLASSES = ("a", "b", "c")
+MODULES = {"text": "text universal", "visual": "vision universal",
+           "both": "vision text universal fusion", "images": "vision text universal fusion"}
+
+
+TINY = small.model(vision_layers=1, universal_layers=1, fusion_layers=1, scan=False)
+
+
+def make(name="classification", **options):
+    """A task, and parameters that are nowhere zero."""
+    task = small.task(name, TINY, **dict(classes=CLASSES) | options)
+    params = jax.jit(lambda: init_params(task.model, jax.random.key(0)))()
+    rng = np.random.default_rng(0)
+    return task, jax.tree.map(lambda x: x + 0.1 * rng.standard_normal(x.shape).astype("f"), params)
+
+
+def examples(rows=5, padding=1, **changes):
+    """A batch with classes and boxes; the last rows only fill it."""
+    rng = np.random.default_rng(7)
+    batch = small.pairs(rows, padding=padding)
+    low, high = np.sort(rng.random((2, rows, 2)), axis=0)
+    batch |= {"label": rng.integers(0, 3, rows).astype(np.int32),
+              "box": np.concatenate([low, high], axis=1).astype(np.float32)}
+    return batch | changes
+
+
+def tokens_of(task, params, batch):
+    """The tokens that are pooled: `[B, L, D]` each, of two images twice."""
+    inputs, video = task.options.inputs, batch["video"]
+    if inputs == "visual":
+        return [task.call(params, "encode_visual", video)]
+    text, mask = batch["text"], batch["text_mask"]
+    text = task.call(params, "encode_text", text, mask)
+    if inputs == "text":
+        return [text]
+    clips = [video] if inputs == "both" else [video[:, :1], video[:, 1:]]
+    return [task.call(params, "fuse", task.call(params, "encode_visual", clip), text, mask)[1]
+            for clip in clips]
+
+
+def head(params, pooled):
+    """The layers of `heads/classify` in NumPy."""
+    layers = params["heads"]["classify"]
+    for number in range(len(layers)):
+        dense = layers[f"Dense_{number}"]
+        if number:
+            pooled = np.maximum(pooled, 0)
+        pooled = pooled @ np.asarray(dense["kernel"]) + np.asarray(dense["bias"])
+    return pooled
+
+
+@pytest.mark.parametrize("inputs", MODULES)
+def test_losses_equal_numpy(inputs):
+    tasks = {}
+    for pool in ("class", "mean"):
+        tasks[pool], params = make(inputs=inputs, pool=pool, label_smoothing=0.2)
+    assert set(params) == {*MODULES[inputs].split(), "heads"}
+    assert set(params["heads"]) == {"classify"}
+    assert len(params["heads"]["classify"]) == (2 if "fusion" in params else 1)
+    batch = examples()
+
+    @jax.jit  # one program for all, for it takes time to compile
+    def run(params):
+        return tokens_of(tasks["class"], params, batch), {
+            pool: (task.loss(params, {"s": batch}, jax.random.key(0)), task.predict(params, batch))
+            for pool, task in tasks.items()}
+
+    tokens, results = jax.device_get(run(params))
+    used = batch["text_mask"] if inputs != "visual" else np.ones(tokens[0].shape[:2], bool)
+    for pool, ((value, metrics), predicted) in results.items():
+        pooled = [part[:, 0] if pool == "class" else
+                  np.stack([row[mask].mean(0) for row, mask in zip(part, used, strict=True)])
+                  for part in tokens]
+        logits = head(params, np.concatenate(pooled, axis=-1))
+        np.testing.assert_allclose(predicted["logits"], logits, rtol=1e-4, atol=1e-5)
+        log_probs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+        target = 0.8 * np.eye(3)[batch["label"]] + 0.2 / 3
+        np.testing.assert_allclose(value, -(target * log_probs).sum(-1)[:4].mean(), rtol=1e-5)
+        assert metrics["s/class"] == value
+        hits = (logits.argmax(-1) == batch["label"])[:4].mean()
+        assert float(metrics["s/class_hits"]) == pytest.approx(hits)
+
+
+def test_scores_are_regressed():
+    task, params = make(inputs="text", classes="score")
+    batch = examples(label=np.float32([1, 2, 3, 4, np.nan]), padding=0)
+    batch["label"][4], batch["example_mask"][4] = 0, False
+    (tokens,), (value, metrics) = jax.jit(lambda p: (
+        tokens_of(task, p, batch), task.loss(p, {"s": batch}, jax.random.key(0))))(params)
+    said = head(params, np.asarray(tokens)[:, 0])[:, 0]
+    np.testing.assert_allclose(value, np.mean((said[:4] - [1, 2, 3, 4]) ** 2), rtol=1e-5)
+    assert set(metrics) == {"s/class"}
+    records = [task.record({"logits": np.float32([p])},
+                           {"id": str(p), "label": label, "questions": [], "texts": ["x", "y"]})
+               for p, label in ((1.0, "1.5"), (2.0, "2"), (4.0, "2.5"), (9.0, ""))]
+    assert records[0] == {"id": "1.0", "label": "1.5", "texts": ["x", "y"], "prediction": 1.0}
+    scores = task.score(records, "image")
+    assert len(scores[task.best_by].each) == 4
+    figures = keep(records, scores)
+    assert figures["text_score_rmse"] == pytest.approx(np.sqrt((0.25 + 0 + 2.25) / 3))
+    correlation = np.corrcoef([1, 2, 4], [1.5, 2, 2.5])[0, 1]
+    assert figures["text_score_pearson"] == pytest.approx(correlation)
+    assert figures["text_score_spearman"] == pytest.approx(1.0)
+    assert figures["text_class_unlabelled"] == 1 and "scores" in records[0]
+    constant = [r | {"prediction": 1.0} for r in records]
+    assert set(task.score(constant, "image")) == {"text_score_rmse", "text_class_unlabelled"}
+
+
+def test_views_equal_a_loop():
+    task, params = make(inputs="both")
+    batch = examples()
+    views = np.random.default_rng(1).integers(0, 256, (5, 3, 2, 16, 16, 3)).astype(np.uint8)
+
+    @jax.jit
+    def run(params):
+        each = [task.predict(params, batch | {"video": views[:, n]}) for n in range(3)]
+        return task.predict(params, batch | {"video": views})["logits"], [x["logits"] for x in each]
+
+    averaged, apart = jax.device_get(run(params))
+    np.testing.assert_allclose(averaged, np.mean(apart, axis=0), rtol=1e-4, atol=1e-5)
+    assert np.abs(apart[0] - apart[1]).max() > 1e-3
+
+
+def test_classes_are_scored_by_hand():
+    task = small.task("classification", classes=("a", "b", "c", "d", "e", "f"))
+    rows = [([0, 9, 8, 7, 6, 5], "b"), ([9, 8, 7, 6, 5, 0], "f"), ([9, 8, 7, 6, 5, 0], "b"),
+            ([0, 0, 9, 0, 0, 0], "")]
+    records = [task.record({"logits": np.float32(logits)},
+                           {"id": "1", "label": label, "questions": [], "texts": ["x"]})
+               for logits, label in rows]
+    assert records[1]["prediction"] == "a" and records[1]["best"] == ["a", "b", "c", "d", "e"]
+    assert records[0]["texts"] == []
+    assert len(task.score(records, "video")[task.best_by.format(kind="video")].each) == 4
+    assert keep(records, task.score(records, "video")) == {
+        "video_class_unlabelled": 1.0, "video_class_accuracy": pytest.approx(1 / 3),
+        "video_class_majority": pytest.approx(2 / 3), "video_class_top5": pytest.approx(2 / 3)}
+    assert task.score(records[3:], "video") == {"video_class_unlabelled": 1.0}
+
+
+def test_questions_are_recorded_one_by_one():
+    task = small.task("classification", inputs="both", classes=CLASSES)
+    asked = [{"question": "p", "answer": "a", "id": "7"},
+             {"question": "q", "answer": "b", "id": ""}]
+    annotation = {"id": "image", "label": "", "texts": [], "questions": asked}
+    records = [task.record({"logits": np.float32([1, 0, 0]), "item": item}, annotation)
+               for item in (0, 1)]
+    assert [(r["id"], r["label"], r["texts"]) for r in records] == [("7", "a", ["p"]),
+                                                                  ("image", "b", ["q"])]
+    assert task.score(records, "image")["image_class_accuracy"].value == 0.5
+
+
+def test_two_classes_have_f1_and_matthews():
+    task = small.task("classification", inputs="images", classes=("no", "yes"))
+    said, true = ["yes", "yes", "yes", "no", "no"], ["yes", "yes", "no", "no", "yes"]
+    records = [{"prediction": p, "label": t} for p, t in zip(said, true, strict=True)]
+    assert keep(records, task.score(records, "video")) == pytest.approx({
+        "images_class_accuracy": 0.6, "images_class_majority": 0.6, "images_class_f1": 2 / 3,
+        "images_class_matthews": 1 / 6})
+
+
+def test_a_linear_probe_trains_its_head_alone():
+    task, params = make(inputs="visual")
+    options = common.base("tiny").optimizer
+    options.update(dict(steps=4, warmup_steps=0, learning_rate=1e-2, vision_learning_rate=1e-2,
+                        weight_decay=0.5, frozen=("^(vision|universal)/",)))
+    optimizer, _ = make_optimizer(options)
+    state = optimizer.init(params)
+    sizes = sum(x.size for x in jax.tree.leaves(state))
+    assert sizes < 3 * sum(x.size for x in jax.tree.leaves(params["heads"])) + 10
+
+    @jax.jit
+    def step(params, state):
+        grads = jax.grad(lambda p: task.loss(p, {"s": examples()}, jax.random.key(0))[0])(params)
+        updates, state = optimizer.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    new, _ = step(params, state)
+    for module in ("vision", "universal"):
+        jax.tree.map(np.testing.assert_array_equal, new[module], params[module])
+    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).min()), new["heads"], params["heads"])
+    assert min(jax.tree.leaves(moved)) > 1e-4
+
+
+def test_grounding_equals_numpy():
+    task, params = make("grounding")
+    assert set(params) == {"vision", "text", "universal", "fusion", "heads"}
+    assert set(params["heads"]) == {"box"}
+    batch = examples(video=small.pairs(5, 1)["video"])
+
+    @jax.jit
+    def run(params):
+        visual = task.call(params, "encode_visual", batch["video"])
+        text = task.call(params, "encode_text", batch["text"], batch["text_mask"])
+        return (task.call(params, "fuse", visual, text, batch["text_mask"])[1],
+                task.loss(params, {"s": batch}, jax.random.key(0)), task.predict(params, batch))
+
+    tokens, (value, metrics), output = jax.device_get(run(params))
+    x, layers = tokens[:, 0], params["heads"]["box"]
+    assert len(layers) == 3
+    for number in range(3):
+        dense = layers[f"Dense_{number}"]
+        x = np.maximum(x, 0) if number else x
+        x = x @ np.asarray(dense["kernel"]) + np.asarray(dense["bias"])
+    said = 1 / (1 + np.exp(-x))
+    total, hits = [], []
+    for (cx, cy, w, h), (x0, y0, x1, y1) in zip(said[:4], batch["box"][:4], strict=True):
+        l1 = (abs(cx - (x0 + x1) / 2) + abs(cy - (y0 + y1) / 2) + abs(w - (x1 - x0))
+              + abs(h - (y1 - y0)))
+        p0, q0, p1, q1 = cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2
+        inner = max(0, min(p1, x1) - max(p0, x0)) * max(0, min(q1, y1) - max(q0, y0))
+        union = w * h + (x1 - x0) * (y1 - y0) - inner
+        hull = (max(p1, x1) - min(p0, x0)) * (max(q1, y1) - min(q0, y0))
+        total.append(5 * l1 + 2 * (1 - (inner / union - (hull - union) / hull)))
+        hits.append(inner / union >= 0.5)
+    np.testing.assert_allclose(value, np.mean(total), rtol=1e-5)
+    assert float(metrics["s/box_hits"]) == pytest.approx(np.mean(hits))
+    corners = np.concatenate([said[:, :2] - said[:, 2:] / 2, said[:, :2] + said[:, 2:] / 2], 1)
+    np.testing.assert_allclose(output["box"], corners.clip(0, 1), rtol=1e-4, atol=1e-5)
+
+
+def test_overlaps_by_counting_pixels():
+    rng = np.random.default_rng(0)
+    low, high = np.sort(rng.integers(0, 21, (2, 60, 2, 2)), axis=0)
+    pairs = np.concatenate([low, high + 1], axis=-1)  # [60, 2, 4], none of them empty
+    iou, giou = losses.overlap(jnp.asarray(pairs[:, 0] / 22), jnp.asarray(pairs[:, 1] / 22))
+    for number, both in enumerate(pairs):
+        masks = np.zeros((2, 22, 22), bool)
+        for mask, (x0, y0, x1, y1) in zip(masks, both, strict=True):
+            mask[y0:y1, x0:x1] = True
+        union, inner = (masks[0] | masks[1]).sum(), (masks[0] & masks[1]).sum()
+        rows, columns = (np.flatnonzero(masks.any((0, axis))) for axis in (2, 1))
+        hull = (rows[-1] + 1 - rows[0]) * (columns[-1] + 1 - columns[0])
+        assert float(iou[number]) == pytest.approx(inner / union, abs=1e-5)
+        assert float(giou[number]) == pytest.approx(inner / union - (hull - union) / hull, abs=1e-5)
+    nothing = jnp.zeros(4)
+    assert losses.overlap(nothing, nothing) == (0, 0)
+    gradient = jax.grad(lambda b: losses.overlap(b, nothing)[1])(nothing)
+    assert np.isfinite(gradient).all()
+
+
+def test_grounding_is_scored_by_hand():
+    task = small.task("grounding")
+    boxes = [{"phrase": "p", "box": [0.0, 0.0, 1.0, 0.5], "id": "s1"},
+             {"phrase": "q", "box": [0.0, 0.0, 1.0, 1.0], "id": ""}]
+    outputs = [{"box": np.float32([0, 0, 1, 1]), "item": 0},
+               {"box": np.float32([0, 0, 0.5, 0.5]), "item": 1}]
+    records = [task.record(output, {"id": "r", "boxes": boxes}) for output in outputs]
+    assert [r["id"] for r in records] == ["s1", "r"] and records[1]["phrase"] == "q"
+    assert keep(records, task.score(records, "image")) == {"image_grounding_accuracy": 0.5,
+                                                           "image_grounding_iou": 0.375}
+    assert records[1]["scores"] == {"image_grounding_accuracy": 0.0, "image_grounding_iou": 0.25}
+
+
+def config_of(task, **stream):
+    config = common.base("tiny")
+    config.data.root = config.data.tokenizer = "somewhere"
+    config.task = task
+    config.data.streams.s = common.stream("train", 8, **dict(image_size=48) | stream)
+    return config
+
+
+CLASSIFY = dict(classes=CLASSES)
+
+
+@pytest.mark.parametrize("task, stream, message", [
+    (dict(inputs="sound"), {}, "task.inputs = 'sound': expected one of text, visual, both, images"),
+    (dict(pool="max"), {}, "task.pool = 'max': expected one of class, mean"),
+    (dict(label_smoothing=1.0), {}, "task.label_smoothing = 1.0"),
+    (dict(classes=()), {}, "classes = (): expected at least two names"),
+    ({}, dict(classes=("a", "b")), "stream s.classes = ('a', 'b'): expected that of the task"),
+    ({}, {}, "stream s.frames = 0: task.inputs = 'visual' needs 1 or more"),
+    (dict(inputs="images"), dict(frames=1), "stream s.frames = 1: task.inputs = 'images' needs 2"),
+    (dict(inputs="text"), {}, "stream s.text_length = 0: task.inputs = 'text' needs the tokens"),
+    ({}, dict(frames=1, text_length=9), "stream s.text_length = 9: task.inputs = 'visual' needs 0"),
+])
+def test_wrong_classification_configs_are_named(task, stream, message):
+    with pytest.raises(ConfigError) as caught:
+        common.validate(config_of(common.task("classification", **CLASSIFY | task),
+                                  **CLASSIFY | stream))
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_wrong_grounding_and_freezing_configs_are_named():
+    config = config_of(common.task("grounding"), frames=1, text_length=9)
+    with pytest.raises(ConfigError, match="stream s.boxes = False, frames = 1"):
+        common.validate(config)
+    config.data.streams.s.boxes = True
+    common.validate(config)
+    config.optimizer.frozen = ("(vision",)
+    with pytest.raises(ConfigError, match="optimizer.frozen: '.vision' is not a regular"):
+        common.validate(config)
+
+
+@pytest.mark.parametrize("task", [
+    *(common.task("classification", inputs=inputs, classes=CLASSES) for inputs in MODULES),
+    common.task("grounding")], ids=lambda task: f"{task.name}-{task.inputs}")
+def test_real_models_hold_just_their_modules(task):
+    cls = TASKS[task.name]
+    config = ModelConfig.from_mapping(sizes.model("large"))
+    model = build(config, *cls.composition(task), **cls.head_sizes(task))
+    shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+    modules = MODULES[task.inputs] if task.name == "classification" else MODULES["both"]
+    assert set(shapes) == {*modules.split(), "heads"}
+
+
+def test_demo_configs_are_valid():
+    for family in demo_tasks.INPUTS:
+        config = demo_tasks.get_config(family)
+        common.validate(config)
+        assert config.init_from and list(config.evals) == [family]
+        assert config.evals[family].stream.expand == ("box" if family == "grounding" else "record")
+    assert not demo_tasks.get_config("grounding,scratch").init_from
+    with pytest.raises(ValueError, match="family 'sounds': expected one of image_digit"):
+        demo_tasks.get_config("sounds")
