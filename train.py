@@ -28,7 +28,7 @@ from mplug2_jax.training.checkpoint import Checkpoints
 from mplug2_jax.training.flops import count_flops, peak_flops
 from mplug2_jax.training.optimizer import make_optimizer
 from mplug2_jax.training.progress import Progress
-from mplug2_jax.training.step import create_state, make_train_step
+from mplug2_jax.training.step import create_state, make_train_step, start_from
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The run's config.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints and logs.")
@@ -43,7 +43,8 @@ def main() -> None:
     mesh = sharding.make_mesh(**config.mesh)
     for name, stream in config.data.streams.items():
         block = config.task.negative_block if stream.frames else 0
-        sharding.check_batch(f"data.streams.{name}.batch_size", stream.batch_size, mesh, block)
+        sharding.check_batch(f"data.streams.{name}.batch_size", stream.batch_size, mesh, block,
+                             config.task.accumulation)
 
     # The task: its modules, its losses.
     tokenizer = load_tokenizer(config.data.tokenizer)
@@ -73,9 +74,7 @@ def main() -> None:
         if config.init_from:
             source = Checkpoints(evaluation.checkpoint_folder(config.init_from))
             params = source.load_params(shapes.params, mesh, config.allow_new)
-            state = state.replace(params=jax.tree.map(
-                lambda new, fresh: fresh if isinstance(new, jax.ShapeDtypeStruct) else new,
-                params, state.params))
+            state = start_from(state, params)
             source.close()
 
     # The data goes on at the sample where the state stopped, also with other batch sizes.

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from configs import sizes
 from mplug2_jax.config import ConfigError, ModelConfig
 from mplug2_jax.tasks import TASKS
+from mplug2_jax.tasks.momentum import check_momentum
 
 # What one example of an evaluation is: a record (with its first text), or each of its questions or
 # boxes.
@@ -51,6 +52,15 @@ def task(name: str, **options: Any) -> ConfigDict:
         objectives=dict(vtc=1.0, vtm=1.0, mlm=1.0, prefix_lm=1.0, instruct=1.0),
         mask_share=0.15,  # of the tokens, for masked language modelling
         negative_block=0,  # examples among which a hard negative is sought; 0 for the global batch
+        accumulation=1,  # micro-batches a step is computed in; the results are those of 1
+        momentum=dict(
+            teacher=False,  # an average of the parameters gives soft targets (pretraining)
+            decay=0.995,  # of the average, a step
+            alpha=0.4,  # weight of the soft targets
+            ramp_steps=10_000,  # steps over which alpha grows from 0: an epoch's
+            queue=False,  # contrast with the teacher's features of this batch and earlier ones
+            queue_size=65_536,  # pairs that it holds, of all streams
+        ),
         memory="fused",  # what the decoder reads: "visual" alone, or "fused" with the prompt
         instruction="",  # the prompt where the data has none
         caption_prompt="",  # "a video of" for the released captioning: generated, not counted
@@ -123,6 +133,14 @@ def validate(config: ConfigDict) -> ModelConfig:
         if not 0 < options.mask_share < 1:
             raise ConfigError(f"{key}.mask_share = {options.mask_share}: expected a share "
                               "in (0, 1)")
+        check_momentum(f"{key}.momentum", options.momentum)
+        if options.momentum.teacher and options.name != "pretrain":
+            raise ConfigError(f"{key}.momentum.teacher = True: expected False, for task "
+                              f"{options.name!r} has no use for a teacher")
+        if options.momentum.queue and not options.objectives.vtc:
+            raise ConfigError(f"{key}.momentum.queue = True: expected task.objectives.vtc above 0")
+        if options.accumulation < 1:
+            raise ConfigError(f"{key}.accumulation = {options.accumulation}: expected at least 1")
         for name, value in streams.items():
             if options.name == "captioning" and value.caption_prompt != options.caption_prompt:
                 raise ConfigError(f"stream {name}.caption_prompt = {value.caption_prompt!r}: "

@@ -1,8 +1,7 @@
-"""Losses as functions of arrays: contrastive, matching, language modelling, classes and boxes.
+"""Losses as functions of arrays: matching, language modelling, classes and boxes.
 
-Everything is computed in float32 over the global batch: under `jit` with sharded inputs each
-device holds its own rows of the similarities against all columns, never all of them. What is
-random takes a key, so that a step gives the same numbers on any mesh.
+Everything is computed in float32. What is random takes a key and is drawn over the global batch,
+so that a step gives the same numbers on any mesh. `contrast.py` holds the contrastive loss.
 """
 
 import jax
@@ -12,110 +11,51 @@ Array = jax.Array
 NEGATIVE = -1e9  # a logit that no softmax will ever see; finite, so that gradients stay finite
 
 
-def weighted_mean(values: Array, weights: Array) -> Array:
-    """Mean of `values` under `weights` of the same shape; 0 where all weights are 0."""
+def shares(weights: Array) -> Array:
+    """Each weight's share of their sum, float32; 0 where all are 0."""
     weights = weights.astype(jnp.float32)
-    return (values * weights).sum() / jnp.maximum(weights.sum(), 1.0)
+    return weights / jnp.maximum(weights.sum(), 1.0)
 
 
-def token_cross_entropy(logits: Array, labels: Array, weights: Array) -> Array:
-    """Mean cross-entropy over weighted positions.
+def weighted_mean(values: Array, weights: Array) -> Array:
+    """Mean of `values` under `weights` of the same shape; 0 where all weights are 0.
+
+    Weights that sum to less than 1 are taken as they are: with `shares` of a whole batch, the means
+    over its micro-batches add up to the batch's.
+    """
+    return (values * shares(weights)).sum()
+
+
+def cross_entropy(logits: Array, labels: Array, soft: tuple[Array, Array] | None = None) -> Array:
+    """Cross-entropy of every position, against its label and, in part, against a teacher.
 
     Args:
       logits: `[..., V]`.
       labels: int32 `[...]`.
-      weights: bool or float `[...]`, 0 where a position does not count.
+      soft: a teacher's logits `[..., V]`, whose softmax over the vocabulary is a target too, and
+        the weight of that target, a scalar in 0..1.
 
     Returns:
-      float32 scalar.
+      float32 `[...]`.
     """
     logits = logits.astype(jnp.float32)
-    picked = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
-    return weighted_mean(jax.nn.logsumexp(logits, axis=-1) - picked, weights)
+    expected = jnp.take_along_axis(logits, labels[..., None], axis=-1)[..., 0]
+    if soft is not None:
+        teacher, alpha = soft
+        teacher = jax.nn.softmax(jax.lax.stop_gradient(teacher).astype(jnp.float32), axis=-1)
+        expected = (1 - alpha) * expected + alpha * (teacher * logits).sum(axis=-1)
+    return jax.nn.logsumexp(logits, axis=-1) - expected
 
 
-def same_pair(pair_id: Array, example_mask: Array) -> Array:
-    """bool `[B, B]`: both are real examples of one pair, or the same row."""
-    equal = (pair_id[:, None] == pair_id[None, :]) & example_mask[:, None] & example_mask[None, :]
-    return equal | jnp.eye(len(pair_id), dtype=bool)
-
-
-def contrastive(visual: Array, text: Array, temperature: Array, pair_id: Array,
-                example_mask: Array) -> tuple[Array, dict[str, Array]]:
-    """Vision-text contrastive loss over the global batch, both ways, averaged.
-
-    Rows with equal `pair_id` are positives of each other and share the target's mass.
+def token_cross_entropy(logits: Array, labels: Array, weights: Array,
+                        soft: tuple[Array, Array] | None = None) -> Array:
+    """Mean `cross_entropy` over weighted positions, a float32 scalar.
 
     Args:
-      visual, text: normalised features `[B, C]`.
-      temperature: scalar.
-      pair_id: int32 `[B]`.
-      example_mask: bool `[B]`, False for padding, which is neither row nor negative.
-
-    Returns:
-      float32 scalar, and metrics: the share of rows whose best column is a positive, each way.
+      logits, labels, soft: as of `cross_entropy`.
+      weights: bool or float `[...]`, 0 where a position does not count; or `shares`.
     """
-    positive = same_pair(pair_id, example_mask)
-    target = positive / positive.sum(axis=1, keepdims=True)  # [B, B]
-
-    def one_way(rows, columns):
-        # Each way has its own product, so that rows stay where they are and nothing is transposed.
-        logits = jnp.einsum("ic,jc->ij", rows, columns,
-                            preferred_element_type=jnp.float32) / temperature
-        logits = jnp.where(example_mask[None, :] | positive, logits, NEGATIVE)
-        loss = -(target * jax.nn.log_softmax(logits, axis=1)).sum(axis=1)
-        best = jnp.take_along_axis(positive, logits.argmax(axis=1)[:, None], axis=1)[:, 0]
-        return weighted_mean(loss, example_mask), weighted_mean(best, example_mask)
-
-    visual_loss, visual_hit = one_way(visual, text)
-    text_loss, text_hit = one_way(text, visual)
-    return (visual_loss + text_loss) / 2, {"vtc_v2t": visual_hit, "vtc_t2v": text_hit}
-
-
-def hard_negatives(key: Array, queries: Array, candidates: Array, temperature: Array,
-                   pair_id: Array, example_mask: Array, block: int) -> tuple[Array, Array]:
-    """Samples one negative candidate a query, in proportion to the softmax of the similarity.
-
-    Never a candidate of the same pair and never padding. Candidates are those of the query's own
-    block of `block` rows. The block is a number of examples, not a device: so the mesh changes
-    nothing, and where it divides a device's rows nothing crosses devices.
-
-    Args:
-      key: PRNG key.
-      queries, candidates: normalised features `[B, C]`; no gradient flows.
-      temperature: scalar.
-      pair_id: int32 `[B]`.
-      example_mask: bool `[B]`.
-      block: examples a block; 0 for the global batch.
-
-    Returns:
-      int32 `[B]`, the row of the negative; and bool `[B]`, False where a row has no negative.
-
-    Raises:
-      ValueError: the block does not divide the batch.
-    """
-    batch, dim = queries.shape
-    block = block or batch
-    if batch % block:
-        raise ValueError(f"a batch of {batch} does not divide into negative blocks of {block}")
-    grouped = jax.lax.stop_gradient((queries.reshape(-1, block, dim),
-                                     candidates.reshape(-1, block, dim)))
-    logits = jnp.einsum("nic,njc->nij", *grouped, preferred_element_type=jnp.float32)
-    logits = logits / jax.lax.stop_gradient(temperature)
-    ids, mask = pair_id.reshape(-1, block), example_mask.reshape(-1, block)
-    allowed = (ids[:, :, None] != ids[:, None, :]) & mask[:, None, :]  # [n, b, b]
-    choice = jax.random.categorical(key, jnp.where(allowed, logits, NEGATIVE), axis=-1)  # [n, b]
-    found = jnp.take_along_axis(allowed, choice[..., None], axis=-1)[..., 0]
-    offset = jnp.arange(batch // block)[:, None] * block
-    return (choice + offset).reshape(batch), found.reshape(batch) & example_mask
-
-
-def take_rows(x: Array, rows: Array, block: int) -> Array:
-    """`x[rows]` of `x [B, ...]` for `rows [B]` that stay within blocks of `block` (0: anywhere)."""
-    block = block or x.shape[0]
-    grouped = x.reshape(-1, block, *x.shape[1:])
-    local = (rows % block).reshape(-1, block)
-    return jax.vmap(lambda part, index: part[index])(grouped, local).reshape(x.shape)
+    return weighted_mean(cross_entropy(logits, labels, soft), weights)
 
 
 def matching(positive: Array, negative: Array, weights: Array,
@@ -126,7 +66,7 @@ def matching(positive: Array, negative: Array, weights: Array,
       positive: logits `[B, 2]` of the pairs themselves.
       negative: logits `[2, B, 2]` of (visual, wrong text) and (wrong visual, text).
       weights: bool `[B]`, the real examples.
-      negative_weights: bool `[2, B]`, those that have a negative.
+      negative_weights: bool `[2, B]`, those that have a negative. Or both as `shares` of all.
 
     Returns:
       The mean loss and the accuracy, float32 scalars.
@@ -204,22 +144,25 @@ def split_prefix(key: Array, ids: Array, mask: Array, word_start: Array, sep_id:
     return prefix, position <= cut, target, (position == 0) | inside
 
 
-def language_modelling(logits: Array, target: Array, target_mask: Array,
-                       example_mask: Array) -> tuple[Array, Array]:
-    """Next-token cross-entropy of teacher-forced logits, averaged over all real tokens.
+def counted(target_mask: Array, example_mask: Array) -> Array:
+    """bool `[B, L - 1]`: which labels `target[:, 1:]` count, of masks `[B, L]` and `[B]`."""
+    return target_mask[:, 1:] & example_mask[:, None]
+
+
+def language_modelling(logits: Array, labels: Array, weights: Array,
+                       soft: tuple[Array, Array] | None = None) -> tuple[Array, Array]:
+    """Cross-entropy of tokens, averaged over those that count.
 
     Args:
-      logits: `[B, L - 1, V]`, of inputs `target[:, :-1]`.
-      target: int32 `[B, L]`, `[CLS] ... [SEP]` and padding.
-      target_mask: bool `[B, L]`.
-      example_mask: bool `[B]`.
+      logits, labels, soft: as of `cross_entropy`; for generation `labels` are `target[:, 1:]` and
+        the logits those of inputs `target[:, :-1]`.
+      weights: as of `token_cross_entropy`.
 
     Returns:
       The mean loss and the share of tokens that were the most probable, float32 scalars.
     """
-    labels, weights = target[:, 1:], target_mask[:, 1:] & example_mask[:, None]
     hits = weighted_mean(logits.argmax(axis=-1) == labels, weights)
-    return token_cross_entropy(logits, labels, weights), hits
+    return token_cross_entropy(logits, labels, weights, soft), hits
 
 
 def classification(logits: Array, labels: Array, weights: Array,

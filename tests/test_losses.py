@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mplug2_jax import losses
+from mplug2_jax import contrast, losses
 
 KEY = jax.random.key(0)
 
@@ -37,7 +37,7 @@ def numpy_contrastive(visual, text, temperature, pair_id, real):
 def test_contrastive(pair_id, real):
     visual, text = features(0), features(1)
     pair_id, real = np.array(pair_id, np.int32), np.array(real, bool)
-    loss, metrics = losses.contrastive(visual, text, jnp.float32(0.1), pair_id, real)
+    loss, metrics = contrast.contrastive(visual, text, jnp.float32(0.1), pair_id, real)
     np.testing.assert_allclose(loss, numpy_contrastive(visual, text, 0.1, pair_id, real), rtol=1e-5)
     logits = visual[real] @ text[real].T
     same = pair_id[real][:, None] == pair_id[real][None]
@@ -48,7 +48,7 @@ def test_contrastive(pair_id, real):
 def test_contrastive_gradient_by_finite_differences():
     visual, text = features(2).astype(np.float64), features(3).astype(np.float64)
     pair_id, real = np.array([0, 1, 2, 0, 4, 5], np.int32), np.array([1, 1, 1, 1, 1, 0], bool)
-    gradient = jax.grad(lambda v: losses.contrastive(v, text.astype("f"), 0.2, pair_id, real)[0])(
+    gradient = jax.grad(lambda v: contrast.contrastive(v, text.astype("f"), 0.2, pair_id, real)[0])(
         visual.astype(np.float32))
     direction = np.random.default_rng(4).standard_normal(visual.shape)
     up, down = (numpy_contrastive(visual + s * 1e-5 * direction, text, 0.2, pair_id, real)
@@ -60,8 +60,8 @@ def test_contrastive_gradient_by_finite_differences():
 def test_padding_is_neither_row_nor_negative():
     visual, text = features(0), features(1)
     ids, real = np.arange(6, dtype=np.int32), np.array([1, 1, 1, 1, 0, 0], bool)
-    whole = losses.contrastive(visual, text, 0.1, ids, real)[0]
-    part = losses.contrastive(visual[:4], text[:4], 0.1, ids[:4], real[:4])[0]
+    whole = contrast.contrastive(visual, text, 0.1, ids, real)[0]
+    part = contrast.contrastive(visual[:4], text[:4], 0.1, ids[:4], real[:4])[0]
     np.testing.assert_allclose(whole, part, rtol=1e-6)
 
 
@@ -87,7 +87,7 @@ def test_language_modelling():
     target = rng.integers(0, 7, (3, 5)).astype(np.int32)
     mask = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0], [1, 1, 1, 1, 0]], bool)
     real = np.array([1, 1, 0], bool)
-    loss, hits = losses.language_modelling(logits, target, mask, real)
+    loss, hits = losses.language_modelling(logits, target[:, 1:], losses.counted(mask, real))
     terms = [-log_softmax(logits[i, j])[target[i, j + 1]]
              for i in range(3) for j in range(4) if real[i] and mask[i, j + 1]]
     right = [logits[i, j].argmax() == target[i, j + 1]
@@ -97,14 +97,40 @@ def test_language_modelling():
     np.testing.assert_allclose(hits, np.mean(right), rtol=1e-6)
 
 
+def test_soft_targets_are_the_teachers_over_the_vocabulary():
+    rng = np.random.default_rng(0)
+    logits, teacher = rng.standard_normal((2, 2, 3, 7)).astype("f")
+    labels = rng.integers(0, 7, (2, 3)).astype(np.int32)
+    weights = np.array([[1, 1, 0], [1, 0, 0]], bool)
+
+    def loss(logits, teacher):
+        return losses.language_modelling(logits, labels, weights, (teacher, jnp.float32(0.4)))[0]
+
+    value, (_, of_teacher) = jax.value_and_grad(loss, argnums=(0, 1))(logits, teacher)
+    terms = [-0.6 * log_softmax(logits[i, j])[labels[i, j]]
+             - 0.4 * (np.exp(log_softmax(teacher[i, j])) * log_softmax(logits[i, j])).sum()
+             for i, j in zip(*np.nonzero(weights), strict=True)]
+    np.testing.assert_allclose(value, np.mean(terms), rtol=1e-5)
+    assert not of_teacher.any()
+
+
+def test_means_of_parts_add_up_with_shares():
+    values = np.random.default_rng(0).standard_normal((4, 3)).astype("f")
+    weights = np.array([[1, 1, 1], [1, 0, 0], [0, 0, 0], [1, 1, 0]], bool)
+    share = losses.shares(weights)
+    parts = [losses.weighted_mean(values[i], share[i]) for i in range(4)]
+    np.testing.assert_allclose(sum(parts), values[weights].mean(), rtol=1e-6)
+    assert not losses.shares(weights & False).any()
+
+
 def test_no_real_example_gives_zero_and_finite_gradients():
     none = np.zeros(4, bool)
     ids = np.arange(4, dtype=np.int32)
 
     def total(x):
-        return (losses.contrastive(x, x, 0.1, ids, none)[0]
-                + losses.language_modelling(jnp.zeros((4, 1, 3)) + x.sum(), np.zeros((4, 2), int),
-                                            np.ones((4, 2), bool), none)[0])
+        return (contrast.contrastive(x, x, 0.1, ids, none)[0]
+                + losses.language_modelling(jnp.zeros((4, 1, 3)) + x.sum(), np.zeros((4, 1), int),
+                                            np.zeros((4, 1), bool))[0])
 
     value, gradient = jax.value_and_grad(total)(features(0, 4))
     assert value == 0 and np.isfinite(gradient).all()
@@ -113,7 +139,7 @@ def test_no_real_example_gives_zero_and_finite_gradients():
 def test_hard_negatives_follow_the_softmax_and_are_never_of_the_pair():
     queries, candidates = features(0, 4), features(1, 4)
     pair_id, real = np.array([0, 1, 0, 3], np.int32), np.array([1, 1, 1, 1], bool)
-    draw = jax.jit(jax.vmap(lambda key: losses.hard_negatives(
+    draw = jax.jit(jax.vmap(lambda key: contrast.hard_negatives(
         key, queries, candidates, jnp.float32(0.5), pair_id, real, 0)))
     rows, found = draw(jax.random.split(KEY, 20_000))
     assert found.all()
@@ -130,23 +156,23 @@ def test_hard_negatives_stay_in_their_block_and_out_of_padding():
     queries, candidates = features(0, 8), features(1, 8)
     ids = np.arange(8, dtype=np.int32)
     real = np.array([1, 1, 1, 1, 1, 1, 0, 0], bool)
-    rows, found = jax.vmap(lambda key: losses.hard_negatives(
+    rows, found = jax.vmap(lambda key: contrast.hard_negatives(
         key, queries, candidates, jnp.float32(1.0), ids, real, 4))(jax.random.split(KEY, 300))
     assert (rows // 4 == np.arange(8) // 4).all()
     assert found[:, :6].all() and not found[:, 6:].any()
     assert set(np.unique(rows[:, 4:6])) == {4, 5}
     assert (rows != np.arange(8))[:, :6].all()
-    alone = losses.hard_negatives(KEY, queries, candidates, jnp.float32(1.0), ids * 0, real, 0)[1]
+    alone = contrast.hard_negatives(KEY, queries, candidates, jnp.float32(1.0), ids * 0, real, 0)[1]
     assert not alone.any()  # all of one pair: there is no negative
     with pytest.raises(ValueError, match="negative blocks of 3"):
-        losses.hard_negatives(KEY, queries, candidates, jnp.float32(1.0), ids, real, 3)
+        contrast.hard_negatives(KEY, queries, candidates, jnp.float32(1.0), ids, real, 3)
 
 
 @pytest.mark.parametrize("block", [0, 4])
 def test_take_rows(block):
     x = np.arange(24).reshape(8, 3)
     rows = np.array([1, 0, 3, 3, 6, 7, 4, 5])
-    np.testing.assert_array_equal(losses.take_rows(x, rows, block), x[rows])
+    np.testing.assert_array_equal(contrast.take_rows(x, rows, block), x[rows])
 
 
 def test_masking_chooses_fifteen_percent_and_changes_eighty_ten_ten():

@@ -1,4 +1,4 @@
-"""One device against eight: the same loss, gradients and steps; what is sharded and what is not."""
+"""One device against many, whole batches against split ones; what is sharded and what is not."""
 
 import functools
 
@@ -16,7 +16,9 @@ from mplug2_jax.training import sharding
 from mplug2_jax.training.optimizer import make_optimizer
 from mplug2_jax.training.step import create_state, make_train_step
 
-MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2)]
+# (mesh, accumulation)
+SPLITS = [((8, 1, 1), 1), ((1, 8, 1), 1), ((2, 2, 2), 1), ((4, 1, 2), 1),
+          ((2, 1, 2), 2), ((1, 1, 1), 8)]
 
 
 def mesh_of(data, fsdp, tensor):
@@ -24,25 +26,38 @@ def mesh_of(data, fsdp, tensor):
 
 
 @functools.cache
-def gradients(shape):
-    """The pretraining loss, its parts and its gradient on a mesh."""
-    task, mesh = small.task(), mesh_of(*shape)
-    params = sharding.init_sharded(lambda: init_params(task.model, jax.random.key(0)), mesh)
-    batch = sharding.put_batch(small.batch(padding=1), mesh)
+def gradients(shape, accumulation):
+    """The pretraining loss with its parts, its gradient, and the bytes of temporaries.
+
+    One layer of everything that repeats: each mesh is a compilation.
+    """
+    model = small.model(vision_layers=1, fusion_layers=1, decoder_layers=1)
+    task, mesh = small.task(model=model, accumulation=accumulation), mesh_of(*shape)
+    params = jax.device_put(initial(model), sharding.tree_shardings(initial(model), mesh))
+    batch = small.batch(padding=1)
+    del batch["image"]  # to the losses, a video of one frame
+    arguments = params, sharding.put_batch(batch, mesh), jax.random.key(1)
     with jax.set_mesh(mesh):
-        step = jax.jit(jax.value_and_grad(task.loss, has_aux=True))
-        return jax.device_get(step(params, batch, jax.random.key(1)))
+        step = jax.jit(jax.value_and_grad(task.loss, has_aux=True)).lower(*arguments).compile()
+        return *jax.device_get(step(*arguments)), step.memory_analysis().temp_size_in_bytes
 
 
-@pytest.mark.parametrize("shape", MESHES, ids=str)
-def test_loss_and_gradients_do_not_depend_on_the_mesh(shape):
-    (one, one_parts), one_grads = gradients((1, 1, 1))
-    (many, many_parts), many_grads = gradients(shape)
+@functools.cache
+def initial(model):
+    return jax.jit(lambda: init_params(small.task(model=model).model, jax.random.key(0)))()
+
+
+@pytest.mark.parametrize("shape, accumulation", SPLITS, ids=str)
+def test_loss_and_gradients_do_not_depend_on_the_mesh_and_the_split(shape, accumulation):
+    (one, one_parts), one_grads, memory = gradients((1, 1, 1), 1)
+    (many, many_parts), many_grads, many_memory = gradients(shape, accumulation)
     np.testing.assert_allclose(many, one, rtol=1e-5)
     assert many_parts.keys() == one_parts.keys()
     for name, value in one_parts.items():
         np.testing.assert_allclose(many_parts[name], value, rtol=1e-5, err_msg=name)
     assert_gradients_equal(many_grads, one_grads, 1e-5)
+    if shape == (1, 1, 1):
+        assert many_memory < memory / 4  # of 8 micro-batches
 
 
 def test_training_on_eight_devices_follows_one_device():
@@ -90,5 +105,7 @@ def test_the_mesh_must_fit_the_devices_and_the_batch():
             sharding.make_mesh(*wrong)
     with pytest.raises(ConfigError, match="video.batch_size = 6: expected a multiple of 4"):
         sharding.check_batch("video.batch_size", 6, mesh_of(2, 2, 2))
+    with pytest.raises(ConfigError, match="multiple of 8, .* times task.accumulation = 2"):
+        sharding.check_batch("video.batch_size", 12, mesh_of(2, 2, 2), accumulation=2)
     with pytest.raises(ConfigError, match="multiple of task.negative_block = 3"):
         sharding.check_batch("video.batch_size", 8, mesh_of(2, 2, 2), block=3)

@@ -172,6 +172,11 @@ def changed(**changes):
 @pytest.mark.parametrize("changes, message", [
     ({"task__name": "caption"}, "task.name = 'caption': expected one of pretrain, captioning"),
     ({"task__mask_share": 1.5}, "task.mask_share = 1.5"),
+    ({"task__accumulation": 0}, "task.accumulation = 0: expected at least 1"),
+    ({"task__momentum__decay": 1.0}, "task.momentum.decay = 1.0"),
+    ({"task__momentum__queue": True}, "task.momentum.queue = True: it holds the teacher's"),
+    ({"task__name": "retrieval", "task__momentum__teacher": True},
+     "task.momentum.teacher = True: expected False"),
     ({"task__beams": 0}, "task.beams = 0"),
     ({"task__objectives__vtc": -1.0}, "task.objectives: weights must be at least 0"),
     ({"evals__video_qa__task__memory": "visual"}, "must be 'fused'"),

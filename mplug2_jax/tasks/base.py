@@ -21,6 +21,7 @@ from mplug2_jax.config import ConfigError, ModelConfig
 from mplug2_jax.metrics.scores import Score
 from mplug2_jax.model import build
 from mplug2_jax.preprocess.tokenizer import Tokenizer
+from mplug2_jax.tasks.momentum import Momentum, Queue
 
 Array = jax.Array
 Batch = dict[str, Array]
@@ -76,6 +77,11 @@ class Task:
     def loss(self, params: Any, batch: Any, rng: Array) -> tuple[Array, Metrics]:
         """The training loss, a float32 scalar, and metrics to log (float32 scalars)."""
         raise TypeError(f"{type(self).__name__} has no loss")
+
+    def momentum_loss(self, params: Any, momentum: Momentum | None, batch: Any, rng: Array,
+                      ) -> tuple[Array, tuple[Metrics, Queue | None]]:
+        """As `loss`, with a teacher's targets; beside the metrics the queue after this step."""
+        raise ConfigError(f"task.momentum.teacher: {type(self).__name__} has no use for a teacher")
 
     def predict(self, params: Any, batch: Batch) -> dict[str, Array]:
         """Arrays with a leading `[B]`, from one evaluation batch."""

@@ -10,6 +10,7 @@ from mplug2_jax import losses
 from mplug2_jax.config import ConfigError
 from mplug2_jax.decoding import beam_search, greedy
 from mplug2_jax.tasks.base import Array, Batch, Metrics, Task, with_visual
+from mplug2_jax.training.accumulate import summed
 
 MEMORIES = ("visual", "fused")
 
@@ -60,18 +61,24 @@ class Generation(Task):
 
     def loss(self, params: Any, batch: dict[str, Batch], rng: Array) -> tuple[Array, Metrics]:
         """Next-token cross-entropy, summed over the streams; metrics `stream/lm`."""
-        total, metrics = 0.0, {}
-        keys = jax.random.split(rng, len(batch))
-        for key, (name, stream) in zip(keys, sorted(batch.items()), strict=True):
-            memory_key, decode_key = jax.random.split(key)
-            memory, memory_mask = self.memory(params, stream, memory_key)
-            ids, mask = self.target(stream)
+
+        def part(params, _, rows, rng):
+            memory_key, decode_key = jax.random.split(rng)
+            memory, memory_mask = self.memory(params, rows, memory_key)
+            ids, mask = self.target(rows)
             logits, _ = self.call(params, "decode", ids[:, :-1], mask[:, :-1], memory,
                                   memory_mask, rng=decode_key)
-            part, hits = losses.language_modelling(logits, ids, self.counted(mask),
-                                                    stream["example_mask"])
-            total += part
-            metrics |= {f"{name}/lm": part, f"{name}/lm_hits": hits}
+            value, hits = losses.language_modelling(logits, ids[:, 1:], rows["share"])
+            return value, {"lm": value, "lm_hits": hits}
+
+        total, metrics = jnp.zeros(()), {}
+        keys = jax.random.split(rng, len(batch))
+        for key, (name, stream) in zip(keys, sorted(batch.items()), strict=True):
+            counted = losses.counted(self.counted(self.target(stream)[1]), stream["example_mask"])
+            rows = stream | {"share": losses.shares(counted)}
+            value, values = summed(part, params, (), rows, key, self.options.accumulation)
+            total += value
+            metrics |= {f"{name}/{key}": value for key, value in values.items()}
         return total, metrics
 
     def predict(self, params: Any, batch: Batch) -> dict[str, Array]:

@@ -7,10 +7,12 @@ alone, told apart by their fields. Objectives and their weights are config.
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from mplug2_jax.config import ConfigError
 from mplug2_jax.model import MODULES
 from mplug2_jax.tasks.base import Array, Batch, Metrics, Task
+from mplug2_jax.tasks.momentum import Momentum, Queue, push
 from mplug2_jax.tasks.objectives import OBJECTIVES, pair_losses, text_losses
 
 
@@ -34,13 +36,24 @@ class Pretrain(Task):
 
     def loss(self, params: Any, batch: dict[str, Batch], rng: Array) -> tuple[Array, Metrics]:
         """Weighted sum of every stream's objectives; metrics `stream/objective`."""
+        total, (metrics, _) = self.momentum_loss(params, None, batch, rng)
+        return total, metrics
+
+    def momentum_loss(self, params: Any, momentum: Momentum | None, batch: dict[str, Batch],
+                      rng: Array) -> tuple[Array, tuple[Metrics, Queue | None]]:
         weights = {name: self.options.objectives[name] for name in OBJECTIVES}
         keys = jax.random.split(rng, len(batch))
-        total, metrics = 0.0, {}
-        for key, (name, stream) in zip(keys, sorted(batch.items()), strict=True):
-            compute = pair_losses if "video" in stream else text_losses
-            part = compute(self, params, stream, key, weights)
-            total += sum(weights[objective] * part[objective]
-                         for objective in OBJECTIVES if objective in part)
-            metrics |= {f"{name}/{key}": value for key, value in part.items()}
-        return total, metrics
+        total, metrics, pushed = jnp.zeros(()), {}, []
+        for i, (key, (name, stream)) in enumerate(zip(keys, sorted(batch.items()), strict=True)):
+            if "video" in stream:
+                # One queue serves all streams: numbers of pairs tell the streams apart, too.
+                ids = stream["pair_id"] * len(batch) + i
+                part, values, new = pair_losses(
+                    self, params, stream | {"pair_id": ids}, key, weights, momentum)
+                pushed += [] if new is None else [new]
+            else:
+                part, values = text_losses(self, params, stream, key, weights, momentum)
+            total += part
+            metrics |= {f"{name}/{key}": value for key, value in values.items()}
+        queue = None if momentum is None else momentum.queue
+        return total, (metrics, push(queue, pushed) if pushed else queue)

@@ -34,12 +34,12 @@ class Retrieval(Task):
 
     def loss(self, params: Any, batch: dict[str, Batch], rng: Array) -> tuple[Array, Metrics]:
         weights = {"vtc": 1.0, "vtm": 1.0, "mlm": 0.0, "prefix_lm": 0.0, "instruct": 0.0}
-        total, metrics = 0.0, {}
+        total, metrics = jnp.zeros(()), {}
         keys = jax.random.split(rng, len(batch))
         for key, (name, stream) in zip(keys, sorted(batch.items()), strict=True):
-            part = pair_losses(self, params, stream, key, weights)
-            total += part["vtc"] + part["vtm"]
-            metrics |= {f"{name}/{key}": value for key, value in part.items()}
+            part, values, _ = pair_losses(self, params, stream, key, weights)
+            total += part
+            metrics |= {f"{name}/{key}": value for key, value in values.items()}
         return total, metrics
 
     def predict(self, params: Any, batch: Batch) -> dict[str, Array]:

@@ -1,7 +1,8 @@
 """Checkpoints: written while training goes on, restored onto any mesh, loaded by module, strictly.
 
-A folder holds one Orbax checkpoint a kept step with the items `params`, `rest` (optimizer) and
-`meta` (step, samples seen of each stream, config, versions).
+A folder holds one Orbax checkpoint a kept step with the items `params`, `rest` (optimizer),
+`teacher` and `queue` where the run has them, and `meta` (step, samples seen of each stream, config,
+versions).
 """
 
 import importlib.metadata
@@ -17,6 +18,9 @@ from jax.sharding import Mesh
 
 from mplug2_jax.training.sharding import path_name, tree_shardings
 from mplug2_jax.training.step import TrainState
+
+# Parts of the state that a run may have or not, and from what one that is new starts.
+MOMENTUM = {"teacher": "from the parameters", "queue": "empty"}
 
 
 class CheckpointError(ValueError):
@@ -55,9 +59,11 @@ class Checkpoints:
           samples: global samples seen of each stream: where the data goes on.
         """
         step = int(jax.device_get(state.step))
+        momentum = {name: ocp.args.StandardSave(getattr(state, name)) for name in MOMENTUM
+                    if getattr(state, name) is not None}
         self._manager.save(step, args=ocp.args.Composite(
             params=ocp.args.StandardSave(state.params),
-            rest=ocp.args.StandardSave(state.opt_state),
+            rest=ocp.args.StandardSave(state.opt_state), **momentum,
             meta=ocp.args.JsonSave(describe(step, config, samples))))
         self.latest = step
 
@@ -69,12 +75,15 @@ class Checkpoints:
     def restore_state(self, shapes: TrainState, mesh: Mesh) -> TrainState:
         """The newest state, whole, placed on `mesh` by the sharding table.
 
+        A teacher that the checkpoint lacks starts from its parameters, a queue from empty; either
+        that `shapes` lack is left. The log says so.
+
         Args:
           shapes: a state of shapes (`jax.eval_shape`).
           mesh: any, also another than the one it was saved from.
 
         Raises:
-          CheckpointError: its parameters are not those of `shapes`.
+          CheckpointError: its parameters or its queue are not those of `shapes`.
         """
         stored = self._stored_params()
         wanted = _flat(shapes.params)
@@ -85,12 +94,29 @@ class Checkpoints:
         target = jax.tree.map(
             lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
             shapes, tree_shardings(shapes, mesh))
+        has = {name: (self.folder / str(self.latest) / name).is_dir() for name in MOMENTUM}
+        wants = {name: getattr(target, name) for name in MOMENTUM
+                 if getattr(target, name) is not None}
+        for name, there in has.items():
+            if there != (name in wants):
+                logging.info("%s: %s", self.folder, f"the {name} is dropped" if there
+                             else f"holds no {name}: it starts {MOMENTUM[name]}")
+        if has["queue"] and "queue" in wants:
+            stored = _flat(self.shapes("queue"))
+            _require_equal(_flat(wants["queue"]), stored, self.folder, "queue/")
         items = self._manager.restore(self.latest, args=ocp.args.Composite(
             params=ocp.args.StandardRestore(target.params),
-            rest=ocp.args.StandardRestore(target.opt_state)))
+            rest=ocp.args.StandardRestore(target.opt_state),
+            **{name: ocp.args.StandardRestore(tree) for name, tree in wants.items() if has[name]}))
         step = jax.device_put(jax.numpy.asarray(self.latest, jax.numpy.int32),
                               target.step.sharding)
-        return TrainState(step, items["params"], items["rest"])
+        params, teacher, queue = items["params"], items.get("teacher"), items.get("queue")
+        if "teacher" in wants and teacher is None:
+            teacher = jax.tree.map(jax.numpy.copy, params)
+        if "queue" in wants and queue is None:
+            queue = jax.tree.map(lambda x: jax.numpy.zeros(x.shape, x.dtype, device=x.sharding),
+                                 wants["queue"])
+        return TrainState(step, params, items["rest"], teacher, queue)
 
     def load_params(self, shapes: Any, mesh: Mesh, allow_new: Iterable[str] = ()) -> Any:
         """The parameters that a task wants, picked by module; the log says what happened to each.
@@ -127,11 +153,11 @@ class Checkpoints:
                                           partial_restore=True)))["params"]
         return _merge(target, params)
 
-    def shapes(self) -> Any:
-        """The newest checkpoint's parameters as a tree of ShapeDtypeStructs."""
+    def shapes(self, item: str = "params") -> Any:
+        """The newest checkpoint's parameters (or another item) as a tree of ShapeDtypeStructs."""
         # Not the manager's `item_metadata`: it knows an item only after it has written one.
         with ocp.StandardCheckpointer() as reader:
-            stored = reader.metadata(self.folder / str(self.latest) / "params").item_metadata
+            stored = reader.metadata(self.folder / str(self.latest) / item).item_metadata
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), stored.tree)
 
     def _stored_params(self) -> dict[str, Any]:
@@ -183,15 +209,17 @@ def _flat(tree: Any) -> dict[str, Any]:
     return {path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def _require_equal(wanted: dict[str, Any], stored: dict[str, Any], folder: Path) -> None:
+def _require_equal(wanted: dict[str, Any], stored: dict[str, Any], folder: Path,
+                   prefix: str = "") -> None:
     missing = sorted(name for name in wanted if stored.get(name) is None)
     if missing:
         raise CheckpointError(f"{folder}: lacks {len(missing)} parameter(s) that the task needs, "
                               f"the first {missing[0]}")
     for name, x in wanted.items():
         if tuple(stored[name].shape) != tuple(x.shape):
-            raise CheckpointError(f"{folder}: {name} has shape {tuple(stored[name].shape)}, but "
-                                  f"the config makes it {tuple(x.shape)}")
+            raise CheckpointError(f"{folder}: {prefix}{name} has shape "
+                                  f"{tuple(stored[name].shape)}, but the config makes it "
+                                  f"{tuple(x.shape)}")
 
 
 def _prune(tree: dict[str, Any], names: set[str], prefix: str = "") -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mplug2_jax.config import ConfigError
 
@@ -28,6 +28,7 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"embeddings/word$", PartitionSpec("tensor", "fsdp")),
     (r"(embeddings/(position|token_type)|latents|vision/position)$", PartitionSpec(None, "fsdp")),
     (r"patch_kernel$", PartitionSpec(None, "fsdp")),
+    (r"queue/(visual|text)$", PartitionSpec(None, "fsdp")),  # so that a push stays on its device
     (r"kernel$", PartitionSpec("fsdp", None)),
     (r".*", PartitionSpec()),
 )
@@ -56,7 +57,7 @@ def path_name(path: tuple[Any, ...]) -> str:
     return "/".join(str(getattr(key, "key", getattr(key, "name", key))) for key in path)
 
 
-def spec_for(name: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+def spec_for(name: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> PartitionSpec:
     """The spec of one parameter: the first rule that matches, less what does not divide.
 
     A dimension that its axis does not divide is replicated, so that odd vocabularies and tiny
@@ -82,20 +83,80 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH))
 
 
-def shard_batch(x: jax.Array) -> jax.Array:
-    """Constrains dimension 0 of an activation to the batch axes of the mesh in use, if any."""
+def mesh_in_use() -> AbstractMesh | None:
+    """The mesh that `jax.set_mesh` has set, if it has the axes of this table."""
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or not set(BATCH) <= set(mesh.axis_names):
+    return mesh if set(AXES) <= set(mesh.axis_names) else None
+
+
+def shard_batch(x: jax.Array, axis: int = 0) -> jax.Array:
+    """Constrains a dimension of an activation to the batch axes of the mesh in use, if any."""
+    if mesh_in_use() is None:
         return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(BATCH))
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(*(None,) * axis, BATCH))
 
 
-def check_batch(name: str, size: int, mesh: Mesh, block: int = 0) -> None:
-    """ConfigError where the mesh does not divide a batch, or the batch its negative blocks."""
+def replicate(x: jax.Array) -> jax.Array:
+    """Constrains an activation to be whole on every device of the mesh in use, if any."""
+    return x if mesh_in_use() is None else jax.lax.with_sharding_constraint(x, PartitionSpec())
+
+
+def shard_params(params: Any) -> Any:
+    """Constrains a tree of parameters, and so its gradient, to the table, under the mesh in use."""
+    mesh = mesh_in_use()
+    if mesh is None:
+        return params
+    return jax.tree_util.tree_map_with_path(
+        lambda path, x: jax.lax.with_sharding_constraint(
+            x, spec_for(path_name(path), x.shape, mesh)), params)
+
+
+def gather_rows(x: jax.Array, rows: jax.Array, block: int) -> jax.Array:
+    """`x[rows]` of `x [B, ...]` sharded over the batch, `rows int32 [B]`, so sharded too.
+
+    Rows stay within blocks of `block`. Where those do not divide a device's rows, the devices'
+    blocks travel around a ring and each device picks its own from what passes: it holds two blocks
+    at a time instead of all (as a gather over a sharded dimension would), and the gradient goes
+    the way back.
+    """
+    mesh, batch = mesh_in_use(), x.shape[0]
+    ways = 1 if mesh is None else math.prod(mesh.shape[axis] for axis in BATCH)
+    if batch // ways % block == 0:
+        local = (rows % block).reshape(-1, block)
+        picked = jax.vmap(lambda part, index: part[index])(
+            x.reshape(-1, block, *x.shape[1:]), local)
+        return picked.reshape(x.shape)
+    around = [(i, (i + 1) % ways) for i in range(ways)]
+
+    def exchange(x, rows):  # the rows of one device
+        size, me = x.shape[0], jax.lax.axis_index(BATCH)
+        owner, local = rows // size, rows % size
+
+        def pick(passing, source, picked):
+            mine = (owner == source).reshape(-1, *(1,) * (x.ndim - 1))
+            return jnp.where(mine, passing[local], picked)
+
+        def hop(state, distance):
+            passing, picked = state
+            passing = jax.lax.ppermute(passing, BATCH, around)
+            return (passing, pick(passing, (me - distance) % ways, picked)), None
+
+        state = x, pick(x, me, jnp.zeros_like(x))
+        # Under remat the backward pass keeps a hop's indices, not the selections made of them.
+        hop = jax.checkpoint(hop, prevent_cse=False)
+        return jax.lax.scan(hop, state, jnp.arange(1, ways))[0][1]
+
+    spec = PartitionSpec(BATCH)
+    return jax.shard_map(exchange, in_specs=(spec, spec), out_specs=spec)(x, rows)
+
+
+def check_batch(name: str, size: int, mesh: Mesh, block: int = 0, accumulation: int = 1) -> None:
+    """ConfigError where the devices do not divide a micro-batch, or negative blocks the batch."""
     ways = math.prod(mesh.shape[axis] for axis in BATCH)
-    if size % ways:
-        raise ConfigError(f"{name} = {size}: expected a multiple of {ways}, the devices over which "
-                          "the mesh spreads a batch (data x fsdp)")
+    if size % (ways * accumulation):
+        also = f", times task.accumulation = {accumulation}" * (accumulation > 1)
+        raise ConfigError(f"{name} = {size}: expected a multiple of {ways * accumulation}, the "
+                          f"devices over which the mesh spreads a batch (data x fsdp){also}")
     if block and size % block:
         raise ConfigError(f"{name} = {size}: expected a multiple of task.negative_block = {block}")
 

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from mplug2_jax.model import init_params
 from mplug2_jax.tasks.base import Task
+from mplug2_jax.tasks.momentum import Momentum, empty_queue, moving_average, soft_weight
 from mplug2_jax.training.sharding import batch_sharding, tree_shardings
 
 
@@ -21,17 +22,38 @@ class TrainState(flax.struct.PyTreeNode):
       step: int32 scalar, steps done; the next batch is the one of this number.
       params: float32 parameters, by module.
       opt_state: of the optimizer.
+      teacher: moving average of the parameters, or None (`task.momentum.teacher`).
+      queue: features of earlier batches, or None (`task.momentum.queue`).
     """
 
     step: jax.Array
     params: Any
     opt_state: Any
+    teacher: Any = None
+    queue: Any = None
 
 
 def create_state(task: Task, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
     """A fresh state; under `jax.eval_shape`, its shapes."""
-    params = init_params(task.model, jax.random.key(seed))
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
+    params, momentum = init_params(task.model, jax.random.key(seed)), task.options.momentum
+    return TrainState(
+        jnp.zeros((), jnp.int32), params, optimizer.init(params),
+        jax.tree.map(jnp.copy, params) if momentum.teacher else None,
+        empty_queue(momentum.queue_size, task.model.config.contrastive_dim) if momentum.queue
+        else None)
+
+
+def start_from(state: TrainState, params: Any) -> TrainState:
+    """A fresh state with other parameters, its teacher (if it has one) equal to them.
+
+    Args:
+      state: of `create_state`.
+      params: of the same tree; a leaf may be a ShapeDtypeStruct, which keeps the state's own.
+    """
+    params = jax.tree.map(lambda new, fresh: fresh if isinstance(new, jax.ShapeDtypeStruct)
+                          else new, params, state.params)
+    teacher = None if state.teacher is None else jax.tree.map(jnp.copy, params)
+    return state.replace(params=params, teacher=teacher)
 
 
 def make_train_step(task: Task, optimizer: optax.GradientTransformation, state_shape: TrainState,
@@ -52,14 +74,25 @@ def make_train_step(task: Task, optimizer: optax.GradientTransformation, state_s
       The step; its metrics are float32 scalars: the task's, `loss` and `grad_norm`.
     """
 
+    options = task.options.momentum
+
+    def objective(params, state, batch, rng):
+        if state.teacher is None:
+            loss, metrics = task.loss(params, batch, rng)
+            return loss, (metrics, None)
+        alpha = soft_weight(options, state.step)
+        return task.momentum_loss(params, Momentum(state.teacher, state.queue, alpha), batch, rng)
+
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Any]:
         rng = jax.random.fold_in(jax.random.key(seed), state.step)
-        grad = jax.value_and_grad(task.loss, has_aux=True)
-        (loss, metrics), grads = grad(state.params, batch, rng)
+        grad = jax.value_and_grad(objective, has_aux=True)
+        (loss, (metrics, queue)), grads = grad(state.params, state, batch, rng)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         metrics = metrics | {"loss": loss, "grad_norm": optax.global_norm(grads)}
-        params = optax.apply_updates(state.params, updates)
-        return TrainState(state.step + 1, params, opt_state), metrics
+        params, teacher = optax.apply_updates(state.params, updates), None
+        if state.teacher is not None:
+            teacher = moving_average(state.teacher, params, options.decay)
+        return TrainState(state.step + 1, params, opt_state, teacher, queue), metrics
 
     shardings = tree_shardings(state_shape, mesh)
     compiled = jax.jit(step, donate_argnums=0, in_shardings=(shardings, batch_sharding(mesh)),

@@ -1,0 +1,145 @@
+"""The teacher and the queue: their arithmetic, and in a run that is stopped and goes on."""
+
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import small
+from trees import assert_gradients_equal
+
+from configs import common
+from mplug2_jax.tasks import momentum
+from mplug2_jax.training import sharding
+from mplug2_jax.training.checkpoint import CheckpointError, Checkpoints
+from mplug2_jax.training.optimizer import make_optimizer
+from mplug2_jax.training.step import create_state, make_train_step, start_from
+
+OBJECTIVES = {"vtc": 1.0, "vtm": 0.0, "mlm": 1.0, "prefix_lm": 1.0, "instruct": 0.0}
+
+
+def test_queue_is_first_in_first_out():
+    queue, seen = momentum.empty_queue(5, 2), []
+    for step in range(4):
+        new = [{"visual": np.full((n, 2), 10.0 * step + n, "f"), "text": np.full((n, 2), step, "f"),
+                "pair_id": np.arange(n, dtype=np.int32) + 10 * step,
+                "example_mask": np.arange(n) < 1} for n in (2, 1)]
+        queue = momentum.push(queue, new)
+        seen = [row for part in new for row in zip(part["pair_id"], part["visual"][:, 0],
+                                                   part["example_mask"], strict=True)] + seen
+        filled = seen[:5]
+        np.testing.assert_array_equal(queue["pair_id"][:len(filled)], [row[0] for row in filled])
+        np.testing.assert_array_equal(queue["visual"][:len(filled), 1], [row[1] for row in filled])
+        np.testing.assert_array_equal(queue["example_mask"][:len(filled)],
+                                      [row[2] for row in filled])
+        assert not queue["example_mask"][len(filled):].any()
+        assert queue["text"].shape == (5, 2)
+
+
+def test_average_and_ramp():
+    teacher = momentum.moving_average({"a": jnp.float32([1.0, 2.0])}, {"a": jnp.float32([3.0, 0])},
+                                      0.9)
+    np.testing.assert_allclose(teacher["a"], [1.2, 1.8], rtol=1e-6)
+    options = common.task("pretrain").momentum
+    options.update(dict(alpha=0.4, ramp_steps=4))
+    weights = [float(momentum.soft_weight(options, jnp.int32(step))) for step in (0, 1, 4, 9)]
+    np.testing.assert_allclose(weights, [0.0, 0.1, 0.4, 0.4], rtol=1e-6)
+
+
+def setup(shape, accumulation=1, **changes):
+    """A mesh, the shapes of the state, a function that makes it, and the step."""
+    mesh = sharding.make_mesh(*shape, jax.devices()[:int(np.prod(shape))])
+    options = dict(teacher=True, decay=0.9, alpha=0.4, ramp_steps=2, queue=True, queue_size=12)
+    model = small.model(vision_layers=1, fusion_layers=1, decoder_layers=1)
+    task = small.task(model=model, objectives=OBJECTIVES, accumulation=accumulation,
+                      momentum=options | changes)
+    values = common.base("tiny").optimizer
+    values.update(dict(steps=100, warmup_steps=0, learning_rate=1e-3, vision_learning_rate=1e-3))
+    optimizer, _ = make_optimizer(values)
+
+    def create():
+        return create_state(task, optimizer, 0)
+
+    shapes = jax.eval_shape(create)
+    return mesh, shapes, create, make_train_step(task, optimizer, shapes, mesh, 0)
+
+
+def advance(state, step, mesh):
+    return step(state, sharding.put_batch({"video": small.pairs(seed=int(state.step), padding=1)},
+                                          mesh))
+
+
+def test_a_run_goes_on_on_another_mesh_and_in_micro_batches(tmp_path, caplog):
+    mesh, shapes, create, step = setup((1, 1, 1))
+    state = sharding.init_sharded(create, mesh)
+    start = jax.device_get(state.params)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.teacher), start)
+    state, first = advance(state, step, mesh)
+    # The teacher follows every module, the fusion included.
+    after = jax.device_get(state)
+    assert_gradients_equal(after.teacher, jax.tree.map(
+        lambda old, new: 0.9 * old.astype(np.float64) + 0.1 * new, start, after.params), 1e-6)
+    moved = jax.tree.map(lambda old, new: np.abs(old - new).max(), start, after.teacher)
+    assert set(moved) == {"vision", "text", "universal", "fusion", "decoder", "heads"}
+    assert all(max(jax.tree.leaves(module)) > 0 for module in moved.values())
+    # The queue holds this step's features, of unit length, newest first.
+    assert after.queue["example_mask"].tolist() == [True] * 7 + [False] * 5
+    assert after.queue["pair_id"][:4].tolist() == [0, 1, 2, 1]
+    np.testing.assert_allclose(np.linalg.norm(after.queue["text"][:8], axis=1), 1, rtol=1e-5)
+
+    checkpoints = Checkpoints(tmp_path / "run", keep=2)
+    checkpoints.save(state, {"model": {}}, {"video": 8})
+    checkpoints.wait()
+    whole, metrics = advance(state, step, mesh)
+    assert whole.queue["example_mask"].tolist() == [True] * 7 + [False] + [True] * 4
+    assert float(metrics["video/vtc"]) != float(first["video/vtc"])
+
+    mesh, shapes, _, step = setup((2, 2, 1), accumulation=2)
+    restored = checkpoints.restore_state(shapes, mesh)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(restored), after)
+    kernel = restored.teacher["text"]["layers"]["layer"]["mlp"]["wi"]["kernel"]
+    assert kernel.sharding == restored.params["text"]["layers"]["layer"]["mlp"]["wi"][
+        "kernel"].sharding and not kernel.is_fully_replicated
+    other, other_metrics = advance(restored, step, mesh)
+    for name, value in metrics.items():
+        np.testing.assert_allclose(other_metrics[name], value, rtol=1e-5, err_msg=name)
+    for got, wanted in ((other.queue, whole.queue), (other.teacher, whole.teacher)):
+        assert_gradients_equal(jax.device_get(got), jax.device_get(wanted), 1e-5)
+
+    # Without a teacher the run goes on, and the log says what is left.
+    mesh, shapes, _, _ = setup((1, 1, 1), teacher=False, queue=False)
+    with caplog.at_level(logging.INFO, "absl"):
+        plain = checkpoints.restore_state(shapes, mesh)
+    assert plain.teacher is None and plain.queue is None
+    assert "the teacher is dropped" in caplog.text and "the queue is dropped" in caplog.text
+    _, shapes, _, _ = setup((1, 1, 1), queue_size=13)
+    with pytest.raises(CheckpointError, match=r"queue/\w+ has shape .*12.* config makes it .*13"):
+        checkpoints.restore_state(shapes, mesh)
+    checkpoints.close()
+
+
+def test_a_checkpoint_without_teacher_starts_one(tmp_path, caplog):
+    mesh, shapes, create, _ = setup((1, 1, 1), teacher=False, queue=False)
+    state = sharding.init_sharded(create, mesh)
+    assert not jax.tree.leaves((state.teacher, state.queue))  # off: at no cost
+    checkpoints = Checkpoints(tmp_path / "run", keep=2)
+    checkpoints.save(state, {"model": {}}, {"video": 8})
+    checkpoints.wait()
+    mesh, shapes, _, _ = setup((1, 4, 1))
+    with caplog.at_level(logging.INFO, "absl"):
+        restored = checkpoints.restore_state(shapes, mesh)
+    assert "holds no teacher: it starts from the parameters" in caplog.text
+    assert "holds no queue: it starts empty" in caplog.text
+    for tree in (restored.params, restored.teacher):
+        jax.tree.map(np.testing.assert_array_equal, jax.device_get(tree),
+                     jax.device_get(state.params))
+    assert not restored.queue["example_mask"].any()
+    # New parameters of a new run are the teacher's, too.
+    changed = jax.tree.map(lambda x: x + 1, restored.params)
+    begun = start_from(restored, changed | {"heads": shapes.params["heads"]})
+    expected = changed | {"heads": restored.params["heads"]}
+    for tree in (begun.params, begun.teacher):
+        jax.tree.map(np.testing.assert_array_equal, jax.device_get(tree),
+                     jax.device_get(expected))
+    checkpoints.close()
