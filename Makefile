@@ -25,7 +25,7 @@ demo: setup
 	@echo "report: $(RUN)/report.json and $(RUN)/report.html"
 
 test: setup
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup
 	$(BIN)/ruff check .

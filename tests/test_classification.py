@@ -15,6 +15,7 @@ from mplug2_jax.model import build, init_params
 from mplug2_jax.tasks import TASKS
 from mplug2_jax.training.optimizer import make_optimizer
 
+pytestmark = pytest.mark.slow
 CLASSES = ("a", "b", "c")
 MODULES = {"text": "text universal", "visual": "vision universal",
            "both": "vision text universal fusion", "images": "vision text universal fusion"}

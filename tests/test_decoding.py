@@ -12,6 +12,7 @@ from mplug2_jax.config import ModelConfig
 from mplug2_jax.decoding import beam_search, greedy, rank_answers, restrict, sample
 from mplug2_jax.model import build, init_params
 
+pytestmark = pytest.mark.slow
 CONFIG = ModelConfig(
     vision_width=64, vision_layers=1, patch_size=8, image_size=8, width=16, heads=2, mlp_dim=24,
     vocab_size=13, max_positions=12, dropout=0.1, text_layers=1, universal_layers=1, latents=2,

@@ -16,6 +16,7 @@ from mplug2_jax.config import ConfigError, ModelConfig
 from mplug2_jax.decoding import greedy
 from mplug2_jax.model import HEADS, MODULES, build, init_params
 
+pytestmark = pytest.mark.slow
 SMALL = ModelConfig(
     vision_width=64, vision_layers=2, patch_size=8, image_size=16, width=32, heads=4, mlp_dim=48,
     vocab_size=40, max_positions=12, dropout=0.0, text_layers=2, universal_layers=2, latents=5,

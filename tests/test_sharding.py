@@ -1,5 +1,6 @@
 """One device against many, whole batches against split ones; what is sharded and what is not."""
 
+import dataclasses
 import functools
 import types
 
@@ -17,9 +18,12 @@ from mplug2_jax.training import sharding
 from mplug2_jax.training.optimizer import make_optimizer
 from mplug2_jax.training.step import create_state, make_train_step
 
+pytestmark = pytest.mark.slow
 # (mesh, accumulation)
 SPLITS = [((8, 1, 1), 1), ((1, 8, 1), 1), ((2, 2, 2), 1), ((4, 1, 2), 1),
           ((2, 1, 2), 2), ((1, 1, 1), 8)]
+# One layer of everything that repeats: each mesh is a compilation.
+SINGLE = small.model(vision_layers=1, fusion_layers=1, decoder_layers=1)
 
 
 def mesh_of(data, fsdp, tensor):
@@ -28,14 +32,10 @@ def mesh_of(data, fsdp, tensor):
 
 @functools.cache
 def gradients(shape, accumulation, frames=False):
-    """The pretraining loss with its parts, its gradient, and the bytes of temporaries.
-
-    One layer of everything that repeats: each mesh is a compilation.
-    """
-    model = small.model(vision_layers=1, fusion_layers=1, decoder_layers=1,
-                        shard_frames=frames)
+    """The pretraining loss with its parts, its gradient, and the bytes of temporaries."""
+    model = dataclasses.replace(SINGLE, shard_frames=frames)
     task, mesh = small.task(model=model, accumulation=accumulation), mesh_of(*shape)
-    params = jax.device_put(initial(model), sharding.tree_shardings(initial(model), mesh))
+    params = jax.device_put(initial(), sharding.tree_shardings(initial(), mesh))
     batch = small.batch(padding=1)
     del batch["image"]  # to the losses, a video of one frame
     arguments = params, sharding.put_batch(batch, mesh), jax.random.key(1)
@@ -45,8 +45,8 @@ def gradients(shape, accumulation, frames=False):
 
 
 @functools.cache
-def initial(model):
-    return jax.jit(lambda: init_params(small.task(model=model).model, jax.random.key(0)))()
+def initial():
+    return jax.jit(lambda: init_params(small.task(model=SINGLE).model, jax.random.key(0)))()
 
 
 @pytest.mark.parametrize("shape, accumulation, frames", [
@@ -83,7 +83,7 @@ def test_training_on_eight_devices_follows_one_device():
     options = common.base("tiny").optimizer
     options.update(dict(steps=8, warmup_steps=1, learning_rate=1e-3, vision_learning_rate=1e-3))
     for shape in ((1, 1, 1), (1, 4, 2)):
-        task, mesh = small.task(), mesh_of(*shape)
+        task, mesh = small.task(model=SINGLE), mesh_of(*shape)
         optimizer, _ = make_optimizer(options)
 
         def create(task=task, optimizer=optimizer):

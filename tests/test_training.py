@@ -17,6 +17,8 @@ from mplug2_jax.training.optimizer import make_optimizer
 from mplug2_jax.training.progress import Progress
 from mplug2_jax.training.step import create_state, make_train_step
 
+pytestmark = pytest.mark.slow
+
 
 def options(**changes) -> ConfigDict:
     values = common.base("tiny").optimizer

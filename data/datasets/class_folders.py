@@ -20,7 +20,8 @@ def read(raw: RawFolder) -> dict[str, Iterable[Entry]]:
     if not splits and any(_images(folder) for folder in _folders(raw.root)):
         splits["train"] = _entries(raw.root, raw.root)
     if not splits:
-        raise DataError(f"--raw={raw.root} has no images in SPLIT/CLASS/ or CLASS/")
+        raise DataError(f"--raw={raw.root} has no images: expected SPLIT/CLASS/*.jpg or "
+                        "CLASS/*.jpg")
     for folder in _folders(raw.root):
         if "train" in splits and folder.name not in splits and folder.name == "test":
             splits[folder.name] = _entries(raw.root, folder)  # its classes are hidden

@@ -17,6 +17,7 @@ from mplug2_jax.convert.golden import CLS_ID, SEP_ID, GoldenError, compute, read
 from mplug2_jax.convert.layout import WeightsError
 from mplug2_jax.convert.verify import compare, verify
 
+pytestmark = pytest.mark.slow
 FOLDER = Path(__file__).parents[1] / "golden"
 SETS = ("tiny_caption", "tiny_qa", "hf_bert_tiny", "hf_clip_vision_tiny")
 

@@ -15,6 +15,7 @@ from data.skips import RecordError, SkipLog
 from data.sources import open_split
 from mplug2_jax.preprocess.video import decode_video
 
+pytestmark = pytest.mark.slow
 RECORDS = 24  # of each split of the miniature corpus that is mixed here
 
 
@@ -197,6 +198,7 @@ def test_a_longer_substitute_is_cut_to_the_bucket_with_its_separator(
 def test_answers_of_several_people_are_drawn(stream, tokenizer):
     record = {
         "texts": [],
+        "label": "",
         "questions": [{"question": "which way", "answer": "left", "type": "", "answers": [
             "left", "right", "", "up"]}],
     }  # fmt: skip
