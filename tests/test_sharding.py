@@ -74,7 +74,8 @@ def test_training_on_eight_devices_follows_one_device():
         step = make_train_step(task, optimizer, jax.eval_shape(create), mesh, seed=0)
         losses[shape] = []
         for i in range(4):
-            state, metrics = step(state, sharding.put_batch(small.batch(seed=i), mesh))
+            batch = {"video": small.batch(seed=i)["video"]}
+            state, metrics = step(state, sharding.put_batch(batch, mesh))
             losses[shape].append(float(metrics["loss"]))
         kernel = state.opt_state[1].mu["text"]["layers"]["layer"]["mlp"]["wi"]["kernel"]
         assert kernel.sharding.spec == (PartitionSpec(None, "fsdp", "tensor"))
