@@ -44,8 +44,12 @@ def unpack_images(data: bytes) -> list[bytes]:
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for info in archive.infolist():
+                # Only what is stored as it is: reading anything else may raise anything.
+                if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
+                    raise zipfile.BadZipFile(f"{info.filename!r} is compressed or encrypted")
             return [archive.read(name) for name in archive.namelist()]
-    # Damaged archives raise more than `BadZipFile`.
+    # Opening and checking damaged archives raises more than `BadZipFile`.
     except (zipfile.BadZipFile, ValueError, OSError, EOFError, NotImplementedError) as error:
         raise MediaError(f"not several images in a ZIP: {_line(error)}") from error
 

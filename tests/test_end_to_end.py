@@ -18,8 +18,8 @@ pytestmark = pytest.mark.slow
 
 def command(*arguments, devices=1):
     """Arguments of a subprocess that sees so many simulated devices."""
-    environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "PYTHONPATH": str(ROOT)}
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
     return dict(args=[sys.executable, *map(str, arguments)], cwd=ROOT, env=environment,
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
@@ -147,7 +147,8 @@ def test_a_damaged_record_is_skipped_counted_and_named(data, tmp_path):
     workdir = tmp_path / "run"
     output = run(*train(damaged, workdir, "--config.optimizer.steps=6",
                         "--config.optimizer.warmup_steps=1", "--config.eval_every=0",
-                        "--config.data.max_skipped=1.0"))
+                        "--config.data.max_skipped=1.0", "--config.task.objectives.instruct=0",
+                        config=f"{CONFIG}:start"))
     assert max(losses(workdir)) == 6
     assert "skipping record" in output and "skipped" in output.splitlines()[-2]
 

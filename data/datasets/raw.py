@@ -90,6 +90,7 @@ class RawFolder:
         self.root = Path(root)
         if not self.root.is_dir():
             raise DataError(f"--raw={root} is not a folder")
+        self._names = functools.cache(self._list_names)  # of this folder, and gone with it
 
     def file(self, *names: str) -> Path:
         """The first of the named annotation files that exists; a name may have wildcards.
@@ -145,8 +146,7 @@ class RawFolder:
                 if entry.is_dir() and not entry.name.startswith(".")
             )
 
-    @functools.cache  # noqa: B019 - one folder a run
-    def _names(self, folder: str) -> frozenset[str]:
+    def _list_names(self, folder: str) -> frozenset[str]:
         try:
             return frozenset(os.listdir(self.root / folder))
         except (FileNotFoundError, NotADirectoryError):

@@ -304,6 +304,19 @@ def test_several_images_of_different_sizes(write_records, tokenizer):
         trained(root, make_stream("train", frames=1, text_length=8), tokenizer)
 
 
+def test_a_flipped_bit_of_packed_images_is_a_media_error_or_harmless():
+    packed = media.pack_images([b"abc" * 5, b"xyz"])
+    refused = 0
+    for position in range(8 * len(packed)):
+        damaged = bytearray(packed)
+        damaged[position // 8] ^= 1 << position % 8
+        try:
+            media.unpack_images(bytes(damaged))
+        except media.MediaError:
+            refused += 1
+    assert refused > 500  # content, names and sizes are checked; dates and the like are not
+
+
 def test_views_are_clips_between_each_other_and_crops_along_the_side(write_records, tokenizer):
     data = clip(3, frames=24)  # 32 x 24 pixels
     root = write_records({"test": [records.record("0", "video", data, label="a")]})
