@@ -183,7 +183,7 @@ def test_unequal_configs_are_named(data, tmp_path):
     processes = start_all(*train(data, tmp_path / "run"),
                           each=({}, {"config.optimizer.learning_rate": 0.5}))
     outputs, codes = end(processes, timeout=120)
-    assert codes[1] == 2 and codes[0] in (2, 3)
+    assert 2 in codes and set(codes) <= {2, 3}  # who sees it first tells the other
     for output in outputs:
         assert (f"config.optimizer.learning_rate is 0.5 on process 1 ({socket.gethostname()}), "
                 f"but 0.0007 on process 0") in error_line(output)
