@@ -130,8 +130,7 @@ class Retrieval(Task):
             part = pairs[start:start + rows]
             filled = np.concatenate([part, np.repeat(part[-1:], rows - len(part), axis=0)])
             text, visual = filled.T
-            result = self._match(params, jnp.asarray(outputs["visual"][visual]),
-                                 jnp.asarray(outputs["text"][text]),
-                                 jnp.asarray(outputs["text_mask"][text]))
+            result = self._match(params, outputs["visual"][visual], outputs["text"][text],
+                                 outputs["text_mask"][text])
             probabilities.append(fetch(result)[:len(part)])
         return np.concatenate(probabilities)
