@@ -24,9 +24,9 @@ SLACK = 45  # seconds more for two processes to import and to end, on a busy mac
 def start(*arguments, devices=4, **flags):
     """One process of several that has so many simulated devices."""
     flags = {"join_timeout": 120, "lost_after": 60} | flags
-    environment = os.environ | {
-        "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    count = f"--xla_force_host_platform_device_count={devices}"
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+                                "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {count}"}
     return subprocess.Popen(
         [sys.executable, *map(str, arguments), *(f"--{k}={v}" for k, v in flags.items())],
         cwd=ROOT, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -183,10 +183,10 @@ def test_unequal_configs_are_named(data, tmp_path):
     processes = start_all(*train(data, tmp_path / "run"),
                           each=({}, {"config.optimizer.learning_rate": 0.5}))
     outputs, codes = end(processes, timeout=120)
-    assert codes[1] == 2 and codes[0] in (2, 3)
+    assert 2 in codes and set(codes) <= {2, 3}  # who sees it first tells the other
     for output in outputs:
         assert (f"config.optimizer.learning_rate is 0.5 on process 1 ({socket.gethostname()}), "
-                f"but 0.001 on process 0") in error_line(output)
+                f"but 0.0007 on process 0") in error_line(output)
     assert not (tmp_path / "run").exists()  # nothing was begun
 
 
@@ -243,5 +243,5 @@ def test_unequal_numbers_of_processes_are_named():
     outputs, codes = end(start_all(SCRIPT, each=({"processes": 2}, {"processes": 3})), timeout=60)
     assert set(codes) <= {2, 3} and 2 in codes
     for output in outputs:
-        assert "one of 3 processes" in error_line(output)
-        assert "one of 2" in error_line(output)
+        assert "process 0" in error_line(output) and "one of 2" in error_line(output)
+        assert "process 1" in error_line(output) and "one of 3" in error_line(output)

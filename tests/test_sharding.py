@@ -17,6 +17,7 @@ from mplug2_jax.model import HEADS, MODULES, build, init_params
 from mplug2_jax.training import sharding
 from mplug2_jax.training.optimizer import make_optimizer
 from mplug2_jax.training.step import create_state, make_train_step
+from mplug2_jax.vision import DualVisionEncoder
 
 pytestmark = pytest.mark.slow
 # (mesh, accumulation)
@@ -64,16 +65,16 @@ def test_loss_and_gradients_do_not_depend_on_the_mesh_and_the_split(shape, accum
 
 
 def test_sharded_frames_take_less_memory():
-    video = jax.ShapeDtypeStruct((1, 8, 16, 16, 3), np.uint8)
-    temporary = {}
+    video = jax.ShapeDtypeStruct((1, 8, 128, 128, 3), np.uint8)  # more of them than of weights
+    mesh, temporary = mesh_of(1, 1, 8), {}
     for frames in (False, True):
-        task, mesh = small.task(model=small.model(shard_frames=frames)), mesh_of(1, 1, 8)
-        params = jax.eval_shape(lambda task=task: init_params(task.model, jax.random.key(0)))
+        encoder = DualVisionEncoder(small.model(image_size=128, shard_frames=frames))
+        shapes = jax.eval_shape(encoder.init, jax.random.key(0), video)["params"]
+        where = sharding.tree_shardings({"vision": shapes}, mesh)["vision"]
         with jax.set_mesh(mesh):
-            encode = jax.jit(lambda p, v, task=task: task.call(p, "encode_visual", v),
-                             in_shardings=(sharding.tree_shardings(params, mesh),
-                                           sharding.batch_sharding(mesh)))
-            compiled = encode.lower(params, video).compile()
+            compiled = jax.jit(lambda p, v, encoder=encoder: encoder.apply({"params": p}, v),
+                               in_shardings=(where, sharding.batch_sharding(mesh))).lower(
+                                   shapes, video).compile()
         temporary[frames] = compiled.memory_analysis().temp_size_in_bytes
     assert temporary[True] < 0.7 * temporary[False]
 
