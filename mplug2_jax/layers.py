@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from mplug2_jax.attention import cached_attention, dot_product_attention
 from mplug2_jax.config import REMAT_POLICIES
+from mplug2_jax.training.sharding import shard_batch
 
 Array = jax.Array
 KeyValue = tuple[Array, Array]  # each [B, S, H, Dh]
@@ -203,11 +204,12 @@ class TransformerLayer(nn.Module):
             y = self.cross_attention(x, kv, memory_mask, cached=cache is not None)
             return self.cross_norm(x + self.drop(y))
 
+        x = shard_batch(x)
         crosses = memory is not None or (cache is not None and "cross_key" in cache)
         steps = [self_attend] + ([cross_attend] if crosses else [])
         for step in reversed(steps) if self.cross_first else steps:
             x = step(x)
-        x = self.mlp_norm(x + self.drop(self.mlp(x)))
+        x = shard_batch(self.mlp_norm(x + self.drop(self.mlp(x))))
         return x, None if cache is None else new_cache
 
 
@@ -306,7 +308,8 @@ class Embeddings(nn.Module):
             raise ValueError(f"text of {length} tokens, but model.max_positions is "
                              f"{self.max_positions}: shorten the text or raise it")
         position = jax.lax.dynamic_slice_in_dim(self.position, start, length)  # [L, D]
-        return self.drop(self.norm(self.word[ids] + position + self.token_type[0]))
+        x = shard_batch(self.word[ids] + position + self.token_type[0])
+        return self.drop(self.norm(x))
 
 
 class TiedHead(nn.Module):

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from mplug2_jax.config import ModelConfig
 from mplug2_jax.layers import BERT_EPS, Dropout, bert_init, remat_module
 from mplug2_jax.text import transformer_layer
+from mplug2_jax.training.sharding import shard_batch
 
 Array = jax.Array
 
@@ -54,6 +55,7 @@ class UniversalLayers(nn.Module):
         """
         batch = features.shape[0]
         x = jnp.broadcast_to(self.latents, (batch, *self.latents.shape)).astype(features.dtype)
+        x = shard_batch(x)  # or the parameter's own sharding would spread to all that follows
         for layer in self.layers[:-1]:
             x, _ = layer(x, None, None, features)
         x, _ = self.layers[-1](features, None, None, x)

@@ -23,7 +23,7 @@ from mplug2_jax.layers import (
     bert_init,
     quick_gelu,
 )
-from mplug2_jax.training.sharding import shard_frames
+from mplug2_jax.training.sharding import shard_batch, shard_frames
 
 Array = jax.Array
 # CLIP's statistics, of RGB in 0..1.
@@ -106,6 +106,11 @@ class GroupedTemporal(nn.Module):
                         name="up")(x)
 
 
+def spread(x: Array, config: ModelConfig) -> Array:
+    """Where the residual stream `x [B, T, 1 + N, D]` lies between layers on a mesh."""
+    return shard_frames(x) if config.shard_frames else shard_batch(x)
+
+
 class VisionBlock(nn.Module):
     """One pre-norm block: local temporal, spatial attention, local temporal, MLP.
 
@@ -144,7 +149,7 @@ class VisionBlock(nn.Module):
             x = temporal(x, "temporal_2")
         mlp = Mlp(width, 4 * width, quick_gelu, dense_init, dtype, name="mlp")
         x = x + mlp(norm("norm_2")(x))
-        return shard_frames(x) if config.shard_frames else x, None
+        return spread(x, config), None
 
 
 class DualVisionEncoder(nn.Module):
@@ -179,8 +184,7 @@ class DualVisionEncoder(nn.Module):
         x = jnp.concatenate([jnp.broadcast_to(token, (*x.shape[:2], 1, width)), x], axis=2)
         x = x + self.position(grid).astype(dtype)  # [B, T, 1 + N, D]
         x = nn.LayerNorm(epsilon=VISION_EPS, dtype=dtype, name="norm_pre")(x)
-        if config.shard_frames:
-            x = shard_frames(x)
+        x = spread(x, config)
         blocks = Repeat(partial(VisionBlock, config=config), config.vision_layers, config.scan,
                         config.remat.vision, name="blocks")
         x, _ = blocks(x)

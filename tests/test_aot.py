@@ -80,9 +80,11 @@ ENTRY %main (x: f32[1024], w: bf16[5,16,64]) -> f32[256] {
     "TRIPS", 'backend_config={"known_trip_count":{"n":"5"}}')
 
 
-def test_collectives_of_a_text_as_counted_by_hand():
+@pytest.mark.parametrize("text", [TEXT, TEXT.split(", backend_config")[0] + TEXT.split('"5"}}')[1]],
+                         ids=["known trips", "compared with"])
+def test_collectives_of_a_text_as_counted_by_hand(text):
     moved = {}
-    for collective in Program(TEXT).collectives():
+    for collective in Program(text).collectives():
         moved[collective.kind] = collective.moved
     assert moved == {"all-gather": 5 * 64 * 64 * 2 * 3 / 4, "all-reduce": 2 * 4096 * 7 / 8,
                      "collective-permute": 4096, "reduce-scatter": 4096 * 3 / 4}
@@ -97,17 +99,27 @@ def test_traffic_of_a_text_as_counted_by_hand():
 
 def test_collectives_of_a_compiled_loop():
     mesh = sharding.make_mesh(1, 8, 1, jax.devices()[:8])
-    weights = jax.ShapeDtypeStruct((6, 64, 32), jnp.float32, sharding=NamedSharding(
+    weights = jax.ShapeDtypeStruct((6, 64, 64), jnp.float32, sharding=NamedSharding(
         mesh, PartitionSpec(None, "fsdp")))
     x = jax.ShapeDtypeStruct((16, 64), jnp.float32, sharding=sharding.batch_sharding(mesh))
 
     def layers(weights, x):
-        return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w) @ w.T, None), x, weights)[0]
+        return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, weights)[0]
 
     with jax.set_mesh(mesh):
         text = jax.jit(layers).lower(weights, x).compile().as_text()
     gathers = [c for c in Program(text).collectives() if c.kind == "all-gather"]
-    assert sum(c.moved for c in gathers) == 6 * (64 * 32 * 4) * 7 / 8
+    assert sum(c.moved for c in gathers) == 6 * (64 * 64 * 4) * 7 / 8
+
+
+@pytest.mark.parametrize("text, devices", [
+    ("{{0,1,2,3},{4,5,6,7}}", 4), ("[4,2]<=[8]", 2), ("[1,8]<=[8]", 8),
+    ("mesh['x'=2,'y'=4] {'y'}", 4), ("mesh['x'=2,'y'=4] {'x','y'}", 8),
+    ("mesh['x'=2,'y'=4] {'x','y':(1)2}", 4)])
+def test_groups_of_devices(text, devices):
+    program = Program("ENTRY %main (x: f32[8]) -> f32[8] {\n  %x = f32[8] parameter(0)\n"
+                      f"  ROOT %y = f32[8] all-reduce(%x), replica_groups={text}, to_apply=%s\n}}")
+    assert [c.group for c in program.collectives()] == [devices]
 
 
 def test_the_message_of_a_program_that_does_not_fit():
@@ -150,7 +162,7 @@ def test_search_finds_the_largest_batch_then_the_lightest_remat(largest, lightes
     expected = "none" if largest >= 256 else lightest
     assert config.model.remat.vision == expected
     assert plan.bounds["interconnect"] == {"full": 3.0, "dots_no_batch": 2.0, "none": 1.0}[expected]
-    assert len(calls) == len(set(calls)) <= 8
+    assert len(calls) == len(set(calls)) <= 9
 
 
 def test_the_first_batch_that_does_not_fit_is_an_error():
@@ -178,7 +190,7 @@ def test_wrong_topologies_and_batches_are_named():
 def test_the_pretraining_configs_are_valid(size, streams):
     config = pretrain.get_config(f"{size},{streams}")
     model = common.validate(config)
-    assert config.data.streams.keys() == set(pretrain.STREAMS[streams])
+    assert set(config.data.streams) == set(pretrain.STREAMS[streams])
     assert model.scan or size == "tiny"
     for stream in config.data.streams.values():
         if not isinstance(stream.split, str):

@@ -29,7 +29,6 @@ class Instruction:
       results: the arrays of its type as (bytes, whether in HBM).
       operands: names.
       called: names of the computations that it runs.
-      trips: how often a loop runs them, else 1.
       rest: the text behind the opcode.
     """
 
@@ -38,7 +37,6 @@ class Instruction:
     results: tuple[tuple[int, bool], ...]
     operands: tuple[str, ...]
     called: tuple[str, ...]
-    trips: int
     rest: str
 
 
@@ -96,9 +94,25 @@ class Program:
                 yield instruction, computation, times
                 if instruction.opcode in ("while", "call", "conditional", "async-start"):
                     for called in instruction.called:
-                        yield from visit(called, times * instruction.trips)
+                        yield from visit(called, times * self._trips(instruction))
 
         return visit(self.entry, 1)
+
+    def _trips(self, instruction: Instruction) -> int:
+        """How often a loop runs its body, 1 for what is no loop.
+
+        Where the text does not say so itself, it is what the counter is compared with: loops count
+        from 0 in steps of 1.
+        """
+        if instruction.opcode != "while":
+            return 1
+        if known := re.search(r'"?known_trip_count"?:\{"?n"?:"?(\d+)', instruction.rest):
+            return int(known[1])
+        condition = self.computations[re.search(r"condition=%?([\w.\-]+)", instruction.rest)[1]]
+        compare = list(condition.values())[-1]
+        limits = [condition[name].rest for name in compare.operands
+                  if name in condition and condition[name].opcode == "constant"]
+        return int(limits[0].partition(")")[0]) if limits and "direction=LT" in compare.rest else 1
 
     def collectives(self) -> list[Collective]:
         """Every collective that runs."""
@@ -162,10 +176,9 @@ def _instruction(name: str, text: str) -> Instruction:
     operands = rest[:_closing(rest)]
     called = tuple(called.strip(" %") for group in _CALLED.findall(rest)
                    for called in group.strip("{}").split(",") if called.strip(" %"))
-    trips = re.search(r'"?known_trip_count"?:\{"?n"?:"?(\d+)', rest)
     return Instruction(
         name, opcode.strip(), tuple(_arrays(kind)), tuple(re.findall(r"%([\w.\-]+)", operands)),
-        called, int(trips[1]) if trips else 1, rest)
+        called, rest)
 
 
 def _split_type(text: str) -> tuple[str, str]:
@@ -214,9 +227,14 @@ def _collective(kind: str, instruction: Instruction, times: int) -> Collective:
 
 
 def _group(rest: str) -> int:
-    """Devices a group: `replica_groups={{0,1},{2,3}}` or `replica_groups=[2,2]<=[4]`."""
+    """Devices a group: `replica_groups={{0,1},{2,3}}`, `replica_groups=[2,2]<=[4]`, or the axes of
+    a mesh, `replica_groups=mesh['a'=2,'b'=4] {'b'}`, of which a part is `'b':(1)2`."""
     if found := re.search(r"replica_groups=\[\d+,(\d+)\]", rest):
         return int(found[1])
     if found := re.search(r"replica_groups=\{\{([\d,]+)\}", rest):
         return found[1].count(",") + 1
+    if found := re.search(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}", rest):
+        sizes = dict(re.findall(r"'([^']+)'=(\d+)", found[1]))
+        return math.prod(int(part or sizes[axis]) for axis, part in re.findall(
+            r"'([^']+)'(?::\(\d+\)(\d+))?", found[2]))
     return 2  # a permutation: from one device to another

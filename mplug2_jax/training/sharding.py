@@ -112,7 +112,14 @@ def mesh_in_use() -> AbstractMesh | None:
 
 
 def shard_batch(x: jax.Array, axis: int = 0) -> jax.Array:
-    """Constrains a dimension of an activation to the batch axes of the mesh in use, if any."""
+    """Constrains a dimension of an activation to the batch axes of the mesh in use, if any.
+
+    Without it between the layers, the compiler may prefer to leave the weights where they are and
+    to send the activations. A dimension that the axes do not divide (a batch of one) is left alone.
+    """
+    mesh = mesh_in_use()
+    if mesh is None or x.shape[axis] % math.prod(mesh.shape[name] for name in BATCH):
+        return x
     return _constrain(x, PartitionSpec(*(None,) * axis, BATCH))
 
 
@@ -123,7 +130,7 @@ def shard_frames(x: jax.Array) -> jax.Array:
     """
     mesh = mesh_in_use()
     if mesh is None or x.shape[1] % mesh.shape["tensor"]:
-        return x
+        return shard_batch(x)
     return _constrain(x, PartitionSpec(BATCH, "tensor"))
 
 
