@@ -70,6 +70,13 @@ def advance(state, step, mesh):
                                           mesh))
 
 
+def without_key_biases(tree):
+    """Their gradients are zero but for rounding, of which Adam makes steps of full size."""
+    return {jax.tree_util.keystr(path): jax.device_get(x)
+            for path, x in jax.tree_util.tree_leaves_with_path(tree)
+            if "'key']['bias']" not in jax.tree_util.keystr(path)}
+
+
 def test_a_run_goes_on_on_another_mesh_and_in_micro_batches(tmp_path, caplog):
     mesh, shapes, create, step = setup((1, 1, 1))
     state = sharding.init_sharded(create, mesh)
@@ -105,7 +112,7 @@ def test_a_run_goes_on_on_another_mesh_and_in_micro_batches(tmp_path, caplog):
     for name, value in metrics.items():
         np.testing.assert_allclose(other_metrics[name], value, rtol=1e-5, err_msg=name)
     for got, wanted in ((other.queue, whole.queue), (other.teacher, whole.teacher)):
-        assert_gradients_equal(jax.device_get(got), jax.device_get(wanted), 1e-5)
+        assert_gradients_equal(*map(without_key_biases, (got, wanted)), 1e-5)
 
     # Without a teacher the run goes on, and the log says what is left.
     mesh, shapes, _, _ = setup((1, 1, 1), teacher=False, queue=False)
