@@ -13,7 +13,8 @@ from mplug2_jax.tasks.momentum import check_momentum
 # What one example of an evaluation is: a record (with its first text), or each of its questions or
 # boxes.
 EXPANSIONS = {"pretrain": "record", "captioning": "record", "retrieval": "record",
-              "qa": "question", "classification": "record", "grounding": "box"}
+              "qa": "question", "classification": "record", "grounding": "box",
+              "zero_shot": "record", "knn": "record"}
 
 
 def base(size: str) -> ConfigDict:
@@ -32,6 +33,8 @@ def base(size: str) -> ConfigDict:
     config.optimizer = ConfigDict(dict(
         steps=100_000, learning_rate=1e-4, vision_learning_rate=1e-5, final_learning_rate=1e-6,
         warmup_steps=5_000, weight_decay=0.02, b1=0.9, b2=0.999, clip_norm=1.0,
+        layer_decay=1.0,  # of the learning rate from each layer to the one below it; 1 for none
+        ema_decay=0.0,  # of the average of the weights that evaluations then use; 0 for none
         frozen=(),  # regular expressions over paths, such as "^vision/": what is not trained
     ))
     config.init_from = ""  # a checkpoint folder whose parameters a new run starts from
@@ -72,6 +75,11 @@ def task(name: str, **options: Any) -> ConfigDict:
         classes=(),  # names, a file of names, or "score": as of the streams
         pool="class",  # of what is classified the "class" token, or the "mean" of all
         label_smoothing=0.0,
+        mixup=0.0,  # alpha of the shares in which two examples are mixed; 0 for none
+        cutmix=0.0,  # alpha of the shares of boxes pasted from another example; 0 for none
+        templates=(),  # zero-shot prompts with "{}" for the class, or a file of them, one a line
+        wordings=(),  # what prompts call the classes, in their order ("a | b": two ways), or a file
+        neighbours=20,  # that vote in k-NN
     ) | options)
 
 
@@ -82,7 +90,9 @@ def stream(split: str | dict[str, dict], batch_size: int, **options: Any) -> Con
     """
     return ConfigDict(dict(
         split=split, batch_size=batch_size,  # the batch is global, over all devices and hosts
-        frames=0, image_size=224, crop_area=(1.0, 1.0), flip=False, rand_augment=(0, 0),
+        frames=0,
+        frame_stride=0,  # dense sampling: frames from one to the next; 0 spreads them (uniform)
+        image_size=224, crop_area=(1.0, 1.0), flip=False, rand_augment=(0, 0),
         text_length=0, text_buckets=(), prompt_length=0, target_length=0,
         caption_prompt="",  # as of the captioning task
         text_pair=False, classes=(), boxes=False,
@@ -99,13 +109,23 @@ def source(split: str, weight: float, **options: Any) -> dict[str, Any]:
     return dict(split=split, weight=float(weight)) | options
 
 
-def evaluation(options: ConfigDict, examples: ConfigDict, validation: str) -> ConfigDict:
+def evaluation(options: ConfigDict, examples: ConfigDict, validation: str,
+               reference: str = "", kind: str = "") -> ConfigDict:
     """An evaluation: a task's section, the stream of its test examples, the split for tuning.
 
     Training looks at the `validation` split alone; `eval.py` reports the stream's own.
+
+    Args:
+      options: of `task`.
+      examples: of `stream`.
+      validation: name of the split for tuning.
+      reference: name of the split whose labelled examples vote (task "knn").
+      kind: in front of the names of its figures; "" for "image" or "video". Two evaluations of
+        one task need different ones.
     """
     examples.expand = EXPANSIONS[options.name]
-    return ConfigDict(dict(task=options, stream=examples, validation=validation))
+    return ConfigDict(dict(task=options, stream=examples, validation=validation,
+                           reference=reference, kind=kind))
 
 
 def validate(config: ConfigDict) -> ModelConfig:

@@ -6,6 +6,8 @@ A stream says which fields its examples have; it is a mapping with attribute acc
     split          name of the split to read; or a mixture, {name: source}
     batch_size     examples a step over all processes
     frames         frames of a clip; 1 for images, 0 for no `video` field
+    frame_stride   dense sampling: frames of the video from one of the clip's to the next, from a
+        random start in training; 0 for one frame of each of `frames` equal parts (uniform)
     image_size     side of a frame in pixels
     text_length    ids of a caption with [CLS] and [SEP], 0 for no `text` field
     text_buckets   training only: shorter lengths that `text` may have; a batch gets the smallest
@@ -58,6 +60,7 @@ from mplug2_jax.preprocess.video import MediaError, decode_video
 EXPANSIONS = {"record": "", "text": "texts", "question": "questions", "box": "boxes"}
 _SHORTEST = 3  # [CLS], one piece, [SEP]
 _OPTIONAL = {
+    "frame_stride": 0,
     "text_buckets": (),
     "caption_prompt": "",
     "flip": False,
