@@ -40,7 +40,7 @@ from data.examples import (
     train_texts,
 )
 from data.skips import RecordError, SkipLog
-from data.sources import Mixture, Split, open_split
+from data.sources import Mixture, Source, Split, open_split
 from mplug2_jax.preprocess.tokenizer import Tokenizer
 
 _ATTEMPTS = 20  # records tried for one row of a batch before the split is called unusable
@@ -56,6 +56,24 @@ def annotation(source: Split, index: int) -> dict:
     """
     record = source[index]
     return {key: value for key, value in record.items() if key != "media"}
+
+
+def references(root: str | Path, streams: Mapping[str, Any]) -> dict[str, Iterator[list[str]]]:
+    """By stream, the texts of every record that it may give, in the order of `pair_id`.
+
+    A record that cannot be read has none.
+    """
+
+    def texts(sources: list[Source]) -> Iterator[list[str]]:
+        for source in sources:
+            for index in range(len(source.split)):
+                try:
+                    yield source.split[index]["texts"]
+                except RecordError:
+                    yield []
+
+    return {name: texts(Mixture(root, resolve(stream), [0]).sources)
+            for name, stream in streams.items()}
 
 
 def train_batches(
