@@ -89,6 +89,9 @@ def main() -> None:
             if ORDER.value != "split":
                 ordered = best_first(ordered, best_by(entry), worst=ORDER.value == "worst")
             write_records(folder / f"{name}.jsonl", ordered)
+            submission = folder / f"{name}_submission.json"
+            if entry.task.write_submission(submission, records[name]):
+                logging.info("wrote %s, for the evaluation server", submission)
         logging.info("wrote %s, %s and every example in .jsonl files", folder / "report.json", page)
 
 

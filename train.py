@@ -49,6 +49,7 @@ def main() -> None:
     # The task: its modules, its losses.
     tokenizer = load_tokenizer(config.data.tokenizer)
     task = TASKS[config.task.name](config.task, model_config, tokenizer)
+    task.prepare(lambda: pipeline.references(config.data.root, config.data.streams))
     optimizer, learning_rate = make_optimizer(config.optimizer)
 
     # The state: shapes first, so that all that can fail does so before memory is taken.

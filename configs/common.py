@@ -14,7 +14,7 @@ from mplug2_jax.tasks.momentum import check_momentum
 # boxes.
 EXPANSIONS = {"pretrain": "record", "captioning": "record", "retrieval": "record",
               "qa": "question", "classification": "record", "grounding": "box",
-              "zero_shot": "record", "knn": "record"}
+              "zero_shot": "record", "knn": "record", "instructions": "record"}
 
 
 def base(size: str) -> ConfigDict:
@@ -70,6 +70,10 @@ def task(name: str, **options: Any) -> ConfigDict:
         max_length=20,  # tokens to generate at most
         min_length=0,  # tokens before the end token at least
         beams=1,  # of beam search; 1 decodes greedily
+        samples=0,  # captions drawn an example, to train on their CIDEr-D; 0 for the references
+        answers=(),  # a list or a file of them, ranked by questions in place of generating
+        rank_keep=128,  # of them scored whole: those with the most probable first token
+        location_bins=100,  # to which a box's four numbers are rounded, a token each
         rerank=16,  # best of every query that matching reranks in retrieval; 0 for none
         # What is classified: "text", "visual", "both", or two "images" and text; "text" is
         # pretraining without pairs, too.
@@ -97,7 +101,8 @@ def stream(split: str | dict[str, dict], batch_size: int, **options: Any) -> Con
         image_size=224, crop_area=(1.0, 1.0), flip=False, rand_augment=(0, 0),
         text_length=0, text_buckets=(), prompt_length=0, target_length=0,
         caption_prompt="",  # as of the captioning task
-        text_pair=False, classes=(), boxes=False,
+        ask="question", instruction="",  # what makes prompt and target, the words in front of it
+        text_pair=False, classes=(),
         views=(1, 1),  # (clips, crops) of a video in evaluation
     ) | options)
 
@@ -105,8 +110,8 @@ def stream(split: str | dict[str, dict], batch_size: int, **options: Any) -> Con
 def source(split: str, weight: float, **options: Any) -> dict[str, Any]:
     """One source of a mixture: a split, and its share relative to the others' weights.
 
-    Options are a `root` of its own, and `crop_area`, `flip`, `rand_augment` in place of the
-    stream's.
+    Options are a `root` of its own, and `ask`, `instruction`, `crop_area`, `flip`, `rand_augment`
+    in place of the stream's.
     """
     return dict(split=split, weight=float(weight)) | options
 

@@ -1,7 +1,6 @@
 """The classes of a task: names whose place in the list is the label."""
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mplug2_jax.config import ConfigError
@@ -19,23 +18,41 @@ def class_names(classes: str | Sequence[str]) -> tuple[str, ...]:
     Raises:
       ConfigError: there is no such file, fewer than two names, or one of them twice.
     """
-    if classes == SCORE:
-        return ()
-    if isinstance(classes, str):
+    return () if classes == SCORE else read_names("classes", classes, f", nor is it {SCORE!r}")
+
+
+def read_names(key: str, names: str | Sequence[str], unless: str = "",
+               form: Callable[[str], str] = str) -> tuple[str, ...]:
+    """Names of a config, or of the file that it names: one a line, empty lines left out.
+
+    Args:
+      key: of the config, for messages.
+      names: the names or the path.
+      unless: what else it might have been, for the message of a file that cannot be read.
+      form: two names that this makes equal are the same.
+
+    Raises:
+      ConfigError: there is no such file, fewer than two names, or one of them twice; then the
+        message has both lines.
+    """
+    where, placed = "name", list(enumerate(names, 1))
+    if isinstance(names, str):
         try:
-            lines = Path(classes).read_text(encoding="utf-8").splitlines()
+            lines = Path(names).read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"classes = {classes!r}: cannot be read as a file of names, one a "
-                              f"line, nor is it {SCORE!r}: {error}") from None
-        names = tuple(line.strip() for line in lines if line.strip())
-    else:
-        names = tuple(classes)
-    if len(names) < 2:
-        raise ConfigError(f"classes = {classes!r}: expected at least two names")
-    name, count = Counter(names).most_common(1)[0]
-    if count > 1:
-        raise ConfigError(f"classes = {classes!r}: {name!r} stands there {count} times")
-    return names
+            raise ConfigError(f"{key} = {names!r}: cannot be read as a file of names, one a "
+                              f"line{unless}: {error}") from None
+        where = "line"
+        placed = [(number, line.strip()) for number, line in enumerate(lines, 1) if line.strip()]
+    if len(placed) < 2:
+        raise ConfigError(f"{key} = {names!r}: expected at least two names")
+    seen: dict[str, int] = {}
+    for number, name in placed:
+        first = seen.setdefault(form(name), number)
+        if first != number:
+            raise ConfigError(f"{key} = {names!r}: {where} {number}, {name!r}, is that of {where} "
+                              f"{first} again: remove one of them")
+    return tuple(name for _, name in placed)
 
 
 def count_outputs(classes: str | Sequence[str]) -> int:

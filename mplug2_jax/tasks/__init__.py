@@ -4,6 +4,7 @@ from mplug2_jax.tasks.base import Task
 from mplug2_jax.tasks.captioning import Captioning
 from mplug2_jax.tasks.classification import Classification
 from mplug2_jax.tasks.grounding import Grounding
+from mplug2_jax.tasks.instructions import Instructions
 from mplug2_jax.tasks.pretrain import Pretrain
 from mplug2_jax.tasks.qa import QuestionAnswering
 from mplug2_jax.tasks.retrieval import Retrieval
@@ -15,4 +16,5 @@ TASKS: dict[str, type[Task]] = {
     "retrieval": Retrieval,
     "classification": Classification,
     "grounding": Grounding,
+    "instructions": Instructions,
 }
