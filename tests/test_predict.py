@@ -207,10 +207,3 @@ def test_find_media(made, tmp_path):
     assert load_clip(made.files[3], 4, 24).shape == (1, 24, 24, 3)
     with pytest.raises(MediaError, match="unreadable: No such file"):
         load_clip(tmp_path / "gone.mp4", 4, 24)
-
-
-def test_options_of_the_common_task_are_complete():
-    """`predict.py` fills an older checkpoint's options with these defaults."""
-    for name in TASKS:
-        options = common.task(name)
-        assert dict(common.task(**options)) == dict(options)
