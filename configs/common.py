@@ -74,7 +74,9 @@ def task(name: str, **options: Any) -> ConfigDict:
         min_length=0,  # tokens before the end token at least
         beams=1,  # of beam search; 1 decodes greedily
         rerank=16,  # best of every query that matching reranks in retrieval; 0 for none
-        inputs="visual",  # what is classified: "text", "visual", "both", or two "images" and text
+        # What is classified: "text", "visual", "both", or two "images" and text. Pretraining with
+        # "text" is of text alone.
+        inputs="visual",
         classes=(),  # names, a file of names, or "score": as of the streams
         pool="class",  # of what is classified the "class" token, or the "mean" of all
         label_smoothing=0.0,

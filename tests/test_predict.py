@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import common
 from data.moving_digits import encode_video
 from mplug2_jax import launch
 from mplug2_jax.config import ModelConfig
