@@ -48,7 +48,7 @@ flags.mark_flag_as_required("checkpoint")
 def main() -> None:
     checkpoints = Checkpoints(evaluation.checkpoint_folder(CHECKPOINT.value))
     meta = checkpoints.meta()
-    config = CONFIG.value or ConfigDict(meta["config"])
+    config = CONFIG.value or common.completed(meta["config"])
     model_config = common.validate(config)
     mesh = sharding.make_mesh(**config.mesh)
     tokenizer = load_tokenizer(config.data.tokenizer)
@@ -63,7 +63,7 @@ def main() -> None:
             return init_params(model, jax.random.key(config.seed))
 
         one = {name: entry}
-        params = checkpoints.load_params(jax.eval_shape(create), mesh)
+        params = checkpoints.load_params(jax.eval_shape(create), mesh, averaged=True)
         scores, more = evaluation.run(one, config, tokenizer, params, mesh, with_intervals=True)
         logging.info("%s: %s", name, evaluation.summary(scores))
         figures |= scores
@@ -159,8 +159,9 @@ def section(name: str, entry: evaluation.Evaluation, config: ConfigDict,
     prefix = {"retrieval": (f"text_to_{entry.kind}", f"{entry.kind}_to_text", "dual_text"),
               "qa": (f"{entry.kind}_qa",), "captioning": (f"{entry.kind}_caption",),
               "grounding": (f"{entry.kind}_grounding",),
-              "classification": tuple(f"{kind}_{figure}" for kind in (entry.kind, "text", "images")
-                                      for figure in ("class", "score"))}
+              **dict.fromkeys(("classification", "zero_shot", "knn"), tuple(
+                  f"{kind}_{figure}" for kind in (entry.kind, "text", "images")
+                  for figure in ("class", "score")))}
     shown = {key: value for key, value in figures.items()
              if key.startswith(prefix[config.evals[name].task.name])
              and not key.endswith(("_low", "_high"))}

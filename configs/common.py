@@ -1,8 +1,11 @@
 """What every run's config has: keys, their defaults, and the checks before anything compiles."""
 
+import dataclasses
 import re
+from collections.abc import Mapping
 from typing import Any
 
+from absl import logging
 from ml_collections import ConfigDict
 
 from configs import sizes
@@ -75,8 +78,8 @@ def task(name: str, **options: Any) -> ConfigDict:
         rank_keep=128,  # of them scored whole: those with the most probable first token
         location_bins=100,  # to which a box's four numbers are rounded, a token each
         rerank=16,  # best of every query that matching reranks in retrieval; 0 for none
-        # What is classified: "text", "visual", "both", or two "images" and text; "text" is
-        # pretraining without pairs, too.
+        # What is classified: "text", "visual", "both", or two "images" and text. Pretraining with
+        # "text" is of text alone.
         inputs="visual",
         classes=(),  # names, a file of names, or "score": as of the streams
         pool="class",  # of what is classified the "class" token, or the "mean" of all
@@ -135,6 +138,39 @@ def evaluation(options: ConfigDict, examples: ConfigDict, validation: str,
                            reference=reference, kind=kind))
 
 
+def completed(stored: Mapping[str, Any]) -> ConfigDict:
+    """A checkpoint's config with the defaults of keys younger than it, which the log names.
+
+    Args:
+      stored: of the checkpoint's `meta`. That of converted weights has a `model` section alone,
+        and keeps to it.
+    """
+    config, filled = ConfigDict(stored), []
+
+    def fill(section: ConfigDict, defaults: Mapping[str, Any], place: str) -> None:
+        for key, value in defaults.items():
+            if key not in section:
+                section[key] = value
+                filled.append(f"{place}{key} = {value!r}")
+            elif isinstance(value, ConfigDict):
+                fill(section[key], value, f"{place}{key}.")
+
+    fill(config.model, {field.name: field.default for field in dataclasses.fields(ModelConfig)
+                        if isinstance(field.default, bool | int | float | str)}, "model.")
+    if "task" in config:
+        defaults = base("tiny")
+        del defaults.model
+        fill(config, {**defaults, "task": task(config.task.name)}, "")
+        for name, value in config.data.streams.items():
+            fill(value, stream("", 1), f"data.streams.{name}.")
+        for name, value in config.evals.items():
+            fill(value, evaluation(task(value.task.name), stream("", 1), ""), f"evals.{name}.")
+    if filled:
+        logging.info("the checkpoint's config is older than these keys, which get their defaults: "
+                     "%s", ", ".join(filled))
+    return config
+
+
 def validate(config: ConfigDict) -> ModelConfig:
     """Checks all that can be checked without devices and data.
 
@@ -183,10 +219,17 @@ def validate(config: ConfigDict) -> ModelConfig:
                                   f"multiple of model.patch_size = {model.patch_size}")
         if not streams and key == "task":
             raise ConfigError("data.streams: empty; name at least one stream")
+    for name, entry in config.evals.items():
+        if (entry.task.name == "knn") != bool(entry.reference):
+            raise ConfigError(f"evals.{name}.reference = {entry.reference!r}: expected the name of "
+                              "a split for task 'knn', and '' for any other")
     optimizer = config.optimizer
     if not 0 <= optimizer.warmup_steps < optimizer.steps:
         raise ConfigError(f"optimizer.warmup_steps = {optimizer.warmup_steps}: expected at least 0 "
                           f"and less than optimizer.steps = {optimizer.steps}")
+    if not 0 < optimizer.layer_decay <= 1 or not 0 <= optimizer.ema_decay < 1:
+        raise ConfigError(f"optimizer.layer_decay = {optimizer.layer_decay}, ema_decay = "
+                          f"{optimizer.ema_decay}: expected numbers in (0, 1] and in [0, 1)")
     for pattern in optimizer.frozen:
         try:
             re.compile(pattern)

@@ -113,6 +113,7 @@ def check_stream(name: str, stream, process_count: int) -> None:
     )
     require(stream.frames > 0 or any(lengths), "frames and all lengths of text are 0")
     require(stream.frames >= 0, f"frames={stream.frames} must be 0 or more")
+    require(stream.frame_stride >= 0, f"frame_stride={stream.frame_stride} must be 0 or more")
     require(
         not stream.frames or stream.image_size > 0,
         f"image_size={stream.image_size} must be positive",
@@ -257,7 +258,9 @@ def decode(
     try:
         if record["kind"] == "video":
             start, end = record.get("start", 0.0), record.get("end", 0.0)
-            return decode_video(record["media"], stream.frames * clips, rng, start, end)
+            return decode_video(
+                record["media"], stream.frames, rng, start, end, stream.frame_stride, clips
+            )
         if record["kind"] == "images":
             images = [decode_image(data)[None] for data in unpack_images(record["media"])]
             if len(images) != stream.frames:
@@ -306,7 +309,8 @@ def eval_clip(record: dict, stream) -> np.ndarray | None:
     """The middle frames, resized: uint8 [T, H, W, 3]; None for a stream without media.
 
     With `views`, uint8 [clips * crops, T, H, W, 3]: a clip's frames lie between those of the
-    others, and crops along the longer side.
+    others (or with a `frame_stride`, clips start at equal distances), and crops along the longer
+    side.
     """
     if not stream.frames:
         return None

@@ -165,8 +165,8 @@ def language_modelling(logits: Array, labels: Array, weights: Array,
     return token_cross_entropy(logits, labels, weights, soft), hits
 
 
-def classification(logits: Array, labels: Array, weights: Array,
-                   smoothing: float = 0.0) -> tuple[Array, Array]:
+def classification(logits: Array, labels: Array, weights: Array, smoothing: float = 0.0,
+                   other: tuple[Array, Array] | None = None) -> tuple[Array, Array]:
     """Cross-entropy against the true class, smoothed towards all of them alike.
 
     Args:
@@ -174,12 +174,19 @@ def classification(logits: Array, labels: Array, weights: Array,
       labels: int32 `[B]`.
       weights: bool `[B]`, the real examples.
       smoothing: share of the target that is spread evenly over all classes (Szegedy et al., 2016).
+      other: of mixed examples the labels of their partners, int32 `[B]`, and the share of `labels`
+        in the target, a scalar; the partners' labels have the rest.
 
     Returns:
-      The mean loss and the accuracy, float32 scalars.
+      The mean loss and the accuracy (against the label of the larger share), float32 scalars.
     """
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
     picked = jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
+    if other is not None:
+        others, share = other
+        rest = jnp.take_along_axis(log_probs, others[:, None], axis=-1)[:, 0]
+        picked = share * picked + (1 - share) * rest
+        labels = jnp.where(share >= 0.5, labels, others)
     loss = -(1 - smoothing) * picked - smoothing * log_probs.mean(axis=-1)
     hits = weighted_mean(logits.argmax(axis=-1) == labels, weights)
     return weighted_mean(loss, weights), hits

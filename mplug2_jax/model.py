@@ -208,6 +208,8 @@ def build(config: ModelConfig, modules: tuple[str, ...], heads: tuple[str, ...],
         missing = [need for need in needs.get(name, ()) if need not in modules]
         if missing:
             raise ConfigError(f"{name!r} needs the module(s) {', '.join(missing)}: name them too")
+    if not config.universal_layers:  # the ablation without them
+        modules = tuple(m for m in modules if m != "universal")
     return MPlug2(config, modules=tuple(m for m in MODULES if m in modules),
                   heads_used=tuple(h for h in (*HEADS, *TASK_HEADS) if h in heads),
                   outputs=outputs, images=images)

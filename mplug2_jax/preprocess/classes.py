@@ -1,11 +1,34 @@
-"""The classes of a task: names whose place in the list is the label."""
+"""The classes of a task, and the prompts that describe them: lists, or files of a line each."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from mplug2_jax.config import ConfigError
 
 SCORE = "score"  # in place of names: the label is itself a number, such as a degree of similarity
+
+
+def read_lines(key: str, given: str | Sequence[str], also: str = "") -> tuple[str, ...]:
+    """The texts that a config's key stands for: themselves, or the lines of the file it names.
+
+    Args:
+      key: for the message.
+      given: texts, or a path.
+      also: what else the key could have been, for the message.
+
+    Raises:
+      ConfigError: there is no such file.
+    """
+    if not isinstance(given, str):
+        return tuple(given)
+    try:
+        lines = Path(given).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{key} = {given!r}: cannot be read as a file of one a line{also}: "
+                          f"{error}") from None
+    return tuple(line.strip() for line in lines if line.strip())
 
 
 def class_names(classes: str | Sequence[str]) -> tuple[str, ...]:
@@ -58,3 +81,39 @@ def read_names(key: str, names: str | Sequence[str], unless: str = "",
 def count_outputs(classes: str | Sequence[str]) -> int:
     """How many numbers a head gives for these classes: one each, and one for `SCORE`."""
     return len(class_names(classes)) or 1
+
+
+def class_prompts(classes: str | Sequence[str], wordings: str | Sequence[str],
+                  templates: str | Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """Every template with every wording of every class.
+
+    Args:
+      classes: as of `class_names`.
+      wordings: for each class what a prompt calls it, several of them with "|" between; or a file
+        of a line a class; none for the names themselves.
+      templates: each with "{}" where the class stands, or a file of them.
+
+    Returns:
+      The prompts, and int64 `[prompts]`, the class of each.
+
+    Raises:
+      ConfigError: no classes or templates, another number of wordings than of classes, or a
+        template without "{}".
+    """
+    names, filled = class_names(classes), read_lines("task.templates", templates)
+    if not names:
+        raise ConfigError(f"task.classes = {classes!r}: prompts need the names of classes")
+    said = read_lines("task.wordings", wordings) or names
+    if len(said) != len(names):
+        raise ConfigError(f"task.wordings: {len(said)} for {len(names)} classes; give one for each")
+    if not filled:
+        raise ConfigError('task.templates: empty; give prompts such as "a photo of a {}"')
+    for template in filled:
+        if "{}" not in template:
+            raise ConfigError(f'task.templates: {template!r} has no "{{}}" for the class')
+    prompts, owners = [], []
+    for number, line in enumerate(said):
+        for words in (line.split("|") if wordings else (line,)):
+            prompts += [template.replace("{}", words.strip()) for template in filled]
+            owners += [number] * len(filled)
+    return prompts, np.array(owners)

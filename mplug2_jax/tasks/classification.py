@@ -11,6 +11,7 @@ from mplug2_jax import losses
 from mplug2_jax.config import ConfigError
 from mplug2_jax.metrics import classification
 from mplug2_jax.metrics.scores import Score, mean, within
+from mplug2_jax.mixing import draw_weights, mix
 from mplug2_jax.preprocess.classes import SCORE, class_names, count_outputs
 from mplug2_jax.tasks.base import Array, Batch, Metrics, Scores, Task
 
@@ -52,6 +53,11 @@ class Classification(Task):
         if not 0 <= options.label_smoothing < 1:
             raise ConfigError(f"task.label_smoothing = {options.label_smoothing}: expected a share "
                               "in [0, 1)")
+        mixes = options.mixup or options.cutmix
+        if min(options.mixup, options.cutmix) < 0 or mixes and (
+                options.inputs != "visual" or options.classes == SCORE):
+            raise ConfigError(f"task.mixup = {options.mixup}, cutmix = {options.cutmix}: expected "
+                              "at least 0, and 0 but for classes of one image or video")
         count_outputs(options.classes)  # raises where there are none
         return INPUTS[options.inputs][0], ("classify",)
 
@@ -80,6 +86,12 @@ class Classification(Task):
 
         With several views, `video [B, V, T, H, W, 3]`, the mean of their logits.
         """
+        features = self.features(params, batch, rng)  # [B, V, F]
+        logits = self.call(params, "class_logits", features.reshape(-1, features.shape[-1]))
+        return logits.reshape(features.shape[0], -1, logits.shape[-1]).mean(axis=1)
+
+    def features(self, params: Any, batch: Batch, rng: Array | None = None) -> Array:
+        """What the head reads of each of the V views, `[B, V, F]`."""
         keys = [None] * 3 if rng is None else jax.random.split(rng, 3)
         inputs, text_mask = self.options.inputs, batch.get("text_mask")
         tokens, mask, rows = None, None, batch["example_mask"].shape[0]
@@ -98,10 +110,9 @@ class Classification(Task):
                 _, text = self.call(params, "fuse", tokens, text, mask, rng=keys[2])
             tokens = text  # [B * V, L, D]
         pooled = self.pool(tokens, mask)  # [B * V, D]
-        if inputs == "images":
-            pooled = pooled.reshape(rows, -1)  # [B, 2 * D]
-        logits = self.call(params, "class_logits", pooled)
-        return logits.reshape(rows, -1, logits.shape[-1]).mean(axis=1)  # over the views
+        # Two images are no views of each other: side by side.
+        return pooled.reshape(rows, 1 if inputs == "images" else -1,
+                              pooled.shape[-1] * (2 if inputs == "images" else 1))
 
     def pool(self, tokens: Array, mask: Array | None) -> Array:
         """`[B, D]` of `tokens [B, L, D]`: the class token, or the mean where `mask [B, L]` says."""
@@ -117,36 +128,50 @@ class Classification(Task):
         """Summed over the streams: cross-entropy, or the squared error of a score."""
         total, metrics = 0.0, {}
         keys = jax.random.split(rng, len(batch))
+        smoothing = self.options.label_smoothing
         for key, (name, stream) in zip(keys, sorted(batch.items()), strict=True):
+            stream, other = self.mixed(stream, jax.random.fold_in(key, 0))
             logits, label = self.logits(params, stream, key), stream["label"]
             if self.options.classes == SCORE:
                 error = jnp.square(logits[:, 0] - label)
                 part = losses.weighted_mean(error, stream["example_mask"])
             else:
                 part, hits = losses.classification(logits, label, stream["example_mask"],
-                                                   self.options.label_smoothing)
+                                                   smoothing, other)
                 metrics[f"{name}/class_hits"] = hits
             total += part
             metrics[f"{name}/class"] = part
         return total, metrics
+
+    def mixed(self, stream: Batch, key: Array) -> tuple[Batch, tuple[Array, Array] | None]:
+        """The stream after mixup and CutMix, and `other` of `losses.classification`."""
+        mixup, cutmix = self.options.mixup, self.options.cutmix
+        if not mixup and not cutmix:
+            return stream, None
+        weights = draw_weights(key, mixup, cutmix, *stream["video"].shape[-3:-1])
+        return (stream | {"video": mix(stream["video"], weights)},
+                (stream["label"][::-1], weights.mean()))
 
     def predict(self, params: Any, batch: Batch) -> dict[str, Array]:
         """`logits float32 [B, C]`, for a score `[B, 1]`."""
         return {"logits": self.logits(params, batch)}
 
     def record(self, output: dict[str, np.ndarray], annotation: dict[str, Any]) -> dict[str, Any]:
-        texts = annotation["texts"][:2] if "text" in self.model.modules else []
+        texts = annotation["texts"][:2] if self.options.inputs != "visual" else []
         record = {"id": annotation["id"], "label": annotation["label"], "texts": texts}
-        if not record["label"] and annotation["questions"] and "text" in self.model.modules:
+        if not record["label"] and annotation["questions"] and self.options.inputs != "visual":
             asked = annotation["questions"][int(output["item"])]  # classified one by one
             record = {"id": asked["id"] or annotation["id"], "label": asked["answer"],
                       "texts": [asked["question"]]}
-        logits = output["logits"]
+        return record | self.said(output["logits"])
+
+    def said(self, logits: np.ndarray) -> dict[str, Any]:
+        """`prediction` and `best` (the likeliest classes) of `logits [C]`; of a score the first."""
         if self.options.classes == SCORE:
-            return record | {"prediction": float(logits[0])}
+            return {"prediction": float(logits[0])}
         names = class_names(self.options.classes)
         best = [names[i] for i in np.argsort(-logits, kind="stable")[:TOP]]
-        return record | {"prediction": best[0], "best": best}
+        return {"prediction": best[0], "best": best}
 
     def score(self, records: list[dict[str, Any]], kind: str) -> Scores:
         """Of the records whose label is known (a test split may hide them).

@@ -19,7 +19,7 @@ from mplug2_jax.tasks.objectives import OBJECTIVES, pair_losses, text_losses
 class Pretrain(Task):
     """Every objective with a weight above 0, and the modules that they need: all five for all.
 
-    With `task.inputs = "text"` there are no pairs, and so neither vision nor fusion.
+    With `task.inputs = "text"` the streams are of text alone, and no module is there for vision.
     """
 
     fields = ("text",)
@@ -30,12 +30,10 @@ class Pretrain(Task):
         if min(weights.values()) < 0 or max(weights.values()) <= 0:
             raise ConfigError("task.objectives: weights must be at least 0 and one of them above 0")
         if options.inputs == "text":
-            pairs = [name for name in ("vtc", "vtm", "instruct") if weights[name]]
-            if pairs:
-                raise ConfigError(f"task.objectives.{pairs[0]} = {weights[pairs[0]]}: expected 0 "
-                                  "with task.inputs = 'text', for it is of pairs")
-            decoder = ("decoder",) if weights["prefix_lm"] else ()
-            return ("text", "universal", *decoder), ("mlm",) if weights["mlm"] else ()
+            if not (weights["mlm"] or weights["prefix_lm"]):
+                raise ConfigError("task.objectives: text alone needs mlm or prefix_lm above 0")
+            return (("text", "universal", *("decoder",) * bool(weights["prefix_lm"])),
+                    ("mlm",) * bool(weights["mlm"]))
         contrastive = weights["vtc"] or weights["vtm"]
         decodes = weights["prefix_lm"] or weights["instruct"]
         fuses = decodes or weights["vtm"] or weights["mlm"]
@@ -49,7 +47,7 @@ class Pretrain(Task):
         super().check_stream(options, name, stream)
         if options.inputs == "text" and stream.frames:
             raise ConfigError(f"stream {name}.frames = {stream.frames}: task.inputs = 'text' needs "
-                              "0, no pictures")
+                              "0, text alone")
 
     def loss(self, params: Any, batch: dict[str, Batch], rng: Array) -> tuple[Array, Metrics]:
         """Weighted sum of every stream's objectives; metrics `stream/objective`."""
