@@ -160,8 +160,7 @@ def section(name: str, entry: evaluation.Evaluation, config: ConfigDict,
               "qa": (f"{entry.kind}_qa",), "captioning": (f"{entry.kind}_caption",),
               "grounding": (f"{entry.kind}_grounding",),
               **dict.fromkeys(("classification", "zero_shot", "knn"), tuple(
-                  f"{kind}_{figure}" for kind in (entry.kind, "text", "images")
-                  for figure in ("class", "score")))}
+                  f"{entry.kind}_{figure}" for figure in ("class", "score")))}
     shown = {key: value for key, value in figures.items()
              if key.startswith(prefix[config.evals[name].task.name])
              and not key.endswith(("_low", "_high"))}

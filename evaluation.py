@@ -28,8 +28,8 @@ class Evaluation(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """What the figures are of: the config's `kind`, else "image" or "video"."""
-        return self.name or ("video" if self.stream.frames > 1 else "image")
+        """What the figures are of: the config's `kind`, the task's, or "image" or "video"."""
+        return self.name or self.task.kind or ("video" if self.stream.frames > 1 else "image")
 
 
 def build(config: ConfigDict, model: ModelConfig, tokenizer: Tokenizer, validation: bool,

@@ -5,6 +5,12 @@
         --config.init_from=PRETRAINED
     python eval.py --checkpoint=runs/coco_caption --java
 
+then, to raise CIDEr-D itself (SCST; its rates are mPLUG's on COCO), in another work folder,
+
+    python train.py --config=configs/coco_caption.py:large --workdir=runs/coco_scst \
+        --config.init_from=runs/coco_caption --config.task.samples=5 \
+        --config.optimizer.learning_rate=1e-6 --config.optimizer.vision_learning_rate=1e-6
+
 Split `test` of Karpathy, 5,000 images (113,287 with restval, and 5,000, to train and tune on).
 Paper: CIDEr 137.7, as remembered, unconfirmed. Rates, epochs, 336 pixels: as the predecessor mPLUG
 published them; the batch over all devices is a guess.

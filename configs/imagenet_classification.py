@@ -25,10 +25,12 @@ def get_config(options: str = "large"):
     classes = f"{config.data.root}/{'label.labels' if tfds else 'classes'}.txt"
     val = "validation" if tfds else "val"
     config.task = common.task("classification", inputs="visual", classes=classes,
-                              label_smoothing=0.1)
+                              label_smoothing=0.1, mixup=0.8, cutmix=1.0)
+    config.model.stochastic_depth = 0.1
     images = dict(frames=1, image_size=config.model.image_size, classes=classes)
     config.data.streams.image = common.stream("train", BATCH, crop_area=(0.2, 1.0), flip=True,
                                               rand_augment=(2, 9), **images)
     recipe.pace(config, IMAGES, BATCH, epochs=30, rate=1e-4, vision_rate=1e-4)
+    config.optimizer.update(dict(layer_decay=0.75, ema_decay=0.9999))
     recipe.evaluate(config, "imagenet", val, val, batch=256, **images)
     return config

@@ -5,6 +5,12 @@
         --config.init_from=PRETRAINED
     python eval.py --checkpoint=runs/msrvtt_caption --java
 
+then, to raise CIDEr-D itself (SCST; its rates are mPLUG's on COCO), in another work folder,
+
+    python train.py --config=configs/msrvtt_caption.py:large --workdir=runs/msrvtt_scst \
+        --config.init_from=runs/msrvtt_caption --config.task.samples=5 \
+        --config.optimizer.learning_rate=1e-6 --config.optimizer.vision_learning_rate=1e-6
+
 Split `test`, the official one of 2,990 clips (6,513 and 497 to train and tune on). Paper: CIDEr
 80.3, BLEU-4 57.8, METEOR 34.9; of the released weights, users report that on this split, and CIDEr
 69.0 on 1k-A. Released weights become a checkpoint of this config by

@@ -5,6 +5,12 @@
         --config.init_from=PRETRAINED
     python eval.py --checkpoint=runs/msvd_caption --java
 
+then, to raise CIDEr-D itself (SCST; its rates are mPLUG's on COCO), in another work folder,
+
+    python train.py --config=configs/msvd_caption.py:large --workdir=runs/msvd_scst \
+        --config.init_from=runs/msvd_caption --config.task.samples=5 \
+        --config.optimizer.learning_rate=1e-6 --config.optimizer.vision_learning_rate=1e-6
+
 Split `test`, 670 clips (1,200 and 100 to train and tune on). Paper: CIDEr 165.8, METEOR 48.4.
 """
 

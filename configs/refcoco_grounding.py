@@ -7,8 +7,9 @@
 
 The same for `refcoco_plus` and `refcocog`; SIZE is tiny, base or large. Splits of UNC: `val`,
 `testA`, `testB`; of UMD for RefCOCOg: `val`, `test`. Paper, accuracy at IoU 0.5: RefCOCO 90.3 /
-92.8 / 86.1, RefCOCOg 84.7 / 85.1; RefCOCO+: no figure published at hand. Rates and 336 pixels: as
-the predecessor mPLUG published them; batch and epochs are a guess.
+92.8 / 86.1, RefCOCOg 84.7 / 85.1; RefCOCO+: no figure published at hand. A box is four location
+tokens, entries `[unused0]` ... of the vocabulary. Rates and 336 pixels: as the predecessor mPLUG
+published them; batch and epochs are a guess.
 """
 
 from configs import common, recipe
@@ -25,9 +26,10 @@ BATCH = 192
 def get_config(options: str = "refcoco,large"):
     dataset, size = recipe.choose(options, DATASETS)
     phrases, splits = DATASETS[dataset]
-    config = recipe.start(size, dataset, new=("heads/box",))
+    config = recipe.start(size, dataset)
     config.task = common.task("grounding")
-    images = dict(frames=1, image_size=config.model.image_size * 3 // 2, text_length=20, boxes=True)
+    images = dict(frames=1, image_size=config.model.image_size * 3 // 2, ask="box",
+                  prompt_length=20)
     config.data.streams.image = common.stream("train", BATCH, **recipe.AUGMENTED, **images)
     recipe.pace(config, phrases, BATCH, epochs=40, vision_rate=5e-6)
     for split in splits:

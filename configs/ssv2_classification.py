@@ -22,9 +22,11 @@ def get_config(size: str = "large"):
     classes = f"{config.data.root}/1.0.0/classes.txt"
     config.task = common.task("classification", inputs="visual", classes=classes,
                               label_smoothing=0.1)
+    config.model.stochastic_depth = 0.1
     clips = dict(frames=16, image_size=config.model.image_size, classes=classes)
     augmented = recipe.AUGMENTED | dict(flip=False)
     config.data.streams.video = common.stream("train", BATCH, **augmented, **clips)
-    recipe.pace(config, CLIPS, BATCH, epochs=20, rate=1e-4, vision_rate=2e-5)
+    recipe.pace(config, CLIPS, BATCH, epochs=20, rate=1e-4, vision_rate=1e-4)
+    config.optimizer.layer_decay = 0.75
     recipe.evaluate(config, "ssv2", "val", "val", batch=16, views=(1, 3), **clips)
     return config

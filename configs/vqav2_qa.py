@@ -5,8 +5,8 @@
         --config.init_from=PRETRAINED
     python eval.py --checkpoint=runs/vqav2_qa
 
-Split `testdev`, 107,394 questions, and `test` (std), 447,793: their answers are hidden, and
-`testdev.jsonl` and `test.jsonl` hold the model's. Trained on `train` and `val` (443,757 and
+Split `testdev`, 107,394 questions, and `test` (std), 447,793: their answers are hidden, and eval.py
+writes the files to submit. Trained on `train` and `val` (443,757 and
 214,354 questions), as is usual for these splits. Paper: VQA accuracy 81.11 / 81.13, as remembered,
 unconfirmed. To measure without the server: `--config.data.streams.image.split=train`, then
 `eval.py --validation`, which reads `val`. Rates, epochs, batch, 336 pixels: as the predecessor

@@ -39,6 +39,7 @@ class Task:
       best_by: the score that says how good an example is, "{kind}" in it filled in; with a "-" in
         front smaller is better. "" for none.
       slow: the names of what `slow_scores` gives.
+      kind: what the figures are of, where that is not the stream's "image" or "video".
       model: the composed model, of just the modules and heads of `composition`.
       options: the `task` section of the config.
       tokenizer: of all its text.
@@ -47,6 +48,7 @@ class Task:
     fields: ClassVar[tuple[str, ...]] = ()
     best_by: ClassVar[str] = ""
     slow: ClassVar[tuple[str, ...]] = ()
+    kind: str = ""
 
     def __init__(self, options: Any, config: ModelConfig, tokenizer: Tokenizer):
         if tokenizer.vocab_size != config.vocab_size:

@@ -37,11 +37,10 @@ class Classification(Task):
 
     def __init__(self, *args: Any):
         super().__init__(*args)
-        inputs, figure = self.options.inputs, "class_accuracy"
-        if self.options.classes == SCORE:
-            figure = "score_pearson"
-        self.kind = inputs if inputs in ("text", "images") else "{kind}"  # names the figures
-        self.best_by = f"{self.kind}_{figure}"
+        figure = "score_pearson" if self.options.classes == SCORE else "class_accuracy"
+        self.best_by = f"{{kind}}_{figure}"
+        if self.options.inputs in ("text", "images"):
+            self.kind = self.options.inputs
 
     @classmethod
     def composition(cls, options: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -182,7 +181,6 @@ class Classification(Task):
           `<kind>_score_pearson`, `_spearman` and `_rmse`. `kind` is that of the inputs: "text",
           "image", "video" or "images". `<kind>_class_unlabelled` where labels are hidden.
         """
-        kind = self.kind.format(kind=kind)
         rows = [row for row, r in enumerate(records) if r["label"]]
         hidden = {f"{kind}_class_unlabelled": float(len(records) - len(rows))}
         if not rows:

@@ -30,7 +30,7 @@ def trained(tmp_path_factory):
         MINIATURES[dataset](folder / "raw" / dataset)
         assert prepare([dataset, f"--raw={folder}/raw/{dataset}", f"--out={out}",
                         "--processes=1"]) == 0
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"[unused{n}]" for n in range(100))]
     (out / "vocab.txt").write_text(
         "\n".join([*special, *LETTERS, *(f"##{letter}" for letter in LETTERS)]) + "\n")
     (ROOT / ".cache").mkdir(exist_ok=True)
