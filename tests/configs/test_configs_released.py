@@ -6,6 +6,7 @@ answers. Files hold exactly those pixels.
 
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -57,14 +58,15 @@ def text(ids: np.ndarray) -> str:
 
 
 def run(*arguments) -> None:
-    done = subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, capture_output=True,
-                          text=True, timeout=600)
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    done = subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, env=environment,
+                          capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-5000:]
 
 
-def evaluated(tmp_path, kind: str, dataset: str, golden, streams: dict) -> tuple[dict, list]:
-    """Converts the golden weights, evaluates them on the raw files; the report and the records."""
-    raw, out, checkpoint = tmp_path / "raw", tmp_path / "prepared", tmp_path / "checkpoint"
+def converted(tmp_path, kind: str, dataset: str, golden, **streams) -> list[str]:
+    """Prepares the raw files and converts the golden weights; the flags of the released config."""
+    raw, out = tmp_path / "raw", tmp_path / "prepared"
     for number, frames in enumerate(pixels(golden["video"])):
         (raw / f"video{number}.mkv").write_bytes(lossless(frames))
     assert prepare([dataset, f"--raw={raw}", f"--out={out}", "--processes=1"]) == 0
@@ -73,22 +75,28 @@ def evaluated(tmp_path, kind: str, dataset: str, golden, streams: dict) -> tuple
     weights = GOLDEN / f"tiny_{kind}.pth"
     model = official.config_from_release(facts["config"], facts["bert_config"],
                                          official.read_weights(weights), str(weights))
-    evaluation = f"video_{kind}"
     settings = {f"model.{key}": value for key, value in vars(model).items()
-                if type(value) is int} | {
-        f"evals.{evaluation}.{key}": value for key, value in {
-            "task.beams": golden["beam_size"], "task.min_length": golden["min_length"],
-            "task.max_length": golden["max_length"], "stream.batch_size": 8,
-            "stream.frames": golden["video"].shape[2], "stream.image_size": model.image_size,
-            **streams}.items()} | {
-        "data.root": out / dataset, "data.tokenizer": out / "vocab.txt"}
-    run("-m", "mplug2_jax.convert", "official", weights,
-        f"--config=configs/msrvtt_{kind}.py:tiny", f"--out={checkpoint}",
-        *(f"--config.{key}={value}" for key, value in settings.items()))
-    run("eval.py", f"--checkpoint={checkpoint}", f"--out={tmp_path / 'report'}", "--order=split")
-    report = json.loads((tmp_path / "report/report.json").read_text())
-    lines = (tmp_path / f"report/{evaluation}.jsonl").read_text().splitlines()
-    return report, [json.loads(line) for line in lines]
+                if type(value) is int}
+    settings |= {"data.root": out / dataset, "data.tokenizer": out / "vocab.txt"}
+    settings |= {f"evals.video_{kind}.{key}": value for key, value in {
+        "task.beams": golden["beam_size"], "task.min_length": golden["min_length"],
+        "task.max_length": golden["max_length"], "stream.batch_size": 4,
+        "stream.frames": golden["video"].shape[2], "stream.image_size": model.image_size,
+        **{f"stream.{key}": value for key, value in streams.items()}}.items()}
+    flags = [f"--config=configs/msrvtt_{kind}.py:tiny",
+             *(f"--config.{key}={value}" for key, value in settings.items())]
+    run("-m", "mplug2_jax.convert", "official", weights, f"--out={tmp_path / 'checkpoint'}", *flags)
+    return flags
+
+
+def evaluated(tmp_path, *flags: str) -> tuple[dict, list]:
+    """The headline figures and the records of the one evaluation."""
+    report = tmp_path / "report"
+    run("eval.py", f"--checkpoint={tmp_path / 'checkpoint'}", f"--out={report}", "--order=split",
+        *flags)
+    (file,) = report.glob("video_*.jsonl")
+    return (json.loads((report / "report.json").read_text())["figures"],
+            [json.loads(line) for line in file.read_text().splitlines()])
 
 
 def test_captions_from_video_files_are_the_golden_ones(tmp_path):
@@ -104,13 +112,14 @@ def test_captions_from_video_files_are_the_golden_ones(tmp_path):
     for name, part in (("test", {"videos": videos, "sentences": sentences}),
                        ("train_val", {"videos": [], "sentences": []})):
         (tmp_path / f"raw/{name}_videodatainfo.json").write_text(json.dumps(part))
-    report, records = evaluated(tmp_path, "caption", "msrvtt", golden, {"stream.text_length": 12})
+    converted(tmp_path, "caption", "msrvtt", golden, text_length=12)
+    figures, records = evaluated(tmp_path)
     assert [record["prediction"] for record in records] == said
     assert [record["references"] for record in records] == [[r] for r in references]
     own = [record["scores"]["video_caption_bleu4"] for record in records]
     assert own[0] == pytest.approx(1) and own[1] < 0.01 and own[2] < 0.01
     assert records[0]["scores"]["video_caption_cider"] == pytest.approx(10)
-    assert report["figures"]["video_caption_cider"]["value"] == pytest.approx(10 / 3)
+    assert figures["video_caption_cider"]["value"] == pytest.approx(10 / 3)
 
 
 def test_answers_from_video_files_are_the_golden_ones(tmp_path):
@@ -122,8 +131,18 @@ def test_answers_from_video_files_are_the_golden_ones(tmp_path):
     (tmp_path / "raw/test_qa.json").write_text(json.dumps([
         {"id": n, "video_id": n, "question": f"{question}?", "answer": answer}
         for n, (question, answer) in enumerate(zip(questions, answers, strict=True))]))
-    report, records = evaluated(tmp_path, "qa", "msrvtt_qa", golden, {
-        "stream.prompt_length": golden["question_ids"].shape[1]})
+    flags = converted(tmp_path, "qa", "msrvtt_qa", golden,
+                      prompt_length=golden["question_ids"].shape[1])
+    figures, records = evaluated(tmp_path)
     assert [record["prediction"] for record in records] == said
     assert [record["question"] for record in records] == [f"{q}?" for q in questions]
-    assert report["figures"]["video_qa_accuracy"]["value"] == pytest.approx(2 / 3)
+    assert figures["video_qa_accuracy"]["value"] == pytest.approx(2 / 3)
+
+    # Ranked: the best candidate; and without it, the best of the others.
+    candidates = [text(ids) for ids in golden["candidate_ids"]]
+    (first,), (second,) = ({int(n) for n in golden["rank_ids"][:, place]} for place in (0, 1))
+    for best in (first, second):
+        answers = tuple(answer for n, answer in enumerate(candidates) if n == best or n != first)
+        _, records = evaluated(tmp_path, *flags, f"--config.evals.video_qa.task.answers={answers}",
+                               f"--config.evals.video_qa.task.rank_keep={golden['rank_k']}")
+        assert [record["prediction"] for record in records] == [candidates[best]] * 3
