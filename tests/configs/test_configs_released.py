@@ -58,7 +58,8 @@ def text(ids: np.ndarray) -> str:
 
 
 def run(*arguments) -> None:
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"
+    environment = os.environ | {"XLA_FLAGS": flags}
     done = subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, env=environment,
                           capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-5000:]

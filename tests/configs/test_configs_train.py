@@ -35,11 +35,11 @@ def trained(tmp_path_factory):
         "\n".join([*special, *LETTERS, *(f"##{letter}" for letter in LETTERS)]) + "\n")
     (ROOT / ".cache").mkdir(exist_ok=True)
     (folder / ".cache").symlink_to(ROOT / ".cache")  # compilations of the last time
-    paths = (ROOT, ROOT / "tests/configs")
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests/configs")))
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"
     done = subprocess.run(
         [sys.executable, ROOT / "tests/configs/train_miniatures.py", *COMPOSITIONS], cwd=folder,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths)),
-                          "XLA_FLAGS": "--xla_force_host_platform_device_count=1"},
+        env=os.environ | {"PYTHONPATH": paths, "XLA_FLAGS": flags},
         capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-5000:]
     lines = [json.loads(line) for line in done.stdout.splitlines()]
