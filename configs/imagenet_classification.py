@@ -20,10 +20,10 @@ def get_config(options: str = "large"):
     size, _, tfds = options.partition(",")
     if tfds not in ("", "tfds"):
         raise ValueError(f"{options!r}: expected a size, with or without ',tfds'")
-    folder = "imagenet2012/5.1.0" if tfds else "class_folders/1.0.0"
-    config = recipe.start(size, folder, new=("heads/classify",))
-    classes = f"{config.data.root}/{'label.labels' if tfds else 'classes'}.txt"
-    val = "validation" if tfds else "val"
+    config = recipe.start(size, "imagenet2012" if tfds else "class_folders",
+                          new=("heads/classify",))
+    names = "5.1.0/label.labels.txt" if tfds else "1.0.0/classes.txt"
+    classes, val = f"{config.data.root}/{names}", "validation" if tfds else "val"
     config.task = common.task("classification", inputs="visual", classes=classes,
                               label_smoothing=0.1, mixup=0.8, cutmix=1.0)
     config.model.stochastic_depth = 0.1

@@ -9,6 +9,8 @@ No figure published at hand. The test split's captions are hidden. Training on i
 `configs/coco_caption.py`: NoCaps has no images to train on.
 """
 
+from ml_collections import ConfigDict
+
 from configs import coco_caption, common, recipe
 
 DOMAINS = ("in_domain", "near_domain", "out_domain")
@@ -16,13 +18,14 @@ DOMAINS = ("in_domain", "near_domain", "out_domain")
 
 def get_config(size: str = "large"):
     config = coco_caption.get_config(size)
-    coco = common.source("train", 1, root=config.data.root)
-    config.data.streams.image.split = {"coco": coco}
+    coco = {"coco": common.source("train", 1, root=config.data.root)}
+    images = config.data.streams.image.to_dict() | dict(split=coco)
+    config.data.streams = ConfigDict(dict(image=common.stream(**images)))
     config.data.root = f"{recipe.PREPARED}/nocaps"
-    images = config.evals.pop("image_caption").stream
+    tested, config.evals = config.evals.image_caption.stream.to_dict(), ConfigDict()
     for name in ("val", *DOMAINS):
         split = "+".join(DOMAINS) if name == "val" else name
-        stream = common.stream(**images.to_dict() | dict(split=split))
+        stream = common.stream(**tested | dict(split=split))
         config.evals[name] = common.evaluation(
             config.task.copy_and_resolve_references(), stream, split, kind=f"image_{name}")
     return config
