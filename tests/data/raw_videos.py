@@ -215,6 +215,7 @@ def didemo(raw: Path) -> dict[str, list[dict]]:
             moment(3, f"{names[0]}.mov", "a dog appears"),
         ],
     )
+    put(raw / "val_data.json", [moment(5, f"{names[1]}.3gp", "a girl stands")])
     put(raw / "test_data.json", [moment(4, f"{names[1]}.3gp", "a girl falls")])
     put(raw / f"videos/{names[0]}.mp4", clip(0))
     put(raw / f"videos/{names[1]}.3gp", clip(1))
@@ -223,6 +224,7 @@ def didemo(raw: Path) -> dict[str, list[dict]]:
             wanted(names[0], clip(0), texts=["the camera pans. a dog appears"]),
             wanted(names[1], clip(1), texts=["a girl jumps"]),
         ],
+        "val": [wanted(names[1], clip(1), texts=["a girl stands"])],
         "test": [wanted(names[1], clip(1), texts=["a girl falls"])],
     }
 
