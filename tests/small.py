@@ -1,11 +1,14 @@
 """A small run, made by hand: sizes, a word tokenizer, a config and batches for every task."""
 
 import dataclasses
+from typing import Any
 
+import jax
 import numpy as np
 
 from configs import common
 from mplug2_jax.config import ModelConfig
+from mplug2_jax.model import MPlug2, init_params
 from mplug2_jax.preprocess.tokenizer import SPECIAL_TOKENS, Tokenizer
 from mplug2_jax.tasks import TASKS, Task
 
@@ -34,6 +37,22 @@ def task(name: str = "pretrain", model: ModelConfig = MODEL, **options) -> Task:
 def model(**changes) -> ModelConfig:
     """`MODEL` with changes."""
     return dataclasses.replace(MODEL, **changes)
+
+
+def params_of(model: MPlug2, seed: int = 0) -> Any:
+    """Parameters that are nowhere zero, about those that training starts from.
+
+    Drawn by NumPy: compiling the initialisers would take as long as what is tested.
+    """
+    shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+    rng = np.random.default_rng(seed)
+
+    def draw(path, shape):
+        start = {"scale": 1.0, "temperature": 0.07}.get(path[-1].key, 0.0)
+        width = 0.001 if start == 0.07 else 0.1
+        return (start + width * rng.standard_normal(shape.shape)).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 def texts(rng: np.random.Generator, rows: int, length: int, least: int = 1) -> tuple:

@@ -8,7 +8,6 @@ import small
 from trees import assert_gradients_equal
 
 from mplug2_jax import losses
-from mplug2_jax.model import init_params
 from mplug2_jax.training.accumulate import join, mapped, split, summed
 
 KEY = jax.random.key(0)
@@ -84,7 +83,7 @@ def test_a_task_of_one_loss_accumulates():
     for accumulation in (1, 4):
         task = small.task("captioning", small.model(vision_layers=1, decoder_layers=1),
                           memory="visual", accumulation=accumulation)
-        params = jax.jit(lambda task=task: init_params(task.model, KEY))()
+        params = small.params_of(task.model)
         results.append(jax.jit(jax.value_and_grad(task.loss, has_aux=True))(params, batch, KEY))
     ((one, one_parts), one_grads), ((many, many_parts), many_grads) = results
     np.testing.assert_allclose(many, one, rtol=1e-5)

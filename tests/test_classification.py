@@ -27,9 +27,7 @@ TINY = small.model(vision_layers=1, universal_layers=1, fusion_layers=1, scan=Fa
 def make(name="classification", **options):
     """A task, and parameters that are nowhere zero."""
     task = small.task(name, TINY, **dict(classes=CLASSES) | options)
-    params = jax.jit(lambda: init_params(task.model, jax.random.key(0)))()
-    rng = np.random.default_rng(0)
-    return task, jax.tree.map(lambda x: x + 0.1 * rng.standard_normal(x.shape).astype("f"), params)
+    return task, small.params_of(task.model)
 
 
 def examples(rows=5, padding=1, **changes):

@@ -18,8 +18,8 @@ pytestmark = pytest.mark.slow
 
 def command(*arguments, devices=1):
     """Arguments of a subprocess that sees so many simulated devices."""
-    environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}", "PYTHONPATH": str(ROOT)}
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
     return dict(args=[sys.executable, *map(str, arguments)], cwd=ROOT, env=environment,
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

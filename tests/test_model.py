@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small
 from trees import assert_gradients_equal
 
 from configs import sizes
@@ -28,16 +29,7 @@ def make(**changes):
     """A small model with parameters that are nowhere zero, and a batch."""
     config = dataclasses.replace(SMALL, **changes)
     model = build(config, MODULES, HEADS)
-    # Drawn by NumPy: compiling the initialisers would take as long as what is tested.
-    shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
-    rng = np.random.default_rng(0)
-
-    def draw(path, shape):
-        start = {"scale": 1.0, "temperature": 0.07}.get(path[-1].key, 0.0)
-        spread = 0.001 if start == 0.07 else 0.1
-        return (start + spread * rng.standard_normal(shape.shape)).astype(np.float32)
-
-    params = jax.tree_util.tree_map_with_path(draw, shapes)
+    params, rng = small.params_of(model), np.random.default_rng(0)
     video = rng.integers(0, 256, (2, 3, 16, 16, 3)).astype(np.uint8)
     ids = rng.integers(5, 40, (2, 6)).astype(np.int32)
     mask = np.array([[1] * 6, [1] * 4 + [0] * 2], bool)

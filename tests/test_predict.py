@@ -87,8 +87,8 @@ def made(tmp_path_factory):
 
 def predict(made, *arguments, status=0, checkpoint=None, devices=1):
     """Lines of a real run, and what it said besides."""
-    environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+    environment = os.environ | {"XLA_FLAGS": flags}
     done = subprocess.run(
         [sys.executable, "predict.py", *map(str, arguments),
          f"--checkpoint={checkpoint or made.folder / 'run'}"],

@@ -43,7 +43,7 @@ def gradients(shape, accumulation):
 
 @functools.cache
 def initial():
-    return jax.jit(lambda: init_params(small.task(model=SINGLE).model, jax.random.key(0)))()
+    return small.params_of(small.task(model=SINGLE).model)
 
 
 @pytest.mark.parametrize("shape, accumulation", SPLITS, ids=str)
@@ -64,7 +64,7 @@ def test_training_on_eight_devices_follows_one_device():
     options = common.base("tiny").optimizer
     options.update(dict(steps=8, warmup_steps=1, learning_rate=1e-3, vision_learning_rate=1e-3))
     for shape in ((1, 1, 1), (1, 4, 2)):
-        task, mesh = small.task(model=SINGLE), mesh_of(*shape)
+        task, mesh = small.task("retrieval", SINGLE), mesh_of(*shape)
         optimizer, _ = make_optimizer(options)
 
         def create(task=task, optimizer=optimizer):
@@ -74,7 +74,7 @@ def test_training_on_eight_devices_follows_one_device():
         step = make_train_step(task, optimizer, jax.eval_shape(create), mesh, seed=0)
         losses[shape] = []
         for i in range(4):
-            batch = {"video": small.batch(seed=i)["video"]}
+            batch = {"video": small.pairs(seed=i)}
             state, metrics = step(state, sharding.put_batch(batch, mesh))
             losses[shape].append(float(metrics["loss"]))
         kernel = state.opt_state[1].mu["text"]["layers"]["layer"]["mlp"]["wi"]["kernel"]

@@ -9,14 +9,6 @@ import small
 from configs import common, demo, msrvtt_caption, msrvtt_qa
 from mplug2_jax.config import ConfigError
 from mplug2_jax.metrics.scores import keep
-from mplug2_jax.model import init_params
-
-
-def params_of(task, seed=0):
-    """Parameters that are nowhere zero."""
-    params = jax.jit(lambda: init_params(task.model, jax.random.key(seed)))()
-    rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda x: x + 0.1 * rng.standard_normal(x.shape).astype("f"), params)
 
 
 @pytest.mark.parametrize("weights, modules, heads", [
@@ -29,7 +21,7 @@ def test_pretraining_has_the_modules_its_objectives_need(weights, modules, heads
     names = ("vtc", "vtm", "mlm", "prefix_lm", "instruct")
     objectives = {name: weights.get(name, 0.0 if weights else 1.0) for name in names}
     task = small.task("pretrain", objectives=objectives)
-    params = params_of(task)
+    params = small.params_of(task.model)
     assert set(params) - {"heads"} == set(modules.split())
     assert set(params.get("heads", ())) == set(heads.split())
     loss, metrics = jax.jit(task.loss)(params, {"video": small.pairs()}, jax.random.key(0))
@@ -42,7 +34,7 @@ def test_objectives_are_weighted():
     one = {"vtc": 1.0, "vtm": 0.0, "mlm": 0.0, "prefix_lm": 1.0, "instruct": 0.0}
     batch, key = {"video": small.pairs()}, jax.random.key(0)
     task = small.task("pretrain", objectives=one)
-    params = params_of(task)
+    params = small.params_of(task.model)
     loss, metrics = jax.jit(task.loss)(params, batch, key)
     other = small.task("pretrain", objectives=one | {"vtc": 0.25})
     np.testing.assert_allclose(
@@ -55,7 +47,7 @@ def test_padding_rows_change_no_loss():
     """A batch filled up with other rows gives the losses that are deterministic as without them."""
     task = small.task("pretrain", objectives={
         "vtc": 1.0, "vtm": 0.0, "mlm": 0.0, "prefix_lm": 0.0, "instruct": 1.0})
-    params, batch = params_of(task), small.pairs(padding=2)
+    params, batch = small.params_of(task.model), small.pairs(padding=2)
     changed = {key: np.concatenate([x[:-2], x[:2]]) for key, x in batch.items()}
     changed["example_mask"] = batch["example_mask"]
     loss = jax.jit(task.loss)
@@ -67,7 +59,7 @@ def test_padding_rows_change_no_loss():
 def gallery():
     """A retrieval task, parameters, and the outputs of ten clips and their texts."""
     task = small.task("retrieval", rerank=3)
-    params = params_of(task)
+    params = small.params_of(task.model)
     batch = small.pairs(rows=10)
     output = jax.device_get(jax.jit(task.predict)(params, batch))
     records = [{"index": i, "query": f"text {i}", "output": {k: v[i] for k, v in output.items()}}
@@ -150,7 +142,7 @@ def test_hidden_answers_are_counted_and_several_peoples_scored_as_vqav2_does():
 def test_beams_of_one_and_greedy_agree_on_the_first_token(name):
     options = {"memory": "visual"} if name == "captioning" else {}
     greedy, beams = (small.task(name, beams=k, **options) for k in (1, 4))
-    params, batch = params_of(greedy), small.pairs()
+    params, batch = small.params_of(greedy.model), small.pairs()
     one = jax.jit(greedy.predict)(params, batch)
     many = jax.jit(beams.predict)(params, batch)
     assert one["ids"].shape == many["ids"].shape == (8, 7)
