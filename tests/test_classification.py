@@ -110,8 +110,8 @@ def test_scores_are_regressed():
                            {"id": str(p), "label": label, "questions": [], "texts": ["x", "y"]})
                for p, label in ((1.0, "1.5"), (2.0, "2"), (4.0, "2.5"), (9.0, ""))]
     assert records[0] == {"id": "1.0", "label": "1.5", "texts": ["x", "y"], "prediction": 1.0}
-    scores = task.score(records, "image")
-    assert len(scores[task.best_by].each) == 4
+    scores = task.score(records, "text")
+    assert len(scores[task.best_by.format(kind="text")].each) == 4
     figures = keep(records, scores)
     assert figures["text_score_rmse"] == pytest.approx(np.sqrt((0.25 + 0 + 2.25) / 3))
     correlation = np.corrcoef([1, 2, 4], [1.5, 2, 2.5])[0, 1]
@@ -119,7 +119,7 @@ def test_scores_are_regressed():
     assert figures["text_score_spearman"] == pytest.approx(1.0)
     assert figures["text_class_unlabelled"] == 1 and "scores" in records[0]
     constant = [r | {"prediction": 1.0} for r in records]
-    assert set(task.score(constant, "image")) == {"text_score_rmse", "text_class_unlabelled"}
+    assert set(task.score(constant, "text")) == {"text_score_rmse", "text_class_unlabelled"}
 
 
 def test_views_equal_a_loop():
@@ -169,7 +169,7 @@ def test_two_classes_have_f1_and_matthews():
     task = small.task("classification", inputs="images", classes=("no", "yes"))
     said, true = ["yes", "yes", "yes", "no", "no"], ["yes", "yes", "no", "no", "yes"]
     records = [{"prediction": p, "label": t} for p, t in zip(said, true, strict=True)]
-    assert keep(records, task.score(records, "video")) == pytest.approx({
+    assert keep(records, task.score(records, "images")) == pytest.approx({
         "images_class_accuracy": 0.6, "images_class_majority": 0.6, "images_class_f1": 2 / 3,
         "images_class_matthews": 1 / 6})
 

@@ -345,7 +345,8 @@ def test_every_demo_task_is_described():
         config = ConfigDict(config)
         text = describe(config)
         assert all(f"stream {name}\n" in text for name in config.data.streams)
-    for args, said in (((999, 1000, "FLOPs"), "999 FLOPs"), ((12_345, 1000, "FLOPs"), "12.3 kFLOPs"),
+    for args, said in (((999, 1000, "FLOPs"), "999 FLOPs"),
+                       ((12_345, 1000, "FLOPs"), "12.3 kFLOPs"),
                        ((0, 1024, "iB"), "0 B"), ((1536, 1024, "iB"), "1.5 KiB"),
                        ((2_500_000, 1000, ""), "2.5 M")):
         assert scaled(*args) == said

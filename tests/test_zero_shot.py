@@ -151,6 +151,9 @@ def test_the_demo_config_is_valid_and_names_what_is_wrong():
     assert [name for name in config.evals if name.endswith("knn")] == [
         "image_digit_knn", "video_digit_knn", "video_motion_knn"]
     assert len({entry.kind for entry in config.evals.values()}) == 6
-    config.evals.image_digit_knn.reference = ""
+    config.evals.image_digit_knn.kind = config.evals.image_digit_zero_shot.kind
+    with pytest.raises(ConfigError, match="evals.image_digit_knn.kind = 'image_digit_zero_shot': "):
+        common.validate(config)
+    config.evals.image_digit_knn.kind = config.evals.image_digit_knn.reference = ""
     with pytest.raises(ConfigError, match="evals.image_digit_knn.reference = '': expected the"):
         common.validate(config)

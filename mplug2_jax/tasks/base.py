@@ -74,6 +74,12 @@ class Task:
                 raise ConfigError(f"stream {name}.{field}_length = 0: task {options.name!r} "
                                   f"needs {field}; give the tokens it may have")
 
+    @classmethod
+    def kind_of(cls, options: Any, stream: Any) -> str:
+        """What the figures of such a stream are of, the first part of their names."""
+        del options
+        return "video" if stream.frames > 1 else "image"
+
     def loss(self, params: Any, batch: Any, rng: Array) -> tuple[Array, Metrics]:
         """The training loss, a float32 scalar, and metrics to log (float32 scalars)."""
         raise TypeError(f"{type(self).__name__} has no loss")
@@ -92,7 +98,7 @@ class Task:
         raise TypeError(f"{type(self).__name__} predicts nothing")
 
     def score(self, records: list[dict[str, Any]], kind: str) -> Scores:
-        """The task's scores over all hosts' records; `kind` ("video", "image") names them."""
+        """The task's scores over all hosts' records; `kind` (of `kind_of`) names them."""
         raise TypeError(f"{type(self).__name__} has no score")
 
     def slow_scores(self, records: list[dict[str, Any]],
@@ -127,7 +133,7 @@ class Task:
           params: on the devices.
           batches: global batches on the devices.
           annotate: the texts and questions of a record.
-          kind: "video" or "image", for the names of the figures.
+          kind: of `kind_of` or of the config, for the names of the figures.
 
         Returns:
           Scores, and one record an example, in the order of the split.
