@@ -56,7 +56,7 @@ def main() -> None:
     if not evaluations:
         raise ValueError("config.evals: empty; name at least one evaluation")
 
-    figures, records, untrained, absent = {}, {}, {}, {}
+    figures, records, untrained, absent, origin = {}, {}, {}, {}, {}
     for name, entry in evaluations.items():
         # Each evaluation loads just the modules that its task uses.
         def create(model=entry.task.model):
@@ -68,6 +68,7 @@ def main() -> None:
         logging.info("%s: %s", name, evaluation.summary(scores))
         figures |= scores
         records |= more
+        origin |= dict.fromkeys(scores, name)
         if not JAVA.value:
             absent |= {slow.format(kind=entry.kind): "not asked for; --java computes it"
                        for slow in entry.task.slow}
@@ -81,9 +82,10 @@ def main() -> None:
     checkpoints.close()
     if jax.process_index() == 0:
         folder = Path(OUT.value or CHECKPOINT.value)
-        page = write_report(folder, contents(config, meta, figures, untrained, records, absent),
-                            [section(name, evaluations[name], config, figures, records[name])
-                             for name in evaluations])
+        page = write_report(
+            folder, contents(config, meta, figures, origin, untrained, records, absent),
+            [section(name, evaluations[name], config, figures, records[name])
+             for name in evaluations])
         for name, entry in evaluations.items():
             ordered = records[name]
             if ORDER.value != "split":
@@ -96,9 +98,12 @@ def main() -> None:
 
 
 def contents(config: ConfigDict, meta: dict[str, Any], figures: dict[str, float],
-             untrained: dict[str, float], records: evaluation.Records,
+             origin: dict[str, str], untrained: dict[str, float], records: evaluation.Records,
              absent: dict[str, str]) -> dict[str, Any]:
-    """The report: every figure by its name, what a reader compares it with, facts of the run."""
+    """The report: every figure by its name, what a reader compares it with, facts of the run.
+
+    `origin` says which evaluation gave a figure.
+    """
     headline = {}
     for name, value in figures.items():
         if not name.endswith(evaluation.HEADLINES) or "_majority" in name:
@@ -107,8 +112,7 @@ def contents(config: ConfigDict, meta: dict[str, Any], figures: dict[str, float]
         if f"{name}_low" in figures:
             row["interval"] = figures[f"{name}_low"], figures[f"{name}_high"]
         if name.endswith("_r1"):
-            kind = "video" if "video" in name else "image"
-            row["chance"] = 1 / len(records[f"{kind}_retrieval"])
+            row["chance"] = 1 / len(records[origin[name]])
         if (majority := name.replace("_accuracy", "_majority")) != name and majority in figures:
             row["majority"] = figures[majority]
         if name in untrained:
@@ -159,8 +163,8 @@ def section(name: str, entry: evaluation.Evaluation, config: ConfigDict,
     prefix = {"retrieval": (f"text_to_{entry.kind}", f"{entry.kind}_to_text", "dual_text"),
               "qa": (f"{entry.kind}_qa",), "captioning": (f"{entry.kind}_caption",),
               "grounding": (f"{entry.kind}_grounding",),
-              **dict.fromkeys(("classification", "zero_shot", "knn"), tuple(
-                  f"{entry.kind}_{figure}" for figure in ("class", "score")))}
+              **dict.fromkeys(("classification", "zero_shot", "knn"),
+                              (f"{entry.kind}_class", f"{entry.kind}_score"))}
     shown = {key: value for key, value in figures.items()
              if key.startswith(prefix[config.evals[name].task.name])
              and not key.endswith(("_low", "_high"))}

@@ -24,12 +24,12 @@ class Evaluation(NamedTuple):
     task: Task
     stream: ConfigDict
     reference: str = ""  # split of the labelled examples that the task compares with
-    name: str = ""
+    name: str = ""  # of its figures, in place of the usual one
 
     @property
     def kind(self) -> str:
-        """What the figures are of: the config's `kind`, the task's, or "image" or "video"."""
-        return self.name or self.task.kind or ("video" if self.stream.frames > 1 else "image")
+        """What the figures are of, the first part of their names."""
+        return self.name or self.task.kind_of(self.task.options, self.stream)
 
 
 def build(config: ConfigDict, model: ModelConfig, tokenizer: Tokenizer, validation: bool,

@@ -219,7 +219,14 @@ def validate(config: ConfigDict) -> ModelConfig:
                                   f"multiple of model.patch_size = {model.patch_size}")
         if not streams and key == "task":
             raise ConfigError("data.streams: empty; name at least one stream")
+    figures: dict[tuple[str, str], str] = {}  # who gives them
     for name, entry in config.evals.items():
+        family = "classification" if entry.task.name in ("zero_shot", "knn") else entry.task.name
+        kind = entry.kind or TASKS[entry.task.name].kind_of(entry.task, entry.stream)
+        if other := figures.get((family, kind)):
+            raise ConfigError(f"evals.{name}.kind = {entry.kind!r}: evals.{other} gives figures of "
+                              f"the same names, {kind}_...; give one of them a kind of its own")
+        figures[family, kind] = name
         if (entry.task.name == "knn") != bool(entry.reference):
             raise ConfigError(f"evals.{name}.reference = {entry.reference!r}: expected the name of "
                               "a split for task 'knn', and '' for any other")

@@ -39,7 +39,6 @@ class Task:
       best_by: the score that says how good an example is, "{kind}" in it filled in; with a "-" in
         front smaller is better. "" for none.
       slow: the names of what `slow_scores` gives.
-      kind: what the figures are of, where that is not the stream's "image" or "video".
       model: the composed model, of just the modules and heads of `composition`.
       options: the `task` section of the config.
       tokenizer: of all its text.
@@ -48,7 +47,6 @@ class Task:
     fields: ClassVar[tuple[str, ...]] = ()
     best_by: ClassVar[str] = ""
     slow: ClassVar[tuple[str, ...]] = ()
-    kind: str = ""
 
     def __init__(self, options: Any, config: ModelConfig, tokenizer: Tokenizer):
         if tokenizer.vocab_size != config.vocab_size:
@@ -77,6 +75,12 @@ class Task:
                 raise ConfigError(f"stream {name}.{field}_length = 0: task {options.name!r} "
                                   f"needs {field}; give the tokens it may have")
 
+    @classmethod
+    def kind_of(cls, options: Any, stream: Any) -> str:
+        """What the figures of such a stream are of, the first part of their names."""
+        del options
+        return "video" if stream.frames > 1 else "image"
+
     def prepare(self, references: Callable[[], dict[str, Iterable[Sequence[str]]]]) -> None:
         """Called once before training.
 
@@ -103,7 +107,7 @@ class Task:
         raise TypeError(f"{type(self).__name__} predicts nothing")
 
     def score(self, records: list[dict[str, Any]], kind: str) -> Scores:
-        """The task's scores over all hosts' records; `kind` ("video", "image") names them."""
+        """The task's scores over all hosts' records; `kind` (of `kind_of`) names them."""
         raise TypeError(f"{type(self).__name__} has no score")
 
     def slow_scores(self, records: list[dict[str, Any]],
@@ -143,7 +147,7 @@ class Task:
           params: on the devices.
           batches: global batches on the devices.
           annotate: the texts and questions of a record.
-          kind: "video" or "image", for the names of the figures.
+          kind: of `kind_of` or of the config, for the names of the figures.
 
         Returns:
           Scores, and one record an example, in the order of the split.

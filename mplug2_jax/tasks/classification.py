@@ -37,10 +37,8 @@ class Classification(Task):
 
     def __init__(self, *args: Any):
         super().__init__(*args)
-        figure = "score_pearson" if self.options.classes == SCORE else "class_accuracy"
-        self.best_by = f"{{kind}}_{figure}"
-        if self.options.inputs in ("text", "images"):
-            self.kind = self.options.inputs
+        scored = self.options.classes == SCORE
+        self.best_by = "{kind}_" + ("score_pearson" if scored else "class_accuracy")
 
     @classmethod
     def composition(cls, options: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -64,6 +62,11 @@ class Classification(Task):
     def head_sizes(cls, options: Any) -> dict[str, int]:
         return {"outputs": count_outputs(options.classes),
                 "images": 2 if options.inputs == "images" else 1}
+
+    @classmethod
+    def kind_of(cls, options: Any, stream: Any) -> str:
+        return (options.inputs if options.inputs in ("text", "images")
+                else super().kind_of(options, stream))
 
     @classmethod
     def check_stream(cls, options: Any, name: str, stream: Any) -> None:
@@ -178,8 +181,8 @@ class Classification(Task):
         Returns:
           `<kind>_class_accuracy`, `_majority` (always saying the most frequent class), with more
           than five classes `_top5`, and with two `_f1` (of the second) and `_matthews`; of a score
-          `<kind>_score_pearson`, `_spearman` and `_rmse`. `kind` is that of the inputs: "text",
-          "image", "video" or "images". `<kind>_class_unlabelled` where labels are hidden.
+          `<kind>_score_pearson`, `_spearman` and `_rmse`. `kind` is usually that of the inputs:
+          "text", "image", "video" or "images". `<kind>_class_unlabelled` where labels are hidden.
         """
         rows = [row for row, r in enumerate(records) if r["label"]]
         hidden = {f"{kind}_class_unlabelled": float(len(records) - len(rows))}

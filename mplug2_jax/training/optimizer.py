@@ -43,8 +43,8 @@ def decay_mask(params: Any) -> Any:
 
 
 def matching(patterns: Sequence[str]) -> re.Pattern[str]:
-    """One expression for the paths that one of `patterns` is found in."""
-    return re.compile("|".join(f"(?:{pattern})" for pattern in patterns))
+    """One expression for the paths that one of `patterns` is found in; of none, for no path."""
+    return re.compile("|".join(f"(?:{pattern})" for pattern in patterns) or "(?!)")
 
 
 def hold(params: Any, patterns: Sequence[str]) -> Any:
