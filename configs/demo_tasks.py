@@ -22,7 +22,7 @@ INPUTS = {
     "text_pair": ("text", dict(text_length=48, text_pair=True)),
     "image_text": ("both", dict(frames=1, text_length=24)),
     "image_pair": ("images", dict(frames=2, text_length=24)),
-    "grounding": ("", dict(frames=1, text_length=8, boxes=True)),
+    "grounding": ("", dict(frames=1, prompt_length=8, ask="box")),
 }
 
 
@@ -35,15 +35,14 @@ def get_config(family: str = "image_digit"):
     config = demo.get_config()
     config.data.root, classes = f"{demo.RUN}/tasks", CLASSES.get(family, ())
     if family == "grounding":
-        config.task, head = common.task("grounding"), "heads/box"
+        config.task = common.task("grounding", location_bins=32)
     else:
         config.task = common.task("classification", inputs=inputs, classes=classes)
-        head = "heads/classify"
     examples = dict(image_size=config.model.image_size, classes=classes, **fields)
     config.data.streams = ConfigDict(dict(
         train=common.stream(f"{family}_train", 32, **examples)))
     config.optimizer.update(dict(steps=600, learning_rate=5e-4, vision_learning_rate=3e-4))
-    config.init_from, config.allow_new = ("", ()) if start else (demo.RUN, (head,))
+    config.init_from, config.allow_new = ("", ()) if start else (demo.RUN, ("heads/classify",))
     config.evals = ConfigDict({family: common.evaluation(
         config.task.copy_and_resolve_references(),
         common.stream(f"{family}_test", 64, **examples), f"{family}_validation")})

@@ -108,7 +108,7 @@ def check_stream(name: str, stream, process_count: int) -> None:
         size % process_count == 0,
         f"batch_size={size} is not a multiple of {process_count} processes",
     )
-    require(stream.frames > 0 or any(lengths), "frames and all lengths of text are 0")
+    require(stream.frames > 0 or any(lengths), "frames and the lengths of text are all 0")
     require(stream.frames >= 0, f"frames={stream.frames} must be 0 or more")
     require(
         not stream.frames or stream.image_size > 0,
