@@ -108,7 +108,8 @@ def contents(config: ConfigDict, meta: dict[str, Any], figures: dict[str, float]
             row["interval"] = figures[f"{name}_low"], figures[f"{name}_high"]
         if name.endswith("_r1"):
             kind = "video" if "video" in name else "image"
-            row["chance"] = 1 / len(records[f"{kind}_retrieval"])
+            gallery = {record["index"] for record in records[f"{kind}_retrieval"]}
+            row["chance"] = 1 / len(gallery)
         if (majority := name.replace("_accuracy", "_majority")) != name and majority in figures:
             row["majority"] = figures[majority]
         if name in untrained:
