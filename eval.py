@@ -149,7 +149,7 @@ def training_facts(log: Path) -> dict[str, Any]:
 def section(name: str, entry: evaluation.Evaluation, config: ConfigDict,
             figures: dict[str, float], records: list[dict[str, Any]]) -> Section:
     """A page section: best, worst and random examples of an evaluation, with their clips."""
-    split = pipeline.open_split(config.data.root, entry.stream.split)
+    split = pipeline.open_split(entry.stream.root or config.data.root, entry.stream.split)
     stream = resolve(entry.stream)
     stream.views = (1, 1)  # one view of each is shown
 

@@ -69,7 +69,7 @@ def run(evaluations: dict[str, Evaluation], config: ConfigDict, tokenizer: Token
     records: Records = {}
     for name, (task, stream) in evaluations.items():
         sharding.check_batch(f"evals.{name}.stream.batch_size", stream.batch_size, mesh)
-        split = pipeline.open_split(config.data.root, stream.split)
+        split = pipeline.open_split(stream.root or config.data.root, stream.split)
         skips = pipeline.SkipLog()
         batches = pipeline.eval_batches(
             config.data.root, stream, tokenizer, jax.process_index(), jax.process_count(),

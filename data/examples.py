@@ -4,6 +4,7 @@ A stream says which fields its examples have; it is a mapping with attribute acc
 `ml_collections.ConfigDict`):
 
     split          name of the split to read; or a mixture, {name: source}
+    root           folder of the written data; "" for that of all streams
     batch_size     examples a step over all processes
     frames         frames of a clip; 1 for images, 0 for no `video` field
     image_size     side of a frame in pixels
@@ -61,6 +62,7 @@ from mplug2_jax.preprocess.video import MediaError, decode_video
 EXPANSIONS = {"record": "", "text": "texts", "question": "questions", "box": "boxes"}
 _SHORTEST = 3  # [CLS], one piece, [SEP]
 _OPTIONAL = {
+    "root": "",
     "text_buckets": (),
     "caption_prompt": "",
     "prompt_length": 0,
