@@ -39,6 +39,9 @@ NAMES = {"grounding": "grounding", "caption": "captioning", "qa": "qa"}
 ASKED = dict(frames=1, prompt_length=18)
 FAMILIES = (*INPUTS, *GENERATED, "caption_scst", "instructions", "retrieval")
 LABELLED = f"{demo.RUN}/tasks"
+# Where things are is learned soonest where there is but one: so in most images of the corpus.
+SEEN = {"two": common.source("grounding_train", 1.0),
+        "corpus": common.source("image_train", 1.0, root=demo.DATA)}
 
 
 def root(family: str) -> str:
@@ -82,6 +85,10 @@ def get_config(family: str = "image_digit"):
     elif family in GENERATED:
         task, options = generated(family, size)
         add(task, GENERATED[family][0], options)
+        if family == "grounding":
+            config.data.streams.train.split = SEEN
+            config.optimizer.update(dict(steps=600, learning_rate=1e-3,
+                                         vision_learning_rate=1e-3))
     elif family == "caption_scst":
         task, options = generated("caption", size)
         task.samples = 5

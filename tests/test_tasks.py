@@ -203,7 +203,7 @@ def test_answers_are_ranked_by_their_probability(tmp_path):
     @jax.jit
     def forced(params, ids, mask):
         memory, seen = task.memory(params, batch)
-        rows = np.broadcast_to(ids[:-1], (4, len(ids) - 1))
+        rows = jnp.broadcast_to(ids[:-1], (4, len(ids) - 1))
         logits = task.call(params, "decode", rows, None, memory, seen)[0]
         own = jnp.take_along_axis(jax.nn.log_softmax(logits), ids[None, 1:, None], axis=2)[..., 0]
         return own[:, 0] + jnp.where(mask[1:], own, 0).sum(axis=1)
@@ -229,7 +229,9 @@ def test_wrong_answer_lists_are_named(answers, message, tmp_path):
         (tmp_path / "answers.txt").write_text(answers)
         answers = str(tmp_path / "answers.txt")
     config = changed(evals__video_qa__task__answers=str(tmp_path / "nowhere.txt"))
-    config.evals.video_qa.task.answers = answers or config.evals.video_qa.task.answers
+    if answers:
+        options = {"max_length": 3, "answers": answers}
+        config.evals.video_qa.task = common.task("qa", **options)
     with pytest.raises(ConfigError, match=message):
         common.validate(config)
 
