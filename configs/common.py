@@ -69,7 +69,7 @@ def task(name: str, **options: Any) -> ConfigDict:
         min_length=0,  # tokens before the end token at least
         beams=1,  # of beam search; 1 decodes greedily
         samples=0,  # captions drawn an example, to train on their CIDEr-D; 0 for the references
-        answers="",  # a file of them, or a list, ranked in place of generating one
+        answers=(),  # a list or a file of them, ranked in place of generating one
         rank_keep=128,  # of them scored whole: those with the most probable first token
         location_bins=100,  # to which a box's four numbers are rounded, a token each
         rerank=16,  # best of every query that matching reranks in retrieval; 0 for none

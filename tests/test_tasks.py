@@ -228,10 +228,9 @@ def test_wrong_answer_lists_are_named(answers, message, tmp_path):
     if isinstance(answers, str):
         (tmp_path / "answers.txt").write_text(answers)
         answers = str(tmp_path / "answers.txt")
-    config = changed(evals__video_qa__task__answers=str(tmp_path / "nowhere.txt"))
-    if answers:
-        options = {"max_length": 3, "answers": answers}
-        config.evals.video_qa.task = common.task("qa", **options)
+    config = demo.get_config()
+    config.evals.video_qa.task = common.task(
+        "qa", max_length=3, answers=answers or str(tmp_path / "nowhere.txt"))
     with pytest.raises(ConfigError, match=message):
         common.validate(config)
 

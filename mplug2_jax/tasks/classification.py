@@ -153,8 +153,9 @@ class Classification(Task):
 
         Returns:
           `<kind>_class_accuracy`, `_majority` (always saying the most frequent class), with more
-          than five classes `_top5`, and with two `_f1` (of the second) and `_matthews`; of a score
-          `<kind>_score_pearson`, `_spearman` and `_rmse`. `kind` is that of the inputs: "text",
+          than five classes `_top5`, and with two `_f1` (of the second) and `_matthews`; of pairs of
+          images `_consistency`, NLVR2's: the share of sentences that are judged rightly for all
+          their pairs; of a score `<kind>_score_pearson`, `_spearman` and `_rmse`. `kind` is that of the inputs: "text",
           "image", "video" or "images". `<kind>_class_unlabelled` where labels are hidden.
         """
         kind = self.kind.format(kind=kind)
@@ -167,6 +168,9 @@ class Classification(Task):
             family, scores = "score", score_values(known)
         else:
             family, scores = "class", class_values(known, class_names(self.options.classes))
+            if self.options.inputs == "images":
+                scores["consistency"] = classification.consistency(
+                    scores["accuracy"].each, [r["texts"][0] for r in known])
         named = {f"{kind}_{family}_{name}":
                  within(score, rows, len(records)) if isinstance(score, Score) else score
                  for name, score in scores.items()}
