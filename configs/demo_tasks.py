@@ -67,9 +67,9 @@ def get_config(family: str = "image_digit"):
     config.optimizer.update(dict(steps=400, learning_rate=5e-4, vision_learning_rate=3e-4))
     config.init_from, config.allow_new = ("", ()) if start else (demo.RUN, ("heads/classify",))
 
-    def add(task, split, options):
+    def add(task, split, options, train=None):
         config.task = task
-        config.data.streams.train = common.stream(f"{split}_train", 32, **options)
+        config.data.streams.train = common.stream(train or f"{split}_train", 32, **options)
         evaluate(family, task, split, options)
 
     def evaluate(name, task, split, options):
@@ -84,9 +84,8 @@ def get_config(family: str = "image_digit"):
             dict(image_size=size, classes=classes, **fields))
     elif family in GENERATED:
         task, options = generated(family, size)
-        add(task, GENERATED[family][0], options)
+        add(task, GENERATED[family][0], options, SEEN if family == "grounding" else None)
         if family == "grounding":
-            config.data.streams.train.split = SEEN
             config.optimizer.update(dict(steps=600, learning_rate=1e-3,
                                          vision_learning_rate=1e-3))
     elif family == "caption_scst":

@@ -155,8 +155,9 @@ class Classification(Task):
           `<kind>_class_accuracy`, `_majority` (always saying the most frequent class), with more
           than five classes `_top5`, and with two `_f1` (of the second) and `_matthews`; of pairs of
           images `_consistency`, NLVR2's: the share of sentences that are judged rightly for all
-          their pairs; of a score `<kind>_score_pearson`, `_spearman` and `_rmse`. `kind` is that of the inputs: "text",
-          "image", "video" or "images". `<kind>_class_unlabelled` where labels are hidden.
+          their pairs; of a score `<kind>_score_pearson`, `_spearman` and `_rmse`. `kind` is that of
+          the inputs: "text", "image", "video" or "images". `<kind>_class_unlabelled` where labels
+          are hidden.
         """
         kind = self.kind.format(kind=kind)
         rows = [row for row, r in enumerate(records) if r["label"]]
