@@ -51,9 +51,10 @@ def test_a_mixed_batch_is_the_mean_of_its_examples(instructions):
     qa = jax.jit(small.task("qa", TINY).loss)
     words = [float(qa(params, {"s": only(rows, [row])}, KEY)[1]["s/lm"]) for row in (1, 2, 4)]
     # A box has five tokens, so that the mean over two is the mean over their tokens.
-    assert float(metrics["s/lm"]) == pytest.approx((sum(words) + 2 * alone["s/lm"]) / 5, rel=1e-4)
-    more = 5 * alone["s/box_l1"] + 2 * alone["s/box_giou"]
-    assert float(value) == pytest.approx(float(metrics["s/lm"] + more), rel=1e-4)
+    assert float(metrics["s/lm"]) == pytest.approx(
+        (sum(words) + 2 * float(alone["s/lm"])) / 5, rel=1e-4)
+    more = float(5 * alone["s/box_l1"] + 2 * alone["s/box_giou"])
+    assert float(value) == pytest.approx(float(metrics["s/lm"]) + more, rel=1e-4)
 
 
 def test_micro_batches_change_nothing(instructions):

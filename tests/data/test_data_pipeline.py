@@ -348,7 +348,7 @@ def test_several_datasets_in_a_folder_must_be_told_apart(write_records, corpus):
     [
         ({"batch_size": 6}, "stream 'v': batch_size=6 is not a multiple of 4"),
         ({"batch_size": 0}, "batch_size=0"),
-        ({"frames": 0, "text_length": 0, "prompt_length": 0, "target_length": 0}, "all 0"),
+        ({"frames": 0, "text_length": 0, "target_length": 0}, "all 0"),
         ({"frames": -1}, "frames=-1"),
         ({"image_size": 0}, "image_size=0"),
         ({"text_length": 2}, "text_length=2"),
