@@ -112,7 +112,7 @@ def contents(config: ConfigDict, meta: dict[str, Any], figures: dict[str, float]
         if f"{name}_low" in figures:
             row["interval"] = figures[f"{name}_low"], figures[f"{name}_high"]
         if name.endswith("_r1"):
-            row["chance"] = 1 / len(records[origin[name]])
+            row["chance"] = 1 / len({record["index"] for record in records[origin[name]]})
         if (majority := name.replace("_accuracy", "_majority")) != name and majority in figures:
             row["majority"] = figures[majority]
         if name in untrained:
@@ -152,7 +152,7 @@ def training_facts(log: Path) -> dict[str, Any]:
 def section(name: str, entry: evaluation.Evaluation, config: ConfigDict,
             figures: dict[str, float], records: list[dict[str, Any]]) -> Section:
     """A page section: best, worst and random examples of an evaluation, with their clips."""
-    split = pipeline.open_split(config.data.root, entry.stream.split)
+    split = pipeline.open_split(entry.stream.root or config.data.root, entry.stream.split)
     stream = resolve(entry.stream)
     stream.views = (1, 1)  # one view of each is shown
 

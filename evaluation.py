@@ -72,7 +72,7 @@ def run(evaluations: dict[str, Evaluation], config: ConfigDict, tokenizer: Token
     records: Records = {}
     for name, (task, stream, reference, _) in evaluations.items():
         sharding.check_batch(f"evals.{name}.stream.batch_size", stream.batch_size, mesh)
-        split = pipeline.open_split(config.data.root, stream.split)
+        split = pipeline.open_split(stream.root or config.data.root, stream.split)
         skips = pipeline.SkipLog()
 
         def batches(stream, limit=0, skips=skips):

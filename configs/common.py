@@ -74,7 +74,7 @@ def task(name: str, **options: Any) -> ConfigDict:
         min_length=0,  # tokens before the end token at least
         beams=1,  # of beam search; 1 decodes greedily
         samples=0,  # captions drawn an example, to train on their CIDEr-D; 0 for the references
-        answers=(),  # a list or a file of them, ranked by questions in place of generating
+        answers=(),  # a list or a file of them, ranked in place of generating one
         rank_keep=128,  # of them scored whole: those with the most probable first token
         location_bins=100,  # to which a box's four numbers are rounded, a token each
         rerank=16,  # best of every query that matching reranks in retrieval; 0 for none
@@ -99,6 +99,7 @@ def stream(split: str | dict[str, dict], batch_size: int, **options: Any) -> Con
     """
     return ConfigDict(dict(
         split=split, batch_size=batch_size,  # the batch is global, over all devices and hosts
+        root="",  # a folder of its own, in place of data.root
         frames=0,
         frame_stride=0,  # dense sampling: frames from one to the next; 0 spreads them (uniform)
         image_size=224, crop_area=(1.0, 1.0), flip=False, rand_augment=(0, 0),

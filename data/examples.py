@@ -4,6 +4,7 @@ A stream says which fields its examples have; it is a mapping with attribute acc
 `ml_collections.ConfigDict`):
 
     split          name of the split to read; or a mixture, {name: source}
+    root           folder of the written data; "" for that of all streams
     batch_size     examples a step over all processes
     frames         frames of a clip; 1 for images, 0 for no `video` field
     frame_stride   dense sampling: frames of the video from one of the clip's to the next, from a
@@ -13,7 +14,8 @@ A stream says which fields its examples have; it is a mapping with attribute acc
     text_buckets   training only: shorter lengths that `text` may have; a batch gets the smallest
         that holds its longest caption
     caption_prompt the prompt of the released captioning in front of the captions; "" for none
-    prompt_length  ids of what the decoder is asked, 0 for no `prompt` field
+    prompt_length  ids of what the decoder is asked, 0 for no `prompt` field; a question's needs a
+        `target_length`
     target_length  ids of what it should say, 0 for no `target` field
     ask            what makes them (`data.prompts`): a 'question' and its answer; a 'caption'; or
         the 'box' of a phrase, for a `box` field, with crops that keep it whole and without
@@ -63,6 +65,7 @@ from mplug2_jax.preprocess.video import MediaError, decode_video
 EXPANSIONS = {"record": "", "text": "texts", "question": "questions", "box": "boxes"}
 _SHORTEST = 3  # [CLS], one piece, [SEP]
 _OPTIONAL = {
+    "root": "",
     "frame_stride": 0,
     "text_buckets": (),
     "caption_prompt": "",
@@ -105,13 +108,13 @@ def check_stream(name: str, stream, process_count: int) -> None:
             raise DataError(f"stream {name!r}: {message}")
 
     size = stream.batch_size
-    lengths = (stream.text_length, stream.prompt_length, stream.target_length)
+    lengths = (stream.text_length, *prompt_lengths(stream).values())
     require(size > 0, f"batch_size={size} must be positive")
     require(
         size % process_count == 0,
         f"batch_size={size} is not a multiple of {process_count} processes",
     )
-    require(stream.frames > 0 or any(lengths), "frames and all lengths of text are 0")
+    require(stream.frames > 0 or any(lengths), "frames and the lengths of text are all 0")
     require(stream.frames >= 0, f"frames={stream.frames} must be 0 or more")
     require(stream.frame_stride >= 0, f"frame_stride={stream.frame_stride} must be 0 or more")
     require(
@@ -234,7 +237,7 @@ def train_texts(
             )
         texts.append(captions[rng.integers(len(captions))])
         fields |= _text_fields(texts[0], stream, tokenizer)
-    if stream.prompt_length:
+    if prompt_lengths(stream):
         more, said = train_prompt(record, stream, tokenizer, rng)
         fields |= more
         texts += said
@@ -356,7 +359,7 @@ def eval_example(
         if not captions or not _caption(captions[0], stream):
             raise RecordError("empty caption", f"caption {number} has no word")
         fields |= _text_fields(captions[0], stream, tokenizer)
-    if stream.prompt_length:
+    if prompt_lengths(stream):
         counted = {"caption": "text"}.get(stream.ask, stream.ask)
         number = item if stream.expand == counted else 0
         fields |= eval_prompt(record, number, stream, tokenizer)

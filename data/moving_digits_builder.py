@@ -16,8 +16,8 @@ from mplug2_jax.preprocess.text import clean_caption, clean_question
 from mplug2_jax.preprocess.tokenizer import train_sentencepiece
 
 VOCABULARY = "vocab.model"
-_VOCABULARY_SIZE = 320  # just enough for every word of the grammar to be one piece
-_RESERVED = 32  # of them for location tokens
+_RESERVED = 32  # entries for location tokens
+_VOCABULARY_SIZE = 320 + _RESERVED  # just enough for every word of the grammar to be one piece
 _MAX_WORDS = 100  # no text of the corpus is longer
 _WORTH_A_POOL = 500  # records
 

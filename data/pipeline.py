@@ -72,8 +72,9 @@ def references(root: str | Path, streams: Mapping[str, Any]) -> dict[str, Iterat
                 except RecordError:
                     yield []
 
-    return {name: texts(Mixture(root, resolve(stream), [0]).sources)
-            for name, stream in streams.items()}
+    resolved = {name: resolve(stream) for name, stream in streams.items()}
+    return {name: texts(Mixture(stream.root or root, stream, [0]).sources)
+            for name, stream in resolved.items()}
 
 
 def train_batches(
@@ -284,7 +285,7 @@ class TrainStream:
         check_stream(name, stream, process_count)
         self._stream, self._tokenizer, self._watch = stream, tokenizer, watch
         self._seed = [seed, zlib.crc32(name.encode())]
-        self._mixture = Mixture(root, stream, self._seed)
+        self._mixture = Mixture(stream.root or root, stream, self._seed)
         for source in self._mixture.sources:
             check_kind(name, source.stream, source.split.name, _first_readable(source.split))
         self.batch_size = stream.batch_size
@@ -389,7 +390,7 @@ class _EvalStream:
         if not isinstance(stream.split, str):
             raise DataError("stream 'eval': split is a mixture; evaluate its sources one by one")
         self._stream, self._tokenizer = stream, tokenizer
-        self._split = open_split(root, stream.split)
+        self._split = open_split(stream.root or root, stream.split)
         check_kind("eval", stream, stream.split, _first_readable(self._split))
         self._examples = self._list_examples(limit)
         self._rows = stream.batch_size // process_count

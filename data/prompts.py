@@ -68,8 +68,10 @@ def eval_prompt(record: dict, item: int, stream, tokenizer: Tokenizer) -> dict:
 
 
 def prompt_lengths(stream) -> dict[str, int]:
-    """The text fields of these that a stream has, and their ids."""
+    """The text fields of these that a stream has, and their ids; a question comes with a target."""
     lengths = {"prompt": stream.prompt_length, "target": stream.target_length}
+    if stream.ask == "question" and not stream.target_length:
+        return {}
     return {name: length for name, length in lengths.items() if length}
 
 

@@ -180,9 +180,11 @@ class Classification(Task):
 
         Returns:
           `<kind>_class_accuracy`, `_majority` (always saying the most frequent class), with more
-          than five classes `_top5`, and with two `_f1` (of the second) and `_matthews`; of a score
-          `<kind>_score_pearson`, `_spearman` and `_rmse`. `kind` is usually that of the inputs:
-          "text", "image", "video" or "images". `<kind>_class_unlabelled` where labels are hidden.
+          than five classes `_top5`, and with two `_f1` (of the second) and `_matthews`; of pairs of
+          images `_consistency`, NLVR2's: the share of sentences that are judged rightly for all
+          their pairs; of a score `<kind>_score_pearson`, `_spearman` and `_rmse`. `kind` is usually
+          that of the inputs: "text", "image", "video" or "images". `<kind>_class_unlabelled` where
+          labels are hidden.
         """
         rows = [row for row, r in enumerate(records) if r["label"]]
         hidden = {f"{kind}_class_unlabelled": float(len(records) - len(rows))}
@@ -193,6 +195,9 @@ class Classification(Task):
             family, scores = "score", score_values(known)
         else:
             family, scores = "class", class_values(known, class_names(self.options.classes))
+            if self.options.inputs == "images":
+                scores["consistency"] = classification.consistency(
+                    scores["accuracy"].each, [r["texts"][0] for r in known])
         named = {f"{kind}_{family}_{name}":
                  within(score, rows, len(records)) if isinstance(score, Score) else score
                  for name, score in scores.items()}
