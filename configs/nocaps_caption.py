@@ -18,14 +18,11 @@ DOMAINS = ("in_domain", "near_domain", "out_domain")
 
 def get_config(size: str = "large"):
     config = coco_caption.get_config(size)
-    coco = {"coco": common.source("train", 1, root=config.data.root)}
-    images = config.data.streams.image.to_dict() | dict(split=coco)
-    config.data.streams = ConfigDict(dict(image=common.stream(**images)))
-    config.data.root = f"{recipe.PREPARED}/nocaps"
-    tested, config.evals = config.evals.image_caption.stream.to_dict(), ConfigDict()
+    images = config.evals.image_caption.stream.to_dict() | dict(root=f"{recipe.PREPARED}/nocaps")
+    config.evals = ConfigDict()
     for name in ("val", *DOMAINS):
         split = "+".join(DOMAINS) if name == "val" else name
-        stream = common.stream(**tested | dict(split=split))
+        stream = common.stream(**images | dict(split=split))
         config.evals[name] = common.evaluation(
             config.task.copy_and_resolve_references(), stream, split, kind=f"image_{name}")
     return config
