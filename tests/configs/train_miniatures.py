@@ -26,7 +26,7 @@ from mplug2_jax.training.checkpoint import Checkpoints
 STEPS = 3
 SMALL = dict(vision_width=64, vision_layers=1, image_size=16, width=32, heads=4, mlp_dim=64,
              text_layers=1, universal_layers=1, latents=4, fusion_layers=1, decoder_layers=1,
-             contrastive_dim=16)
+             contrastive_dim=16, dropout=0.0)
 
 
 def small(config, vocab_size: int):

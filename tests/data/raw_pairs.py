@@ -178,10 +178,11 @@ def nlvr2(raw: Path) -> dict[str, list[dict]]:
         item("train-11-0-0", "Gone.", label="True", directory=37),
     ]
     put(raw / "data/train.json", _lines(train))
-    put(raw / "data/test1.json", _lines([item("test1-4-0-0", "One.", label="False")]))
+    for split in ("dev", "test1"):
+        put(raw / f"data/{split}.json", _lines([item(f"{split}-4-0-0", "One.", label="False")]))
+        put(raw / f"images/{split}/{split}-4-0-img0.png", image(4, "PNG"))
+        put(raw / f"images/{split}/{split}-4-0-img1.png", image(5, "PNG"))
     put(raw / "data/test2.json", _lines([item("test2-5-1-0", "Both.")]))
-    put(raw / "images/test1/test1-4-0-img0.png", image(4, "PNG"))
-    put(raw / "images/test1/test1-4-0-img1.png", image(5, "PNG"))
     put(raw / "images/train/37/train-10-0-img0.png", image(0, "PNG"))
     put(raw / "images/train/37/train-10-0-img1.png", image(1, "PNG"))
     put(raw / "images/train/37/train-11-0-img0.png", image(1, "PNG"))
@@ -193,7 +194,10 @@ def nlvr2(raw: Path) -> dict[str, list[dict]]:
             wanted("train-10-0-0", both[0], "images", texts=["Two dogs."], label="True"),
             wanted("train-10-0-1", both[0], "images", texts=["A cat."], label="False"),
         ],
-        "test1": [wanted("test1-4-0-0", both[2], "images", texts=["One."], label="False")],
+        **{
+            split: [wanted(f"{split}-4-0-0", both[2], "images", texts=["One."], label="False")]
+            for split in ("dev", "test1")
+        },
         "test2": [wanted("test2-5-1-0", both[1], "images", texts=["Both."])],
     }
 

@@ -375,18 +375,29 @@ def ssv2(raw: Path) -> dict[str, list[dict]]:
     holding = "Holding [something] next to [something]"
     put(
         raw / "something-something-v2-train.json",
-        [item("78687", "holding a cup next to a pot", holding, ["a cup", "a pot"])],
+        [
+            item("78687", "holding a cup next to a pot", holding, ["a cup", "a pot"]),
+            item("42326", "pushing a pen", "Pushing [something] from left to right", ["a pen"]),
+        ],
     )
     put(
         raw / "something-something-v2-validation.json",
         [item("74225", "spinning a cube", "Spinning [something]", ["a cube"])],
     )
     put(raw / "something-something-v2-test.json", [{"id": "1420"}])
-    for number in (78687, 74225, 1420):
+    for number in (78687, 42326, 74225, 1420):
         put(raw / f"20bn-something-something-v2/{number}.webm", clip(number, ".webm"))
     cup, label = "holding a cup next to a pot", "Holding something next to something"
     return {
-        "train": [wanted("78687", clip(78687, ".webm"), texts=[cup], label=label)],
+        "train": [
+            wanted("78687", clip(78687, ".webm"), texts=[cup], label=label),
+            wanted(
+                "42326",
+                clip(42326, ".webm"),
+                texts=["pushing a pen"],
+                label="Pushing something from left to right",
+            ),
+        ],
         "val": [
             wanted(
                 "74225",
