@@ -16,10 +16,15 @@ def module(name: str):
 
 
 def names() -> list[str]:
-    """The names of all; those of the demo have one size, and are trained by `test_end_to_end*`."""
+    """The names of all but the demo's, which have one size, and pretraining on several datasets.
+
+    Both have tests of their own.
+    """
     found = []
     for path in sorted(CONFIGS.glob("*.py")):
-        if path.stem.startswith("demo") or not hasattr(module(path.stem), "get_config"):
+        if path.stem.startswith(("demo", "pretrain")):
+            continue
+        if not hasattr(module(path.stem), "get_config"):
             continue
         datasets = getattr(module(path.stem), "DATASETS", None)
         found += [f"{path.stem}:{dataset}" for dataset in datasets] if datasets else [path.stem]
