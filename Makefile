@@ -7,7 +7,7 @@ RUN := runs/demo
 MEMORY := MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=17179869184 \
 	GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo demo-tasks test lint clean
 
 setup: $(VENV)/.ready
 
@@ -23,6 +23,11 @@ demo: setup
 	$(MEMORY) $(BIN)/python train.py --config=configs/demo.py --workdir=$(RUN)
 	$(MEMORY) $(BIN)/python eval.py --checkpoint=$(RUN) --untrained
 	@echo "report: $(RUN)/report.json and $(RUN)/report.html"
+
+# Every task, learned from the demo's checkpoint: benchmarks/demo_tasks.json. It goes on, too.
+demo-tasks: setup
+	test -f $(RUN)/report.json || $(MAKE) demo
+	$(MEMORY) $(BIN)/python -m benchmarks.demo_tasks
 
 test: setup
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder

@@ -49,7 +49,7 @@ flags.mark_flag_as_required("checkpoint")
 def main() -> None:
     checkpoints = Checkpoints(evaluation.checkpoint_folder(CHECKPOINT.value))
     meta = checkpoints.meta()
-    config = CONFIG.value or ConfigDict(meta["config"])
+    config = CONFIG.value or common.completed(meta["config"])
     model_config = common.validate(config)
     hosts.agree({"config": launch.plain(config), "code": launch.code(),
                  "data": fingerprint(config.data), "step": meta["step"],
@@ -60,18 +60,19 @@ def main() -> None:
     if not evaluations:
         raise ValueError("config.evals: empty; name at least one evaluation")
 
-    figures, records, untrained, absent = {}, {}, {}, {}
+    figures, records, untrained, absent, origin = {}, {}, {}, {}, {}
     for name, entry in evaluations.items():
         # Each evaluation loads just the modules that its task uses.
         def create(model=entry.task.model):
             return init_params(model, jax.random.key(config.seed))
 
         one = {name: entry}
-        params = checkpoints.load_params(jax.eval_shape(create), mesh)
+        params = checkpoints.load_params(jax.eval_shape(create), mesh, averaged=True)
         scores, more = evaluation.run(one, config, tokenizer, params, mesh, with_intervals=True)
         logging.info("%s: %s", name, evaluation.summary(scores))
         figures |= scores
         records |= more
+        origin |= dict.fromkeys(scores, name)
         if not JAVA.value:
             absent |= {slow.format(kind=entry.kind): "not asked for; --java computes it"
                        for slow in entry.task.slow}
@@ -85,21 +86,28 @@ def main() -> None:
     checkpoints.close()
     if hosts.is_first():
         folder = Path(OUT.value or CHECKPOINT.value)
-        page = write_report(folder, contents(config, meta, figures, untrained, records, absent),
-                            [section(name, evaluations[name], config, figures, records[name])
-                             for name in evaluations])
+        page = write_report(
+            folder, contents(config, meta, figures, origin, untrained, records, absent),
+            [section(name, evaluations[name], config, figures, records[name])
+             for name in evaluations])
         for name, entry in evaluations.items():
             ordered = records[name]
             if ORDER.value != "split":
                 ordered = best_first(ordered, best_by(entry), worst=ORDER.value == "worst")
             write_records(folder / f"{name}.jsonl", ordered)
+            submission = folder / f"{name}_submission.json"
+            if entry.task.write_submission(submission, records[name]):
+                logging.info("wrote %s, for the evaluation server", submission)
         logging.info("wrote %s, %s and every example in .jsonl files", folder / "report.json", page)
 
 
 def contents(config: ConfigDict, meta: dict[str, Any], figures: dict[str, float],
-             untrained: dict[str, float], records: evaluation.Records,
+             origin: dict[str, str], untrained: dict[str, float], records: evaluation.Records,
              absent: dict[str, str]) -> dict[str, Any]:
-    """The report: every figure by its name, what a reader compares it with, facts of the run."""
+    """The report: every figure by its name, what a reader compares it with, facts of the run.
+
+    `origin` says which evaluation gave a figure.
+    """
     headline = {}
     for name, value in figures.items():
         if not name.endswith(evaluation.HEADLINES) or "_majority" in name:
@@ -108,8 +116,7 @@ def contents(config: ConfigDict, meta: dict[str, Any], figures: dict[str, float]
         if f"{name}_low" in figures:
             row["interval"] = figures[f"{name}_low"], figures[f"{name}_high"]
         if name.endswith("_r1"):
-            kind = "video" if "video" in name else "image"
-            row["chance"] = 1 / len(records[f"{kind}_retrieval"])
+            row["chance"] = 1 / len({record["index"] for record in records[origin[name]]})
         if (majority := name.replace("_accuracy", "_majority")) != name and majority in figures:
             row["majority"] = figures[majority]
         if name in untrained:
@@ -149,7 +156,7 @@ def training_facts(log: Path) -> dict[str, Any]:
 def section(name: str, entry: evaluation.Evaluation, config: ConfigDict,
             figures: dict[str, float], records: list[dict[str, Any]]) -> Section:
     """A page section: best, worst and random examples of an evaluation, with their clips."""
-    split = pipeline.open_split(config.data.root, entry.stream.split)
+    split = pipeline.open_split(entry.stream.root or config.data.root, entry.stream.split)
     stream = resolve(entry.stream)
     stream.views = (1, 1)  # one view of each is shown
 
@@ -160,8 +167,8 @@ def section(name: str, entry: evaluation.Evaluation, config: ConfigDict,
     prefix = {"retrieval": (f"text_to_{entry.kind}", f"{entry.kind}_to_text", "dual_text"),
               "qa": (f"{entry.kind}_qa",), "captioning": (f"{entry.kind}_caption",),
               "grounding": (f"{entry.kind}_grounding",),
-              "classification": tuple(f"{kind}_{figure}" for kind in (entry.kind, "text", "images")
-                                      for figure in ("class", "score"))}
+              **dict.fromkeys(("classification", "zero_shot", "knn"),
+                              (f"{entry.kind}_class", f"{entry.kind}_score"))}
     shown = {key: value for key, value in figures.items()
              if key.startswith(prefix[config.evals[name].task.name])
              and not key.endswith(("_low", "_high"))}

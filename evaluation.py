@@ -24,11 +24,13 @@ class Evaluation(NamedTuple):
 
     task: Task
     stream: ConfigDict
+    reference: str = ""  # split of the labelled examples that the task compares with
+    name: str = ""  # of its figures, in place of the usual one
 
     @property
     def kind(self) -> str:
-        """"image" or "video", the names of the figures."""
-        return "video" if self.stream.frames > 1 else "image"
+        """What the figures are of, the first part of their names."""
+        return self.name or self.task.kind_of(self.task.options, self.stream)
 
 
 def build(config: ConfigDict, model: ModelConfig, tokenizer: Tokenizer, validation: bool,
@@ -46,7 +48,8 @@ def build(config: ConfigDict, model: ModelConfig, tokenizer: Tokenizer, validati
         stream = entry.stream.copy_and_resolve_references()
         if validation:
             stream.split = entry.validation
-        evaluations[name] = Evaluation(TASKS[entry.task.name](entry.task, model, tokenizer), stream)
+        task = TASKS[entry.task.name](entry.task, model, tokenizer)
+        evaluations[name] = Evaluation(task, stream, entry.reference, entry.kind)
     return evaluations
 
 
@@ -68,20 +71,27 @@ def run(evaluations: dict[str, Evaluation], config: ConfigDict, tokenizer: Token
     """
     figures: dict[str, float] = {}
     records: Records = {}
-    for name, (task, stream) in evaluations.items():
+    for name, (task, stream, reference, _) in evaluations.items():
         sharding.check_batch(f"evals.{name}.stream.batch_size", stream.batch_size, mesh)
-        split = pipeline.open_split(config.data.root, stream.split)
+        split = pipeline.open_split(stream.root or config.data.root, stream.split)
         skips = pipeline.SkipLog()
-        batches = pipeline.eval_batches(
-            config.data.root, stream, tokenizer, *sharding.data_slice(mesh),
-            config.data.threads, skips, limit, config.data.workers)
+
+        def batches(stream, limit=0, skips=skips):
+            made = pipeline.eval_batches(
+                config.data.root, stream, tokenizer, *sharding.data_slice(mesh),
+                config.data.threads, skips, limit, config.data.workers)
+            return pipeline.prefetch_to_device(made, lambda batch: sharding.put_batch(batch, mesh))
+
+        more = {}
+        if reference:
+            known = stream.copy_and_resolve_references()
+            known.update(split=reference, views=(1, 1))
+            more["reference"] = batches(known)
         with jax.set_mesh(mesh):
             scores, records[name] = task.evaluate(
-                params,
-                pipeline.prefetch_to_device(
-                    batches, lambda batch: sharding.put_batch(batch, mesh)),
+                params, batches(stream, limit),
                 lambda index, split=split: pipeline.annotation(split, index),
-                evaluations[name].kind)
+                evaluations[name].kind, **more)
         figures |= keep(records[name], scores)
         if with_intervals:
             figures |= ends(scores)

@@ -81,7 +81,7 @@ def main(command: str, *arguments: str) -> None:
     files = find_media(paths)
     out = open_out(OUT.value)
     checkpoints = Checkpoints(evaluation.checkpoint_folder(CHECKPOINT.value))
-    config = CONFIG.value or ConfigDict(checkpoints.meta()["config"])
+    config = CONFIG.value or common.completed(checkpoints.meta()["config"])
     model = ModelConfig.from_mapping(config.model)
     tokenizer = load_tokenizer(find_vocabulary(config, checkpoints.folder))
     by_kind: dict[str, list[Path]] = {}
@@ -91,7 +91,7 @@ def main(command: str, *arguments: str) -> None:
             for kind in by_kind}
     mesh = sharding.make_mesh(1, -1, 1)
     wanted, rerank = needed_params(jobs, checkpoints.shapes())
-    params = checkpoints.load_params(wanted, mesh)
+    params = checkpoints.load_params(wanted, mesh, averaged=True)
     checkpoints.close()
 
     failed = 0
@@ -226,9 +226,7 @@ def choose(config: ConfigDict, model: ModelConfig, name: str,
         recipes = {"captioning": msrvtt_caption, "qa": msrvtt_qa}
         options = recipes[name].get_config().task if name in recipes else common.task(name)
         pairs = [(options, common.stream("", 1, image_size=model.image_size))]
-    options, stream = of_kind_first(pairs)[0]
-    # A checkpoint may be older than an option: the default, then.
-    return (common.task(**options), common.stream(**stream))
+    return of_kind_first(pairs)[0]
 
 
 def needed_params(jobs: dict[str, Job], stored: dict[str, Any]) -> tuple[dict[str, Any], int]:

@@ -54,11 +54,12 @@ def main() -> None:
     # The task: its modules, its losses.
     tokenizer = load_tokenizer(config.data.tokenizer)
     task = TASKS[config.task.name](config.task, model_config, tokenizer)
+    task.prepare(lambda: pipeline.references(config.data.root, config.data.streams))
     optimizer, learning_rate = make_optimizer(config.optimizer)
 
     # The state: shapes first, so that all that can fail does so before memory is taken.
     def create():
-        return create_state(task, optimizer, config.seed)
+        return create_state(task, optimizer, config.seed, config.optimizer.ema_decay > 0)
 
     shapes = jax.eval_shape(create)
     logging.info("\n%s", parameter_overview.get_parameter_overview(
@@ -70,7 +71,8 @@ def main() -> None:
     positions = {name: 0 for name in sizes}  # global samples seen of each stream
     if checkpoints.latest is not None:
         meta = checkpoints.meta()
-        launch.require_same("model", meta["config"]["model"], launch.plain(config.model), HOW)
+        stored = launch.plain(common.completed(meta["config"]).model)
+        launch.require_same("model", stored, launch.plain(config.model), HOW)
         positions |= {name: meta["samples"].get(name, 0) for name in sizes}
         state = checkpoints.restore_state(shapes, mesh)
         logging.info("going on from step %d of %s", checkpoints.latest, checkpoints.folder)
@@ -90,7 +92,8 @@ def main() -> None:
             config.data.root, config.data.streams, tokenizer, config.seed, positions,
             *sharding.data_slice(mesh), config.data.threads, skips, config.data.workers),
         lambda batch: sharding.put_batch(batch, mesh))
-    step_function = make_train_step(task, optimizer, shapes, mesh, config.seed)
+    step_function = make_train_step(task, optimizer, shapes, mesh, config.seed,
+                                    config.optimizer.frozen, config.optimizer.ema_decay)
     evaluations = evaluation.build(config, model_config, tokenizer, validation=True)
 
     progress, batch = None, next(batches)
@@ -121,7 +124,7 @@ def main() -> None:
                                   for name, size in sizes.items()})
             if config.eval_every and step % config.eval_every == 0:
                 paused = time.perf_counter()
-                scores, _ = evaluation.run(evaluations, config, tokenizer, state.params, mesh,
+                scores, _ = evaluation.run(evaluations, config, tokenizer, state.averaged, mesh,
                                            config.eval_limit)
                 logging.info("validation at step %d: %s", step, evaluation.summary(scores))
                 log.scores(step, {f"validation/{name}": value for name, value in scores.items()})

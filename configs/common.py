@@ -1,8 +1,11 @@
 """What every run's config has: keys, their defaults, and the checks before anything compiles."""
 
+import dataclasses
 import re
+from collections.abc import Mapping
 from typing import Any
 
+from absl import logging
 from ml_collections import ConfigDict
 
 from configs import sizes
@@ -13,7 +16,8 @@ from mplug2_jax.tasks.momentum import check_momentum
 # What one example of an evaluation is: a record (with its first text), or each of its questions or
 # boxes.
 EXPANSIONS = {"pretrain": "record", "captioning": "record", "retrieval": "record",
-              "qa": "question", "classification": "record", "grounding": "box"}
+              "qa": "question", "classification": "record", "grounding": "box",
+              "zero_shot": "record", "knn": "record", "instructions": "record"}
 
 
 def base(size: str) -> ConfigDict:
@@ -32,6 +36,8 @@ def base(size: str) -> ConfigDict:
     config.optimizer = ConfigDict(dict(
         steps=100_000, learning_rate=1e-4, vision_learning_rate=1e-5, final_learning_rate=1e-6,
         warmup_steps=5_000, weight_decay=0.02, b1=0.9, b2=0.999, clip_norm=1.0,
+        layer_decay=1.0,  # of the learning rate from each layer to the one below it; 1 for none
+        ema_decay=0.0,  # of the average of the weights that evaluations then use; 0 for none
         frozen=(),  # regular expressions over paths, such as "^vision/": what is not trained
     ))
     config.init_from = ""  # a checkpoint folder whose parameters a new run starts from
@@ -67,11 +73,22 @@ def task(name: str, **options: Any) -> ConfigDict:
         max_length=20,  # tokens to generate at most
         min_length=0,  # tokens before the end token at least
         beams=1,  # of beam search; 1 decodes greedily
+        samples=0,  # captions drawn an example, to train on their CIDEr-D; 0 for the references
+        answers=(),  # a list or a file of them, ranked in place of generating one
+        rank_keep=128,  # of them scored whole: those with the most probable first token
+        location_bins=100,  # to which a box's four numbers are rounded, a token each
         rerank=16,  # best of every query that matching reranks in retrieval; 0 for none
-        inputs="visual",  # what is classified: "text", "visual", "both", or two "images" and text
+        # What is classified: "text", "visual", "both", or two "images" and text. Pretraining with
+        # "text" is of text alone.
+        inputs="visual",
         classes=(),  # names, a file of names, or "score": as of the streams
         pool="class",  # of what is classified the "class" token, or the "mean" of all
         label_smoothing=0.0,
+        mixup=0.0,  # alpha of the shares in which two examples are mixed; 0 for none
+        cutmix=0.0,  # alpha of the shares of boxes pasted from another example; 0 for none
+        templates=(),  # zero-shot prompts with "{}" for the class, or a file of them, one a line
+        wordings=(),  # what prompts call the classes, in their order ("a | b": two ways), or a file
+        neighbours=20,  # that vote in k-NN
     ) | options)
 
 
@@ -82,10 +99,14 @@ def stream(split: str | dict[str, dict], batch_size: int, **options: Any) -> Con
     """
     return ConfigDict(dict(
         split=split, batch_size=batch_size,  # the batch is global, over all devices and hosts
-        frames=0, image_size=224, crop_area=(1.0, 1.0), flip=False, rand_augment=(0, 0),
+        root="",  # a folder of its own, in place of data.root
+        frames=0,
+        frame_stride=0,  # dense sampling: frames from one to the next; 0 spreads them (uniform)
+        image_size=224, crop_area=(1.0, 1.0), flip=False, rand_augment=(0, 0),
         text_length=0, text_buckets=(), prompt_length=0, target_length=0,
         caption_prompt="",  # as of the captioning task
-        text_pair=False, classes=(), boxes=False,
+        ask="question", instruction="",  # what makes prompt and target, the words in front of it
+        text_pair=False, classes=(),
         views=(1, 1),  # (clips, crops) of a video in evaluation
     ) | options)
 
@@ -93,19 +114,62 @@ def stream(split: str | dict[str, dict], batch_size: int, **options: Any) -> Con
 def source(split: str, weight: float, **options: Any) -> dict[str, Any]:
     """One source of a mixture: a split, and its share relative to the others' weights.
 
-    Options are a `root` of its own, and `crop_area`, `flip`, `rand_augment` in place of the
-    stream's.
+    Options are a `root` of its own, and `ask`, `instruction`, `crop_area`, `flip`, `rand_augment`
+    in place of the stream's.
     """
     return dict(split=split, weight=float(weight)) | options
 
 
-def evaluation(options: ConfigDict, examples: ConfigDict, validation: str) -> ConfigDict:
+def evaluation(options: ConfigDict, examples: ConfigDict, validation: str,
+               reference: str = "", kind: str = "") -> ConfigDict:
     """An evaluation: a task's section, the stream of its test examples, the split for tuning.
 
     Training looks at the `validation` split alone; `eval.py` reports the stream's own.
+
+    Args:
+      options: of `task`.
+      examples: of `stream`.
+      validation: name of the split for tuning.
+      reference: name of the split whose labelled examples vote (task "knn").
+      kind: in front of the names of its figures; "" for "image" or "video". Two evaluations of
+        one task need different ones.
     """
     examples.expand = EXPANSIONS[options.name]
-    return ConfigDict(dict(task=options, stream=examples, validation=validation))
+    return ConfigDict(dict(task=options, stream=examples, validation=validation,
+                           reference=reference, kind=kind))
+
+
+def completed(stored: Mapping[str, Any]) -> ConfigDict:
+    """A checkpoint's config with the defaults of keys younger than it, which the log names.
+
+    Args:
+      stored: of the checkpoint's `meta`. That of converted weights has a `model` section alone,
+        and keeps to it.
+    """
+    config, filled = ConfigDict(stored), []
+
+    def fill(section: ConfigDict, defaults: Mapping[str, Any], place: str) -> None:
+        for key, value in defaults.items():
+            if key not in section:
+                section[key] = value
+                filled.append(f"{place}{key} = {value!r}")
+            elif isinstance(value, ConfigDict):
+                fill(section[key], value, f"{place}{key}.")
+
+    fill(config.model, {field.name: field.default for field in dataclasses.fields(ModelConfig)
+                        if isinstance(field.default, bool | int | float | str)}, "model.")
+    if "task" in config:
+        defaults = base("tiny")
+        del defaults.model
+        fill(config, {**defaults, "task": task(config.task.name)}, "")
+        for name, value in config.data.streams.items():
+            fill(value, stream("", 1), f"data.streams.{name}.")
+        for name, value in config.evals.items():
+            fill(value, evaluation(task(value.task.name), stream("", 1), ""), f"evals.{name}.")
+    if filled:
+        logging.info("the checkpoint's config is older than these keys, which get their defaults: "
+                     "%s", ", ".join(filled))
+    return config
 
 
 def validate(config: ConfigDict) -> ModelConfig:
@@ -156,10 +220,24 @@ def validate(config: ConfigDict) -> ModelConfig:
                                   f"multiple of model.patch_size = {model.patch_size}")
         if not streams and key == "task":
             raise ConfigError("data.streams: empty; name at least one stream")
+    figures: dict[tuple[str, str], str] = {}  # who gives them
+    for name, entry in config.evals.items():
+        family = "classification" if entry.task.name in ("zero_shot", "knn") else entry.task.name
+        kind = entry.kind or TASKS[entry.task.name].kind_of(entry.task, entry.stream)
+        if other := figures.get((family, kind)):
+            raise ConfigError(f"evals.{name}.kind = {entry.kind!r}: evals.{other} gives figures of "
+                              f"the same names, {kind}_...; give one of them a kind of its own")
+        figures[family, kind] = name
+        if (entry.task.name == "knn") != bool(entry.reference):
+            raise ConfigError(f"evals.{name}.reference = {entry.reference!r}: expected the name of "
+                              "a split for task 'knn', and '' for any other")
     optimizer = config.optimizer
     if not 0 <= optimizer.warmup_steps < optimizer.steps:
         raise ConfigError(f"optimizer.warmup_steps = {optimizer.warmup_steps}: expected at least 0 "
                           f"and less than optimizer.steps = {optimizer.steps}")
+    if not 0 < optimizer.layer_decay <= 1 or not 0 <= optimizer.ema_decay < 1:
+        raise ConfigError(f"optimizer.layer_decay = {optimizer.layer_decay}, ema_decay = "
+                          f"{optimizer.ema_decay}: expected numbers in (0, 1] and in [0, 1)")
     for pattern in optimizer.frozen:
         try:
             re.compile(pattern)

@@ -1,11 +1,14 @@
-"""Fine-tuning of the demo's checkpoint on one family of labelled moving digits.
+"""Fine-tuning of the demo's checkpoint on one family of tasks over moving digits.
 
     python -m data.prepare moving_digits_tasks --out=runs/demo/tasks
     python train.py --config=configs/demo_tasks.py:image_digit --workdir=runs/demo/image_digit
     python eval.py --checkpoint=runs/demo/image_digit
 
 The families: image_digit, video_digit, video_motion, text_motion, text_pair, image_text,
-image_pair, grounding (see `docs/data.md`). With `:image_digit,scratch` nothing is loaded.
+image_pair, grounding (see `docs/data.md`); caption, qa and retrieval of the demo's corpus;
+instructions, which learns caption, qa and grounding in one run; and caption_scst, which goes on
+from caption and raises its CIDEr. With `:image_digit,scratch` nothing is loaded. `make demo-tasks`
+runs them all.
 """
 
 from ml_collections import ConfigDict
@@ -13,7 +16,7 @@ from ml_collections import ConfigDict
 from configs import common, demo
 from data.moving_digits_tasks import CLASSES
 
-# By family: what is classified, and what of a record the streams give.
+# By classified family: what of a record is classified, and what of it the streams give.
 INPUTS = {
     "image_digit": ("visual", dict(frames=1)),
     "video_digit": ("visual", dict(frames=4)),
@@ -22,29 +25,87 @@ INPUTS = {
     "text_pair": ("text", dict(text_length=48, text_pair=True)),
     "image_text": ("both", dict(frames=1, text_length=24)),
     "image_pair": ("images", dict(frames=2, text_length=24)),
-    "grounding": ("", dict(frames=1, text_length=8, boxes=True)),
 }
+# By generated family: the split, and the task and the stream beside what all of these have. An
+# instruction says what is wanted, in words of the corpus.
+GENERATED = {
+    "grounding": ("grounding", dict(location_bins=32),
+                  dict(ask="box", instruction="where is")),
+    "caption": ("image", dict(max_length=23),
+                dict(ask="caption", instruction="what is this image showing", text_length=24)),
+    "qa": ("image", dict(max_length=3), dict(ask="question", instruction="the image")),
+}
+NAMES = {"grounding": "grounding", "caption": "captioning", "qa": "qa"}
+ASKED = dict(frames=1, prompt_length=18)
+FAMILIES = (*INPUTS, *GENERATED, "caption_scst", "instructions", "retrieval")
+LABELLED = f"{demo.RUN}/tasks"
+# Where things are is learned soonest where there is but one: so in most images of the corpus.
+SEEN = {"two": common.source("grounding_train", 1.0),
+        "corpus": common.source("image_train", 1.0, root=demo.DATA)}
+
+
+def root(family: str) -> str:
+    """Where the family's records are."""
+    return LABELLED if family in INPUTS or family == "grounding" else demo.DATA
+
+
+def generated(family: str, size: int) -> tuple[ConfigDict, dict]:
+    """The task of a generated family, and its stream's options but for split and batch size."""
+    _, options, stream = GENERATED[family]
+    return (common.task(NAMES[family], **options),
+            dict(image_size=size, target_length=24, **ASKED, **stream))
 
 
 def get_config(family: str = "image_digit"):
     family, _, start = family.partition(",")
-    if family not in INPUTS or start not in ("", "scratch"):
+    if family not in FAMILIES or start not in ("", "scratch"):
         raise ValueError(f"family {family!r}{start and ', '}{start}: expected one of "
-                         f"{', '.join(INPUTS)}, with or without ',scratch'")
-    inputs, fields = INPUTS[family]
+                         f"{', '.join(FAMILIES)}, with or without ',scratch'")
     config = demo.get_config()
-    config.data.root, classes = f"{demo.RUN}/tasks", CLASSES.get(family, ())
-    if family == "grounding":
-        config.task, head = common.task("grounding"), "heads/box"
+    size, config.data.root = config.model.image_size, root(family)
+    config.data.streams, config.evals = ConfigDict(), ConfigDict()
+    config.optimizer.update(dict(steps=400, learning_rate=5e-4, vision_learning_rate=3e-4))
+    config.init_from, config.allow_new = ("", ()) if start else (demo.RUN, ("heads/classify",))
+
+    def add(task, split, options, train=None):
+        config.task = task
+        config.data.streams.train = common.stream(train or f"{split}_train", 32, **options)
+        evaluate(family, task, split, options)
+
+    def evaluate(name, task, split, options):
+        examples = common.stream(f"{split}_test", 64, **options)
+        config.evals[name] = common.evaluation(
+            task.copy_and_resolve_references(), examples, f"{split}_validation")
+
+    if family in INPUTS:
+        inputs, fields = INPUTS[family]
+        classes = CLASSES[family]
+        add(common.task("classification", inputs=inputs, classes=classes), family,
+            dict(image_size=size, classes=classes, **fields))
+    elif family in GENERATED:
+        task, options = generated(family, size)
+        add(task, GENERATED[family][0], options, SEEN if family == "grounding" else None)
+        if family == "grounding":
+            config.optimizer.update(dict(steps=600, learning_rate=1e-3,
+                                         vision_learning_rate=1e-3))
+    elif family == "caption_scst":
+        task, options = generated("caption", size)
+        task.samples = 5
+        add(task, "image", options)
+        config.optimizer.update(dict(steps=120, warmup_steps=10, learning_rate=2e-4,
+                                     vision_learning_rate=1e-4))
+        config.init_from = "" if start else f"{demo.RUN}/caption"
+    elif family == "retrieval":
+        add(common.task("retrieval"), "video", dict(image_size=size, frames=4, text_length=24))
     else:
-        config.task = common.task("classification", inputs=inputs, classes=classes)
-        head = "heads/classify"
-    examples = dict(image_size=config.model.image_size, classes=classes, **fields)
-    config.data.streams = ConfigDict(dict(
-        train=common.stream(f"{family}_train", 32, **examples)))
-    config.optimizer.update(dict(steps=600, learning_rate=5e-4, vision_learning_rate=3e-4))
-    config.init_from, config.allow_new = ("", ()) if start else (demo.RUN, (head,))
-    config.evals = ConfigDict({family: common.evaluation(
-        config.task.copy_and_resolve_references(),
-        common.stream(f"{family}_test", 64, **examples), f"{family}_validation")})
+        config.task = common.task("instructions", location_bins=32)
+        sources = {name: common.source(f"{split}_train", 1.0, root=root(name), ask=stream["ask"],
+                                       instruction=stream["instruction"])
+                   for name, (split, _, stream) in GENERATED.items()}
+        config.data.streams.train = common.stream(sources, 64, image_size=size, target_length=24,
+                                                  **ASKED)
+        config.optimizer.steps = 600
+        for name, (split, _, _) in GENERATED.items():
+            task, options = generated(name, size)
+            evaluate(name, task, split, options | dict(root=root(name)))
     return config

@@ -4,15 +4,23 @@ A stream says which fields its examples have; it is a mapping with attribute acc
 `ml_collections.ConfigDict`):
 
     split          name of the split to read; or a mixture, {name: source}
+    root           folder of the written data; "" for that of all streams
     batch_size     examples a step over all processes
     frames         frames of a clip; 1 for images, 0 for no `video` field
+    frame_stride   dense sampling: frames of the video from one of the clip's to the next, from a
+        random start in training; 0 for one frame of each of `frames` equal parts (uniform)
     image_size     side of a frame in pixels
     text_length    ids of a caption with [CLS] and [SEP], 0 for no `text` field
     text_buckets   training only: shorter lengths that `text` may have; a batch gets the smallest
         that holds its longest caption
     caption_prompt the prompt of the released captioning in front of the captions; "" for none
-    prompt_length  ids of a question, used with `target_length`
-    target_length  ids of an answer, 0 for no `prompt` and `target` fields
+    prompt_length  ids of what the decoder is asked, 0 for no `prompt` field; a question's needs a
+        `target_length`
+    target_length  ids of what it should say, 0 for no `target` field
+    ask            what makes them (`data.prompts`): a 'question' and its answer; a 'caption'; or
+        the 'box' of a phrase, for a `box` field, with crops that keep it whole and without
+        augmentations that would move it
+    instruction    words in front of every prompt; "" for none
     crop_area      (smallest, largest) share of the frame in training crops; (1.0, 1.0) resizes the
         whole frame
     flip           training only: mirror every other clip whose texts speak of no left or right
@@ -22,14 +30,12 @@ A stream says which fields its examples have; it is a mapping with attribute acc
         `label` field; () for none. Of records without a class the questions are the `text`, their
         answers the classes. The sentences of a stream without media are given as they are, with
         their punctuation
-    boxes          one of the record's boxes as `box`, its phrase as `text`; with crops that keep
-        it whole, and without augmentations that would move it
     views          evaluation only: (clips, crops) of a video, all of them in `video`
     expand         evaluation only: one example per 'record' (the default), per 'text', per
         'question' or per 'box'
 
 A source of a mixture is {split, weight} with, where wanted, another `root` than the stream's, and
-its own `crop_area`, `flip` and `rand_augment`.
+its own `ask`, `instruction`, `crop_area`, `flip` and `rand_augment`.
 """
 
 import math
@@ -39,8 +45,9 @@ import numpy as np
 
 from data import augment
 from data.builder import DataError
-from data.labels import asks, box_field, label_field, mirrored
+from data.labels import asks, label_field, mirrored
 from data.media import unpack_images
+from data.prompts import ASKS, BOX_TARGET, eval_prompt, prompt_lengths, train_prompt
 from data.skips import RecordError
 from mplug2_jax.preprocess.classes import SCORE, class_names
 from mplug2_jax.preprocess.image import (
@@ -50,7 +57,7 @@ from mplug2_jax.preprocess.image import (
     resize,
     spaced_crops,
 )
-from mplug2_jax.preprocess.text import clean_caption, clean_question
+from mplug2_jax.preprocess.text import clean_caption
 from mplug2_jax.preprocess.tokenizer import Tokenizer
 from mplug2_jax.preprocess.video import MediaError, decode_video
 
@@ -58,23 +65,29 @@ from mplug2_jax.preprocess.video import MediaError, decode_video
 EXPANSIONS = {"record": "", "text": "texts", "question": "questions", "box": "boxes"}
 _SHORTEST = 3  # [CLS], one piece, [SEP]
 _OPTIONAL = {
+    "root": "",
+    "frame_stride": 0,
     "text_buckets": (),
     "caption_prompt": "",
+    "prompt_length": 0,
+    "ask": "question",
+    "instruction": "",
     "flip": False,
     "rand_augment": (0, 0),
     "text_pair": False,
     "classes": (),
-    "boxes": False,
     "views": (1, 1),
     "expand": "record",
 }
-_SOURCE_KEYS = {"split", "weight", "root", "crop_area", "flip", "rand_augment"}
+_SOURCE_KEYS = {
+    "split", "weight", "root", "ask", "instruction", "crop_area", "flip", "rand_augment"
+}  # fmt: skip
 
 
 def resolve(stream) -> types.SimpleNamespace:
     """A stream with every field of the list above, as a plain object that is quick to read.
 
-    Its `class_numbers` are {name: label}.
+    Its `class_numbers` are {name: label}; `boxes` says whether its batches have a `box` field.
 
     Raises:
         ConfigError: the classes cannot be read.
@@ -82,6 +95,8 @@ def resolve(stream) -> types.SimpleNamespace:
     resolved = types.SimpleNamespace(**_OPTIONAL | dict(stream.items()))
     names = class_names(resolved.classes) if resolved.classes else ()
     resolved.class_numbers = {name: number for number, name in enumerate(names)}
+    sources = () if isinstance(resolved.split, str) else resolved.split.values()
+    resolved.boxes = "box" in {resolved.ask, *(source.get("ask") for source in sources)}
     return resolved
 
 
@@ -92,19 +107,21 @@ def check_stream(name: str, stream, process_count: int) -> None:
         if not condition:
             raise DataError(f"stream {name!r}: {message}")
 
-    size, lengths = stream.batch_size, (stream.text_length, stream.target_length)
+    size = stream.batch_size
+    lengths = (stream.text_length, *prompt_lengths(stream).values())
     require(size > 0, f"batch_size={size} must be positive")
     require(
         size % process_count == 0,
         f"batch_size={size} is not a multiple of {process_count} processes",
     )
-    require(stream.frames > 0 or any(lengths), "frames, text_length and target_length are all 0")
+    require(stream.frames > 0 or any(lengths), "frames and the lengths of text are all 0")
     require(stream.frames >= 0, f"frames={stream.frames} must be 0 or more")
+    require(stream.frame_stride >= 0, f"frame_stride={stream.frame_stride} must be 0 or more")
     require(
         not stream.frames or stream.image_size > 0,
         f"image_size={stream.image_size} must be positive",
     )
-    for key in ("text_length", "target_length"):
+    for key in ("text_length", "prompt_length", "target_length"):
         length = getattr(stream, key)
         require(
             length == 0 or length >= _SHORTEST, f"{key}={length} must be 0 or at least {_SHORTEST}"
@@ -119,10 +136,8 @@ def check_stream(name: str, stream, process_count: int) -> None:
         f"text_buckets={tuple(stream.text_buckets)} must rise from at least {_SHORTEST} to less "
         f"than text_length={stream.text_length}",
     )
-    require(
-        stream.text_length > 0 or not (stream.boxes or stream.text_pair),
-        "boxes and text_pair need a text_length",
-    )
+    require(stream.text_length > 0 or not stream.text_pair, "text_pair needs a text_length")
+    _check_ask(require, stream)
     require(min(stream.views) > 0, f"views={tuple(stream.views)} must be (clips, crops) from 1")
     _check_augmentation(require, stream)
     require(
@@ -139,7 +154,22 @@ def check_stream(name: str, stream, process_count: int) -> None:
             f"split.{source} has {sorted(given)}: it needs split and weight, and may have "
             f"{sorted(_SOURCE_KEYS - {'split', 'weight'})}",
         )
-        _check_augmentation(require, types.SimpleNamespace(**vars(stream) | dict(options.items())))
+        own = types.SimpleNamespace(**vars(stream) | dict(options.items()))
+        _check_augmentation(require, own)
+        _check_ask(require, own)
+
+
+def _check_ask(require, stream) -> None:
+    ask, length = stream.ask, stream.target_length
+    require(ask in ASKS, f"ask={ask!r} must be one of {', '.join(ASKS)}")
+    require(
+        ask != "box" or stream.prompt_length > 0, "ask='box' needs a prompt_length for its phrase"
+    )
+    require(
+        ask != "box" or not length or length >= BOX_TARGET,
+        f"target_length={length} must be at least {BOX_TARGET} with ask='box': a token for each "
+        "side of the box, [CLS] and [SEP]",
+    )
 
 
 def _check_augmentation(require, stream) -> None:
@@ -164,11 +194,11 @@ def check_kind(name: str, stream, split: str, record: dict) -> None:
         raise DataError(
             f"stream {name!r}: split {split!r} has several images a record, set frames to so many"
         )
-    if stream.boxes and (kind != "image" or not stream.frames):
+    if stream.ask == "box" and (kind != "image" or not stream.frames):
         # Those of a video are of its first frame, which need not be among those that are shown.
         raise DataError(
-            f"stream {name!r}: boxes are of images with frames=1, and split {split!r} is of kind "
-            f"{kind!r} with frames={stream.frames}"
+            f"stream {name!r}: ask='box' is for images with frames=1, and split {split!r} is of "
+            f"kind {kind!r} with frames={stream.frames}"
         )
     if stream.views[0] > 1 and kind != "video":
         raise DataError(f"stream {name!r}: split {split!r} has no videos, set views to (1, crops)")
@@ -179,8 +209,7 @@ def train_texts(
 ) -> tuple[dict, list[str]]:
     """All fields of one training example but its frames, and the texts among them.
 
-    The caption, the question, its answer (of several people's, so that each is as likely as it is
-    frequent) and the box are random ones of the record's.
+    The caption, the question or the box are random ones of the record's.
 
     Returns:
         {field: array}: see `data.pipeline` for shapes, without the batch axis; `box` is that in
@@ -190,14 +219,7 @@ def train_texts(
         RecordError: the record lacks what the stream needs.
     """
     fields, texts, label = {}, [], record["label"]
-    if stream.boxes:
-        boxes = [box for box in record["boxes"] if _caption(box["phrase"], stream)]
-        if not boxes:
-            raise RecordError("no box", f"none of {len(record['boxes'])} boxes has a phrase")
-        box = boxes[rng.integers(len(boxes))]
-        texts.append(box["phrase"])
-        fields |= _text_fields(texts[0], stream, tokenizer) | box_field(box)
-    elif stream.text_pair:
+    if stream.text_pair:
         texts += record["texts"][:2]
         fields |= _pair_fields(record, stream, tokenizer)
     elif asks(record, stream):
@@ -215,17 +237,10 @@ def train_texts(
             )
         texts.append(captions[rng.integers(len(captions))])
         fields |= _text_fields(texts[0], stream, tokenizer)
-    if stream.target_length:
-        questions = [q for q in record["questions"] if _usable(q, stream)]
-        if not questions:
-            raise RecordError(
-                "no question", f"none of {len(record['questions'])} questions is usable"
-            )
-        question = questions[rng.integers(len(questions))]
-        answers = _answers(question)
-        answer = answers[rng.integers(len(answers))] if len(answers) > 1 else answers[0]
-        texts += [question["question"], answer]
-        fields |= _question_fields(question["question"], answer, stream, tokenizer)
+    if prompt_lengths(stream):
+        more, said = train_prompt(record, stream, tokenizer, rng)
+        fields |= more
+        texts += said
     if stream.classes:
         fields |= label_field(label, stream, training=True)
     return fields, texts
@@ -246,7 +261,9 @@ def decode(
     try:
         if record["kind"] == "video":
             start, end = record.get("start", 0.0), record.get("end", 0.0)
-            return decode_video(record["media"], stream.frames * clips, rng, start, end)
+            return decode_video(
+                record["media"], stream.frames, rng, start, end, stream.frame_stride, clips
+            )
         if record["kind"] == "images":
             images = [decode_image(data)[None] for data in unpack_images(record["media"])]
             if len(images) != stream.frames:
@@ -295,7 +312,8 @@ def eval_clip(record: dict, stream) -> np.ndarray | None:
     """The middle frames, resized: uint8 [T, H, W, 3]; None for a stream without media.
 
     With `views`, uint8 [clips * crops, T, H, W, 3]: a clip's frames lie between those of the
-    others, and crops along the longer side.
+    others (or with a `frame_stride`, clips start at equal distances), and crops along the longer
+    side.
     """
     if not stream.frames:
         return None
@@ -327,13 +345,7 @@ def eval_example(
         RecordError: the record lacks that caption, question or box, or it cannot be used.
     """
     fields, label = {} if clip is None else {"video": clip}, record["label"]
-    if stream.boxes:
-        number = item if stream.expand == "box" else 0
-        boxes = record["boxes"][number : number + 1]
-        if not boxes or not _caption(boxes[0]["phrase"], stream):
-            raise RecordError("no box", f"box {number} is missing or its phrase has no word")
-        fields |= _text_fields(boxes[0]["phrase"], stream, tokenizer) | box_field(boxes[0])
-    elif stream.text_pair:
+    if stream.text_pair:
         fields |= _pair_fields(record, stream, tokenizer)
     elif asks(record, stream):
         question = record["questions"][item if stream.expand == "question" else 0]
@@ -347,17 +359,10 @@ def eval_example(
         if not captions or not _caption(captions[0], stream):
             raise RecordError("empty caption", f"caption {number} has no word")
         fields |= _text_fields(captions[0], stream, tokenizer)
-    if stream.target_length:
-        number = item if stream.expand == "question" else 0
-        questions = record["questions"][number : number + 1]
-        if not questions or not _asked(questions[0], stream):
-            raise RecordError("no question", f"question {number} is missing or has no word")
-        question = questions[0]
-        # Test splits hide the answers: their target is empty, [CLS] [SEP].
-        answer = question["answer"]
-        if not answer.strip():
-            answer = next(iter(_answers(question)), "")
-        fields |= _question_fields(question["question"], answer, stream, tokenizer)
+    if prompt_lengths(stream):
+        counted = {"caption": "text"}.get(stream.ask, stream.ask)
+        number = item if stream.expand == counted else 0
+        fields |= eval_prompt(record, number, stream, tokenizer)
     if stream.classes:
         fields |= label_field(label, stream, training=False)
     return fields
@@ -382,9 +387,7 @@ def empty_example(stream, tokenizer: Tokenizer) -> dict:
 
 def _text_lengths(stream) -> dict[str, int]:
     lengths = {"text": stream.text_length} if stream.text_length else {}
-    if stream.target_length:
-        lengths |= {"prompt": stream.prompt_length, "target": stream.target_length}
-    return lengths
+    return lengths | prompt_lengths(stream)
 
 
 def _caption(text: str, stream) -> str:
@@ -393,20 +396,6 @@ def _caption(text: str, stream) -> str:
     # A piece is at least a letter of a word, so words beyond the number of ids would be cut off
     # anyway.
     return clean_caption(text, stream.text_length)
-
-
-def _asked(question: dict, stream) -> bool:
-    return bool(clean_question(question["question"], stream.prompt_length).strip())
-
-
-def _usable(question: dict, stream) -> bool:
-    return _asked(question, stream) and bool(_answers(question))
-
-
-def _answers(question: dict) -> list[str]:
-    """The answer, or those of several people, without empty ones."""
-    answers = question.get("answers") or [question["answer"]]
-    return [answer for answer in answers if answer.strip()]
 
 
 def _pair_fields(record: dict, stream, tokenizer: Tokenizer) -> dict:
@@ -424,15 +413,3 @@ def _text_fields(text: str, stream, tokenizer: Tokenizer) -> dict:
     else:
         ids, mask = tokenizer.encode_padded(text, stream.text_length)
     return {"text": ids, "text_mask": mask}
-
-
-def _question_fields(question: str, answer: str, stream, tokenizer: Tokenizer) -> dict:
-    text = clean_question(question, stream.prompt_length)
-    prompt, prompt_mask = tokenizer.encode_padded(text, stream.prompt_length)
-    target, target_mask = tokenizer.encode_padded(answer, stream.target_length)
-    return {
-        "prompt": prompt,
-        "prompt_mask": prompt_mask,
-        "target": target,
-        "target_mask": target_mask,
-    }

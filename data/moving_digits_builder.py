@@ -16,7 +16,8 @@ from mplug2_jax.preprocess.text import clean_caption, clean_question
 from mplug2_jax.preprocess.tokenizer import train_sentencepiece
 
 VOCABULARY = "vocab.model"
-_VOCABULARY_SIZE = 320  # just enough for every word of the grammar to be one piece
+_RESERVED = 32  # entries for location tokens
+_VOCABULARY_SIZE = 320 + _RESERVED  # just enough for every word of the grammar to be one piece
 _MAX_WORDS = 100  # no text of the corpus is longer
 _WORTH_A_POOL = 500  # records
 
@@ -79,7 +80,8 @@ def prepare(out: str | os.PathLike, settings: Settings, processes: int = 2) -> d
     }
     written = builder.write(MovingDigits, out, splits, asdict(settings))
     if written or not (out / VOCABULARY).exists():
-        train_sentencepiece(_training_texts(out, sizes), out / VOCABULARY, _VOCABULARY_SIZE)
+        train_sentencepiece(_training_texts(out, sizes), out / VOCABULARY, _VOCABULARY_SIZE,
+                            _RESERVED)
     return sizes
 
 

@@ -7,7 +7,7 @@ batch that this process feeds. Which fields there are follows from the stream (s
     text, prompt, target                  int32 [b, L], `[CLS] ... [SEP] [PAD]...`
     text_mask, prompt_mask, target_mask   bool [b, L], False on padding
     label         int32 [b], number of the class; float32 for scores; -1 or nan where hidden
-    box           float32 [b, 4], (x0, y0, x1, y1) in 0..1
+    box           float32 [b, 4], (x0, y0, x1, y1) in 0..1; all 0 where none is asked for
     pair_id       int32 [b], the record's number; equal ids are the same pair
     example_mask  bool [b], False for rows that only fill the batch
     index, item   int32 [b], evaluation only: the record's number, and that of its caption,
@@ -40,7 +40,7 @@ from data.examples import (
     train_texts,
 )
 from data.skips import RecordError, SkipLog
-from data.sources import Mixture, Split, open_split
+from data.sources import Mixture, Source, Split, open_split
 from mplug2_jax.preprocess.tokenizer import Tokenizer
 
 _ATTEMPTS = 20  # records tried for one row of a batch before the split is called unusable
@@ -56,6 +56,25 @@ def annotation(source: Split, index: int) -> dict:
     """
     record = source[index]
     return {key: value for key, value in record.items() if key != "media"}
+
+
+def references(root: str | Path, streams: Mapping[str, Any]) -> dict[str, Iterator[list[str]]]:
+    """By stream, the texts of every record that it may give, in the order of `pair_id`.
+
+    A record that cannot be read has none.
+    """
+
+    def texts(sources: list[Source]) -> Iterator[list[str]]:
+        for source in sources:
+            for index in range(len(source.split)):
+                try:
+                    yield source.split[index]["texts"]
+                except RecordError:
+                    yield []
+
+    resolved = {name: resolve(stream) for name, stream in streams.items()}
+    return {name: texts(Mixture(stream.root or root, stream, [0]).sources)
+            for name, stream in resolved.items()}
 
 
 def train_batches(
@@ -266,9 +285,9 @@ class TrainStream:
         check_stream(name, stream, process_count)
         self._stream, self._tokenizer, self._watch = stream, tokenizer, watch
         self._seed = [seed, zlib.crc32(name.encode())]
-        self._mixture = Mixture(root, stream, self._seed)
+        self._mixture = Mixture(stream.root or root, stream, self._seed)
         for source in self._mixture.sources:
-            check_kind(name, stream, source.split.name, _first_readable(source.split))
+            check_kind(name, source.stream, source.split.name, _first_readable(source.split))
         self.batch_size = stream.batch_size
         self._rows = stream.batch_size // process_count
         self._first_row = process_index * self._rows
@@ -320,8 +339,8 @@ class TrainStream:
                     with self._watch("augment"):
                         box = fields.get("box")
                         fields["video"], box = augmented(clip, texts, stream, rng, box)
-                    if box is not None:
-                        fields["box"] = box
+                    if stream.boxes:  # one that is nowhere for the sources that ask for none
+                        fields["box"] = np.zeros(4, np.float32) if box is None else box
             except RecordError as error:
                 report.skip(source.name, name, error)
                 continue
@@ -371,7 +390,7 @@ class _EvalStream:
         if not isinstance(stream.split, str):
             raise DataError("stream 'eval': split is a mixture; evaluate its sources one by one")
         self._stream, self._tokenizer = stream, tokenizer
-        self._split = open_split(root, stream.split)
+        self._split = open_split(stream.root or root, stream.split)
         check_kind("eval", stream, stream.split, _first_readable(self._split))
         self._examples = self._list_examples(limit)
         self._rows = stream.batch_size // process_count

@@ -51,7 +51,7 @@ def open_split(root: str | Path, split: str) -> Split:
 
     Args:
         root: the `--out` folder, or the dataset's own folder inside it.
-        split: name of a split, such as `video_train`.
+        split: name of a split, such as `video_train`, or of several, `train+val`.
 
     Raises:
         DataError: nothing was prepared there, or there is no such split or no record in it, or one
@@ -59,7 +59,7 @@ def open_split(root: str | Path, split: str) -> Split:
     """
     root = Path(root)
     builder = tfds.builder_from_directory(str(find_version(root)))
-    if split not in builder.info.splits:
+    if not set(split.split("+")) <= set(builder.info.splits):
         raise DataError(
             f"no split {split!r} in {root}: it has {', '.join(sorted(builder.info.splits))}"
         )

@@ -14,12 +14,14 @@ import jax.numpy as jnp
 MODULES = ("vision", "text", "universal", "fusion", "decoder")
 LOCAL_TEMPORAL = ("none", "once", "twice", "grouped")
 UNIVERSAL_VARIANTS = ("release", "figure")
+UNIVERSAL_SHARING = ("shared", "separate")
 REMAT_POLICIES = {
     "none": None,  # keep every activation
     "full": jax.checkpoint_policies.nothing_saveable,
     "dots": jax.checkpoint_policies.dots_saveable,
     "dots_no_batch": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
+MAY_BE_ZERO = ("temporal_stride", "text_layers", "universal_layers")
 HOW = ("remat", "shard_frames")  # keys that say how the model is computed, not what it is
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -70,11 +72,16 @@ class ModelConfig:
         (before attention only), "grouped" (paper's figure: once, channel groups, video only),
         "none".
       temporal_groups: number of channel groups of the "grouped" variant.
+      stochastic_depth: share of examples for which training leaves out the last vision block's
+        residuals; it grows linearly from 0 at the first block.
       width, heads, mlp_dim: of every BERT part (text, universal, fusion, decoder).
       vocab_size, max_positions, dropout: of the BERT parts.
       text_layers: layers of text alone; the universal layers come after them.
       universal_layers, latents, universal_variant: "release" (self-attention, cross-attention,
-        FFN; no outer text residual) or "figure" (queries cross-attend first; text W0 + WS).
+        FFN; no outer text residual) or "figure" (queries cross-attend first; text W0 + WS). With 0
+        layers there is no such module: each modality goes on as it leaves its own encoder.
+      universal_sharing: "shared" (the paper: both modalities through the same weights) or
+        "separate" (as many layers for each of them, the paper's ablation).
       fusion_layers, fusion_stride: every `stride`-th layer but the first is a connected layer.
       decoder_layers: of the text decoder.
       contrastive_dim: width of the contrastive space.
@@ -100,10 +107,12 @@ class ModelConfig:
     temporal_stride: int = 0
     local_temporal: str = "twice"
     temporal_groups: int = 4
+    stochastic_depth: float = 0.0
     max_positions: int = 512
     dropout: float = 0.1
     latents: int = 50
     universal_variant: str = "release"
+    universal_sharing: str = "shared"
     fusion_stride: int = 1000
     contrastive_dim: int = 256
     dtype: str = "float32"
@@ -121,19 +130,22 @@ class ModelConfig:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if field.type is int:
-                least = 0 if field.name in ("temporal_stride", "text_layers") else 1
+                least = 0 if field.name in MAY_BE_ZERO else 1
                 require(isinstance(value, int) and value >= least, field.name, f"an int >= {least}")
         require(self.vision_width % 64 == 0, "vision_width", "a multiple of 64 (the head size)")
         require(self.image_size % self.patch_size == 0, "image_size",
                 f"a multiple of model.patch_size = {self.patch_size}")
         require(self.width % self.heads == 0, "width", f"a multiple of model.heads = {self.heads}")
         require(0.0 <= self.dropout < 1.0, "dropout", "a share in [0, 1)")
+        require(0.0 <= self.stochastic_depth < 1.0, "stochastic_depth", "a share in [0, 1)")
         require(self.local_temporal in LOCAL_TEMPORAL, "local_temporal",
                 "one of " + ", ".join(LOCAL_TEMPORAL))
         require(self.local_temporal != "grouped" or self.vision_width % self.temporal_groups == 0,
                 "temporal_groups", f"a divisor of model.vision_width = {self.vision_width}")
         require(self.universal_variant in UNIVERSAL_VARIANTS, "universal_variant",
                 "one of " + ", ".join(UNIVERSAL_VARIANTS))
+        require(self.universal_sharing in UNIVERSAL_SHARING, "universal_sharing",
+                "one of " + ", ".join(UNIVERSAL_SHARING))
         require(self.dtype in DTYPES, "dtype", "one of " + ", ".join(DTYPES))
 
     @classmethod

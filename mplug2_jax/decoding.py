@@ -16,6 +16,7 @@ from mplug2_jax.decoder import Cache, unstack_layers
 from mplug2_jax.model import MPlug2
 
 Array = jax.Array
+RANK_CHUNK = 32  # answers of an item that are scored at once
 BLOCKED = -1e20  # the released log-probability of an end token that comes too early
 
 
@@ -53,10 +54,10 @@ def take_rows(cache: Cache, rows: Array) -> Cache:
 
 
 def _generate(model: MPlug2, params: Any, memory: Array, memory_mask: Array | None,
-              choose: Callable[[Array, Array], Array], max_length: int, start_id: int,
+              choose: Callable[[Array, Array], Array], rows: int, max_length: int, start_id: int,
               end_id: int, pad_id: int) -> Array:
-    """One sequence an item; `choose(logits [B, V], step) -> tokens [B]` picks each next token."""
-    batch = memory.shape[0]
+    """`rows` sequences an item; `choose(logits [B * rows, V], step)` picks each next token."""
+    batch = memory.shape[0] * rows
 
     def body(state):
         at, tokens, ids, done, cache = state
@@ -70,56 +71,68 @@ def _generate(model: MPlug2, params: Any, memory: Array, memory_mask: Array | No
     tokens = jnp.full((batch,), start_id, jnp.int32)
     ids = jnp.full((batch, 1 + max_length), pad_id, jnp.int32).at[:, 0].set(start_id)
     done = jnp.zeros((batch,), bool)
-    params, cache = start(model, params, memory, 1, max_length)
+    params, cache = start(model, params, memory, rows, max_length)
     return jax.lax.while_loop(unfinished, body, (0, tokens, ids, done, cache))[2]
 
 
 @partial(jax.jit, static_argnames=("model", "max_length", "start_id", "end_id", "pad_id"))
-def greedy(model: MPlug2, params: Any, memory: Array, memory_mask: Array | None, *,
-           max_length: int, start_id: int, end_id: int, pad_id: int) -> Array:
+def greedy(model: MPlug2, params: Any, memory: Array, memory_mask: Array | None,
+           allowed: Array | None = None, *, max_length: int, start_id: int, end_id: int,
+           pad_id: int) -> Array:
     """The most probable next token, again and again.
 
     Args:
       model, params: a model with a decoder.
       memory: `[B, S, D]`.
       memory_mask: bool `[B, S]`, or None for all.
+      allowed: bool `[max_length, V]`, the tokens that each step may choose from; None for all.
       max_length: tokens to generate at most, the end token included.
       start_id, end_id, pad_id: of the tokenizer.
 
     Returns:
       int32 `[B, 1 + max_length]`, beginning with `start_id`, padded after the end token.
     """
-    return _generate(model, params, memory, memory_mask, lambda logits, at: logits.argmax(axis=-1),
-                     max_length, start_id, end_id, pad_id)
+    def choose(logits, at):
+        if allowed is not None:
+            logits = jnp.where(allowed[at], logits, -jnp.inf)
+        return logits.argmax(axis=-1)
+
+    return _generate(model, params, memory, memory_mask, choose, 1, max_length, start_id, end_id,
+                     pad_id)
 
 
 @partial(jax.jit, static_argnames=("model", "top_k", "max_length", "start_id", "end_id", "pad_id"))
 def sample(model: MPlug2, params: Any, memory: Array, memory_mask: Array | None, keys: Array, *,
            max_length: int, start_id: int, end_id: int, pad_id: int,
-           temperature: float | Array = 1.0, top_k: int = 0, top_p: float | Array = 1.0) -> Array:
+           temperature: float | Array = 1.0, top_k: int = 0,
+           top_p: float | Array | None = None) -> Array:
     """Draws every next token from the distribution that temperature, top-k and top-p leave.
 
-    An item's tokens depend on its own key alone, not on the batch around it. Make the keys of what
-    identifies an item: `jax.vmap(jax.random.fold_in, (None, 0))(key, item_numbers)`.
+    A sequence's tokens depend on its own key alone, not on the batch around it. Make the keys of
+    what identifies an item: `jax.vmap(jax.random.fold_in, (None, 0))(key, item_numbers)`.
 
     Args:
       model, params, memory, memory_mask, max_length, start_id, end_id, pad_id: as of `greedy`.
-      keys: random keys `[B]`, one an item.
+      keys: random keys `[B * R]`, R sequences an item, beside each other.
       temperature: > 0, divides the logits; towards 0 it becomes `greedy`.
       top_k: only the k most probable tokens; 0 for all.
       top_p: only the most probable tokens that together reach this probability (0..1], after
-        temperature and top-k; always at least one.
+        temperature and top-k; always at least one. None for all.
 
     Returns:
-      int32 `[B, 1 + max_length]`, as of `greedy`.
+      int32 `[B * R, 1 + max_length]`, as of `greedy`.
     """
     def choose(logits, at):
         noise = jax.vmap(lambda key: jax.random.gumbel(jax.random.fold_in(key, at),
                                                        logits.shape[1:]))(keys)
-        return (restrict(logits / temperature, top_k, top_p) + noise).argmax(axis=-1)
+        logits = logits / temperature
+        if top_k or top_p is not None:  # else nothing needs to be sorted
+            logits = restrict(logits, top_k, 1.0 if top_p is None else top_p)
+        return (logits + noise).argmax(axis=-1)
 
-    return _generate(model, params, memory, memory_mask, choose, max_length, start_id, end_id,
-                     pad_id)
+    rows = keys.shape[0] // memory.shape[0]
+    return _generate(model, params, memory, memory_mask, choose, rows, max_length, start_id,
+                     end_id, pad_id)
 
 
 def restrict(logits: Array, top_k: int, top_p: float | Array) -> Array:
@@ -204,20 +217,23 @@ def beam_search(model: MPlug2, params: Any, memory: Array, memory_mask: Array | 
     return ids, scores
 
 
-@partial(jax.jit, static_argnames=("model", "keep"))
+@partial(jax.jit, static_argnames=("model", "keep", "chunk"))
 def rank_answers(model: MPlug2, params: Any, memory: Array, memory_mask: Array | None,
-                 candidates: Array, candidates_mask: Array, *, keep: int) -> tuple[Array, Array]:
+                 candidates: Array, candidates_mask: Array, *, keep: int,
+                 chunk: int = RANK_CHUNK) -> tuple[Array, Array]:
     """The most probable of given answers, as the released question answering ranks them.
 
     The first decoding step alone, one for all candidates, chooses the `keep` whose first answer
-    token is the most probable; only those are scored whole. As released, the first answer token
-    counts twice in a score. Of equal scores the earlier candidate goes first.
+    token is the most probable; only those are scored whole, `chunk` at a time. As released, the
+    first answer token counts twice in a score. Of equal scores the earlier candidate goes first.
 
     Args:
       model, params, memory, memory_mask: as of `greedy`.
       candidates: int32 `[C, L]`, each `[CLS] answer [SEP]`, padded; shared by all items.
       candidates_mask: bool `[C, L]`, False for padding.
       keep: candidates to score; all if there are fewer.
+      chunk: of them an item at once. It bounds the memory: of a cache, and of logits `[B * chunk,
+        V]`.
 
     Returns:
       Of the k = min(keep, C) kept candidates, best first: their indices int32 `[B, k]`, and their
@@ -230,18 +246,28 @@ def rank_answers(model: MPlug2, params: Any, memory: Array, memory_mask: Array |
     logits, cache = step(model, params, tokens, memory_mask, cache)
     first = jax.nn.log_softmax(logits)[:, candidates[:, 1]]  # [B, C]
     first, kept = jax.lax.top_k(first, keep)  # [B, k]
-    cache = take_rows(cache, jnp.repeat(jnp.arange(batch), keep))
-    ids = candidates[kept].reshape(-1, length)  # [B * k, L]
-    counted = candidates_mask[kept].reshape(-1, length)
+    chunk = min(chunk, keep)
+    cache = take_rows(cache, jnp.repeat(jnp.arange(batch), chunk))
 
-    def score_next(cache, position):
-        logits, cache = step(model, params, ids[:, position], memory_mask, cache)
-        log_probs = jax.nn.log_softmax(logits)
-        new = jnp.take_along_axis(log_probs, ids[:, position + 1, None], axis=-1)[:, 0]
-        return cache, jnp.where(counted[:, position + 1], new, 0.0)
+    def score(kept):  # [B, chunk]
+        ids = candidates[kept].reshape(-1, length)  # [B * chunk, L]
+        counted = candidates_mask[kept].reshape(-1, length)
 
-    # Position by position, for the logits of all at once would be `[B * k, L, V]`.
-    rest = jax.lax.scan(score_next, cache, jnp.arange(1, length - 1))[1]  # [L - 2, B * k]
-    scores = 2 * first + rest.sum(axis=0).reshape(batch, keep)
+        def score_next(cache, position):
+            logits, cache = step(model, params, ids[:, position], memory_mask, cache)
+            log_probs = jax.nn.log_softmax(logits)
+            new = jnp.take_along_axis(log_probs, ids[:, position + 1, None], axis=-1)[:, 0]
+            return cache, jnp.where(counted[:, position + 1], new, 0.0)
+
+        # Position by position, for the logits of all at once would be `[B * chunk, L, V]`.
+        rest = jax.lax.scan(score_next, cache, jnp.arange(1, length - 1))[1]  # [L - 2, B * chunk]
+        return rest.sum(axis=0).reshape(batch, chunk)
+
+    # The last chunk is filled up with kept ones once more.
+    chunks = -(-keep // chunk)
+    places = (jnp.arange(chunks * chunk) % keep).reshape(chunks, chunk)
+    rest = jax.lax.map(score, kept[:, places].swapaxes(0, 1))  # [chunks, B, chunk]
+    rest = rest.swapaxes(0, 1).reshape(batch, -1)[:, :keep]
+    scores = 2 * first + rest
     scores, order = jax.lax.top_k(scores, keep)
     return jnp.take_along_axis(kept, order, axis=-1), jax.nn.softmax(scores, axis=-1)

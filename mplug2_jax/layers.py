@@ -55,6 +55,23 @@ class Dropout(nn.Module):
         return nn.Dropout(self.rate, deterministic=False)(x)
 
 
+class StochasticDepth(nn.Module):
+    """Leaves a residual out for some examples, where `apply` was given a `dropout` rng.
+
+    Huang et al., 2016 (https://arxiv.org/abs/1603.09382); what is kept is scaled up, so that
+    evaluation needs no change.
+    """
+
+    @nn.compact
+    def __call__(self, residual: Array, rate: Array | None) -> Array:
+        """`residual [B, ...]`, each example's 0 with probability `rate` (None: never)."""
+        if rate is None or not self.has_rng("dropout"):
+            return residual
+        shape = (residual.shape[0], *(1,) * (residual.ndim - 1))
+        kept = jax.random.bernoulli(self.make_rng("dropout"), 1 - rate, shape)
+        return residual * (kept / (1 - rate)).astype(residual.dtype)
+
+
 class Attention(nn.Module):
     """Multi-head attention whose keys and values may be given, so that a cache can hold them.
 
@@ -225,12 +242,14 @@ class Repeat(nn.Module):
       length: number of layers.
       scan: loop or lay out.
       remat: a name of `REMAT_POLICIES`.
+      rates: a number for each layer, given to it as its second argument; none if empty.
     """
 
     layer: Callable[..., nn.Module]  # a module class, its attributes bound by `partial`
     length: int
     scan: bool
     remat: str
+    rates: tuple[float, ...] = ()
 
     @nn.compact
     def __call__(self, x: Array, xs: Any = None, *args: Any) -> tuple[Array, Any]:
@@ -255,11 +274,12 @@ class Repeat(nn.Module):
             cls,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
-            in_axes=nn.broadcast,
+            in_axes=(0 if self.rates else nn.broadcast, *(nn.broadcast,) * len(args)),
             length=self.length,
             unroll=1 if self.scan else self.length,
         )
-        return scanned(**self.layer.keywords, name="layer")(x, None, *args)
+        rates = jnp.array(self.rates) if self.rates else None
+        return scanned(**self.layer.keywords, name="layer")(x, rates, *args)
 
 
 def unstack(stacked: Any, length: int) -> tuple[Any, ...]:

@@ -165,8 +165,8 @@ def language_modelling(logits: Array, labels: Array, weights: Array,
     return token_cross_entropy(logits, labels, weights, soft), hits
 
 
-def classification(logits: Array, labels: Array, weights: Array,
-                   smoothing: float = 0.0) -> tuple[Array, Array]:
+def classification(logits: Array, labels: Array, weights: Array, smoothing: float = 0.0,
+                   other: tuple[Array, Array] | None = None) -> tuple[Array, Array]:
     """Cross-entropy against the true class, smoothed towards all of them alike.
 
     Args:
@@ -174,28 +174,29 @@ def classification(logits: Array, labels: Array, weights: Array,
       labels: int32 `[B]`.
       weights: bool `[B]`, the real examples.
       smoothing: share of the target that is spread evenly over all classes (Szegedy et al., 2016).
+      other: of mixed examples the labels of their partners, int32 `[B]`, and the share of `labels`
+        in the target, a scalar; the partners' labels have the rest.
 
     Returns:
-      The mean loss and the accuracy, float32 scalars.
+      The mean loss and the accuracy (against the label of the larger share), float32 scalars.
     """
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
     picked = jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
+    if other is not None:
+        others, share = other
+        rest = jnp.take_along_axis(log_probs, others[:, None], axis=-1)[:, 0]
+        picked = share * picked + (1 - share) * rest
+        labels = jnp.where(share >= 0.5, labels, others)
     loss = -(1 - smoothing) * picked - smoothing * log_probs.mean(axis=-1)
     hits = weighted_mean(logits.argmax(axis=-1) == labels, weights)
     return weighted_mean(loss, weights), hits
-
-
-def corners(box: Array) -> Array:
-    """Boxes (centre x, y, width, height) as (x0, y0, x1, y1), `[..., 4]`."""
-    centre, half = box[..., :2], box[..., 2:] / 2
-    return jnp.concatenate([centre - half, centre + half], axis=-1)
 
 
 def overlap(one: Array, other: Array) -> tuple[Array, Array]:
     """Intersection over union of boxes (x0, y0, x1, y1), and the generalised one.
 
     Args:
-      one, other: `[..., 4]`, with x0 <= x1 and y0 <= y1.
+      one, other: `[..., 4]`; one with x1 <= x0 or y1 <= y0 has no area.
 
     Returns:
       IoU in 0..1 and GIoU in -1..1 (Rezatofighi et al., 2019), float32 `[...]`; both 0 where
@@ -217,21 +218,20 @@ def overlap(one: Array, other: Array) -> tuple[Array, Array]:
 
 def boxes(predicted: Array, true: Array, weights: Array, l1: float = 5.0,
           giou: float = 2.0) -> tuple[Array, dict[str, Array]]:
-    """L1 distance of centres and sizes, and generalised IoU, weighted as DETR does.
+    """L1 distance of the sides, and generalised IoU, weighted as DETR does.
 
     Args:
-      predicted: `[B, 4]`, (centre x, y, width, height) in 0..1.
-      true: `[B, 4]`, (x0, y0, x1, y1) in 0..1.
-      weights: bool `[B]`, the real examples.
+      predicted: `[B, 4]`, (x0, y0, x1, y1) in 0..1; sides in the wrong order make no area.
+      true: `[B, 4]` likewise.
+      weights: bool `[B]`, the real examples, or `shares`.
       l1, giou: weights of the two parts.
 
     Returns:
-      The mean loss, and `box_l1` (summed over the four numbers), `box_giou` (1 - GIoU), `box_iou`
+      The mean loss, and `box_l1` (summed over the four sides), `box_giou` (1 - GIoU), `box_iou`
       and `box_hits` (share with an IoU of at least 0.5), float32 scalars.
     """
-    centre, size = (true[:, :2] + true[:, 2:]) / 2, true[:, 2:] - true[:, :2]
-    distance = jnp.abs(predicted - jnp.concatenate([centre, size], axis=-1)).sum(axis=-1)
-    iou, generalised = overlap(corners(predicted), true)
+    distance = jnp.abs(predicted - true).sum(axis=-1)
+    iou, generalised = overlap(predicted, true)
     parts = {"box_l1": distance, "box_giou": 1 - generalised, "box_iou": iou,
              "box_hits": iou >= 0.5}
     means = {name: weighted_mean(value, weights) for name, value in parts.items()}

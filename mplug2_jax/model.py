@@ -20,7 +20,7 @@ from mplug2_jax.vision import DualVisionEncoder
 
 Array = jax.Array
 HEADS = ("vtc", "vtm", "mlm")  # of pretraining
-TASK_HEADS = ("classify", "box")
+TASK_HEADS = ("classify",)
 # Range of the learnable temperature, as the predecessor's procedure clamps it.
 TEMPERATURE_START, TEMPERATURE_MIN, TEMPERATURE_MAX = 0.07, 0.001, 0.5
 
@@ -84,8 +84,6 @@ class Heads(nn.Module):
             self.mlm = TiedHead(config.width, config.vocab_size, config.compute_dtype)
         if "classify" in self.names:
             self.classify = MlpHead(config.width, self.classify_layers, self.outputs)
-        if "box" in self.names:
-            self.box = MlpHead(config.width, 3, 4)
 
 
 class MPlug2(nn.Module):
@@ -166,10 +164,6 @@ class MPlug2(nn.Module):
         """Logits (or a score) float32 `[B, outputs]` of `pooled [B, images * D]`."""
         return self.heads.classify(pooled)
 
-    def box(self, fused_text: Array) -> Array:
-        """A box (centre x, y, width, height) in 0..1, float32 `[B, 4]`, of the class token."""
-        return nn.sigmoid(self.heads.box(fused_text[:, 0]))
-
     def __call__(self, video: Array, ids: Array, mask: Array) -> tuple[Array, ...]:
         """Runs every module once: what `init` needs to create all parameters."""
         visual = text = None
@@ -195,8 +189,6 @@ class MPlug2(nn.Module):
         if "classify" in self.heads_used:
             pooled = (visual if text is None else text)[:, 0]
             out.append(self.class_logits(jnp.tile(pooled, (1, self.images))))
-        if "box" in self.heads_used:
-            out.append(self.box(text))
         return tuple(out)
 
 
@@ -211,11 +203,13 @@ def build(config: ModelConfig, modules: tuple[str, ...], heads: tuple[str, ...],
         if name not in MODULES:
             raise ConfigError(f"module {name!r}: unknown; known: " + ", ".join(MODULES))
     needs = {"fusion": ("vision", "text"), "vtc": ("vision", "text"), "vtm": ("fusion",),
-             "mlm": ("text",), "box": ("fusion",)}
+             "mlm": ("text",)}
     for name in (*modules, *heads):
         missing = [need for need in needs.get(name, ()) if need not in modules]
         if missing:
             raise ConfigError(f"{name!r} needs the module(s) {', '.join(missing)}: name them too")
+    if not config.universal_layers:  # the ablation without them
+        modules = tuple(m for m in modules if m != "universal")
     return MPlug2(config, modules=tuple(m for m in MODULES if m in modules),
                   heads_used=tuple(h for h in (*HEADS, *TASK_HEADS) if h in heads),
                   outputs=outputs, images=images)

@@ -20,6 +20,7 @@ from mplug2_jax.layers import (
     Dropout,
     Mlp,
     Repeat,
+    StochasticDepth,
     bert_init,
     quick_gelu,
 )
@@ -121,10 +122,13 @@ class VisionBlock(nn.Module):
     config: ModelConfig
 
     @nn.compact
-    def __call__(self, x: Array, xs: None = None) -> tuple[Array, None]:
-        """`x [B, T, 1 + N, D]`, class token first in every frame, to the same shape."""
+    def __call__(self, x: Array, rate: Array | None = None) -> tuple[Array, None]:
+        """`x [B, T, 1 + N, D]`, class token first in every frame, to the same shape.
+
+        `rate`, a scalar, is this layer's of stochastic depth.
+        """
         config, width = self.config, self.config.vision_width
-        dtype = config.compute_dtype
+        dtype, drop = config.compute_dtype, StochasticDepth()
 
         def temporal(x, name):
             if config.local_temporal == "grouped":
@@ -132,7 +136,7 @@ class VisionBlock(nn.Module):
             else:
                 module = LocalTemporal(width, dtype, name=name)
             residual = module(x[:, :, 1:])  # the class tokens never enter
-            return x.at[:, :, 1:].add(residual)
+            return x.at[:, :, 1:].add(drop(residual, rate))
 
         def norm(name):
             return nn.LayerNorm(epsilon=VISION_EPS, dtype=dtype, name=name)
@@ -144,11 +148,11 @@ class VisionBlock(nn.Module):
             x = temporal(x, "temporal_1")
         attention = Attention(width, width // 64, dense_init, dtype, name="attention")
         frames = norm("norm_1")(x).reshape(-1, *x.shape[2:])  # [B * T, 1 + N, D]
-        x = x + attention(frames, attention.key_value(frames)).reshape(x.shape)
+        x = x + drop(attention(frames, attention.key_value(frames)).reshape(x.shape), rate)
         if kind == "twice":
             x = temporal(x, "temporal_2")
         mlp = Mlp(width, 4 * width, quick_gelu, dense_init, dtype, name="mlp")
-        x = x + mlp(norm("norm_2")(x))
+        x = x + drop(mlp(norm("norm_2")(x)), rate)
         return spread(x, config), None
 
 
@@ -185,8 +189,11 @@ class DualVisionEncoder(nn.Module):
         x = x + self.position(grid).astype(dtype)  # [B, T, 1 + N, D]
         x = nn.LayerNorm(epsilon=VISION_EPS, dtype=dtype, name="norm_pre")(x)
         x = spread(x, config)
-        blocks = Repeat(partial(VisionBlock, config=config), config.vision_layers, config.scan,
-                        config.remat.vision, name="blocks")
+        depth = config.vision_layers
+        rates = tuple(config.stochastic_depth * i / max(depth - 1, 1) for i in range(depth)
+                      ) if config.stochastic_depth else ()
+        blocks = Repeat(partial(VisionBlock, config=config), depth, config.scan,
+                        config.remat.vision, rates, name="blocks")
         x, _ = blocks(x)
         x = jnp.concatenate([
             x[:, :, 0].mean(axis=1, keepdims=True),  # [B, 1, D]

@@ -21,9 +21,10 @@ MODEL = ModelConfig(
 )
 
 
-def tokenizer() -> Tokenizer:
-    """One id a word of `WORDS`."""
+def tokenizer(reserved: int = 0) -> Tokenizer:
+    """One id a word of `WORDS`, of which the last so many give their place to reserved entries."""
     pieces = [*SPECIAL_TOKENS, *WORDS]
+    pieces[len(pieces) - reserved:] = [f"[unused{number}]" for number in range(reserved)]
     return Tokenizer(pieces, [True] * len(pieces),
                      encode=lambda text: [pieces.index(word) for word in text.split()],
                      decode=lambda ids: " ".join(pieces[i] for i in ids))
@@ -31,7 +32,8 @@ def tokenizer() -> Tokenizer:
 
 def task(name: str = "pretrain", model: ModelConfig = MODEL, **options) -> Task:
     """A task of the small model; a "large"-like one by `dataclasses.replace(MODEL, ...)`."""
-    return TASKS[name](common.task(name, max_length=6, **options), model, tokenizer())
+    reserved = options.get("location_bins", 0)
+    return TASKS[name](common.task(name, **{"max_length": 6} | options), model, tokenizer(reserved))
 
 
 def model(**changes) -> ModelConfig:

@@ -8,7 +8,6 @@ import pytest
 import small
 
 from configs import common, demo_tasks, sizes
-from mplug2_jax import losses
 from mplug2_jax.config import ConfigError, ModelConfig
 from mplug2_jax.metrics.scores import keep
 from mplug2_jax.model import build, init_params
@@ -31,13 +30,9 @@ def make(name="classification", **options):
 
 
 def examples(rows=5, padding=1, **changes):
-    """A batch with classes and boxes; the last rows only fill it."""
-    rng = np.random.default_rng(7)
-    batch = small.pairs(rows, padding=padding)
-    low, high = np.sort(rng.random((2, rows, 2)), axis=0)
-    batch |= {"label": rng.integers(0, 3, rows).astype(np.int32),
-              "box": np.concatenate([low, high], axis=1).astype(np.float32)}
-    return batch | changes
+    """A batch with classes; the last rows only fill it."""
+    label = np.random.default_rng(7).integers(0, 3, rows).astype(np.int32)
+    return small.pairs(rows, padding=padding) | {"label": label} | changes
 
 
 def tokens_of(task, params, batch):
@@ -110,8 +105,8 @@ def test_scores_are_regressed():
                            {"id": str(p), "label": label, "questions": [], "texts": ["x", "y"]})
                for p, label in ((1.0, "1.5"), (2.0, "2"), (4.0, "2.5"), (9.0, ""))]
     assert records[0] == {"id": "1.0", "label": "1.5", "texts": ["x", "y"], "prediction": 1.0}
-    scores = task.score(records, "image")
-    assert len(scores[task.best_by].each) == 4
+    scores = task.score(records, "text")
+    assert len(scores[task.best_by.format(kind="text")].each) == 4
     figures = keep(records, scores)
     assert figures["text_score_rmse"] == pytest.approx(np.sqrt((0.25 + 0 + 2.25) / 3))
     correlation = np.corrcoef([1, 2, 4], [1.5, 2, 2.5])[0, 1]
@@ -119,7 +114,7 @@ def test_scores_are_regressed():
     assert figures["text_score_spearman"] == pytest.approx(1.0)
     assert figures["text_class_unlabelled"] == 1 and "scores" in records[0]
     constant = [r | {"prediction": 1.0} for r in records]
-    assert set(task.score(constant, "image")) == {"text_score_rmse", "text_class_unlabelled"}
+    assert set(task.score(constant, "text")) == {"text_score_rmse", "text_class_unlabelled"}
 
 
 def test_views_equal_a_loop():
@@ -169,7 +164,7 @@ def test_two_classes_have_f1_and_matthews():
     task = small.task("classification", inputs="images", classes=("no", "yes"))
     said, true = ["yes", "yes", "yes", "no", "no"], ["yes", "yes", "no", "no", "yes"]
     records = [{"prediction": p, "label": t} for p, t in zip(said, true, strict=True)]
-    assert keep(records, task.score(records, "video")) == pytest.approx({
+    assert keep(records, task.score(records, "images")) == pytest.approx({
         "images_class_accuracy": 0.6, "images_class_majority": 0.6, "images_class_f1": 2 / 3,
         "images_class_matthews": 1 / 6})
 
@@ -195,76 +190,6 @@ def test_a_linear_probe_trains_its_head_alone():
         jax.tree.map(np.testing.assert_array_equal, new[module], params[module])
     moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).min()), new["heads"], params["heads"])
     assert min(jax.tree.leaves(moved)) > 1e-4
-
-
-def test_grounding_equals_numpy():
-    task, params = make("grounding")
-    assert set(params) == {"vision", "text", "universal", "fusion", "heads"}
-    assert set(params["heads"]) == {"box"}
-    batch = examples(video=small.pairs(5, 1)["video"])
-
-    @jax.jit
-    def run(params):
-        visual = task.call(params, "encode_visual", batch["video"])
-        text = task.call(params, "encode_text", batch["text"], batch["text_mask"])
-        return (task.call(params, "fuse", visual, text, batch["text_mask"])[1],
-                task.loss(params, {"s": batch}, jax.random.key(0)), task.predict(params, batch))
-
-    tokens, (value, metrics), output = jax.device_get(run(params))
-    x, layers = tokens[:, 0], params["heads"]["box"]
-    assert len(layers) == 3
-    for number in range(3):
-        dense = layers[f"Dense_{number}"]
-        x = np.maximum(x, 0) if number else x
-        x = x @ np.asarray(dense["kernel"]) + np.asarray(dense["bias"])
-    said = 1 / (1 + np.exp(-x))
-    total, hits = [], []
-    for (cx, cy, w, h), (x0, y0, x1, y1) in zip(said[:4], batch["box"][:4], strict=True):
-        l1 = (abs(cx - (x0 + x1) / 2) + abs(cy - (y0 + y1) / 2) + abs(w - (x1 - x0))
-              + abs(h - (y1 - y0)))
-        p0, q0, p1, q1 = cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2
-        inner = max(0, min(p1, x1) - max(p0, x0)) * max(0, min(q1, y1) - max(q0, y0))
-        union = w * h + (x1 - x0) * (y1 - y0) - inner
-        hull = (max(p1, x1) - min(p0, x0)) * (max(q1, y1) - min(q0, y0))
-        total.append(5 * l1 + 2 * (1 - (inner / union - (hull - union) / hull)))
-        hits.append(inner / union >= 0.5)
-    np.testing.assert_allclose(value, np.mean(total), rtol=1e-5)
-    assert float(metrics["s/box_hits"]) == pytest.approx(np.mean(hits))
-    corners = np.concatenate([said[:, :2] - said[:, 2:] / 2, said[:, :2] + said[:, 2:] / 2], 1)
-    np.testing.assert_allclose(output["box"], corners.clip(0, 1), rtol=1e-4, atol=1e-5)
-
-
-def test_overlaps_by_counting_pixels():
-    rng = np.random.default_rng(0)
-    low, high = np.sort(rng.integers(0, 21, (2, 60, 2, 2)), axis=0)
-    pairs = np.concatenate([low, high + 1], axis=-1)  # [60, 2, 4], none of them empty
-    iou, giou = losses.overlap(jnp.asarray(pairs[:, 0] / 22), jnp.asarray(pairs[:, 1] / 22))
-    for number, both in enumerate(pairs):
-        masks = np.zeros((2, 22, 22), bool)
-        for mask, (x0, y0, x1, y1) in zip(masks, both, strict=True):
-            mask[y0:y1, x0:x1] = True
-        union, inner = (masks[0] | masks[1]).sum(), (masks[0] & masks[1]).sum()
-        rows, columns = (np.flatnonzero(masks.any((0, axis))) for axis in (2, 1))
-        hull = (rows[-1] + 1 - rows[0]) * (columns[-1] + 1 - columns[0])
-        assert float(iou[number]) == pytest.approx(inner / union, abs=1e-5)
-        assert float(giou[number]) == pytest.approx(inner / union - (hull - union) / hull, abs=1e-5)
-    nothing = jnp.zeros(4)
-    assert losses.overlap(nothing, nothing) == (0, 0)
-    gradient = jax.grad(lambda b: losses.overlap(b, nothing)[1])(nothing)
-    assert np.isfinite(gradient).all()
-
-
-def test_grounding_is_scored_by_hand():
-    task = small.task("grounding")
-    boxes = [{"phrase": "p", "box": [0.0, 0.0, 1.0, 0.5], "id": "s1"},
-             {"phrase": "q", "box": [0.0, 0.0, 1.0, 1.0], "id": ""}]
-    outputs = [{"box": np.float32([0, 0, 1, 1]), "item": 0},
-               {"box": np.float32([0, 0, 0.5, 0.5]), "item": 1}]
-    records = [task.record(output, {"id": "r", "boxes": boxes}) for output in outputs]
-    assert [r["id"] for r in records] == ["s1", "r"] and records[1]["phrase"] == "q"
-    assert keep(records, task.score(records, "image")) == {"image_grounding_accuracy": 0.5,
-                                                           "image_grounding_iou": 0.375}
-    assert records[1]["scores"] == {"image_grounding_accuracy": 0.0, "image_grounding_iou": 0.25}
 
 
 def config_of(task, **stream):
@@ -296,27 +221,22 @@ def test_wrong_classification_configs_are_named(task, stream, message):
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_wrong_grounding_and_freezing_configs_are_named():
-    config = config_of(common.task("grounding"), frames=1, text_length=9)
-    with pytest.raises(ConfigError, match="stream s.boxes = False, frames = 1"):
-        common.validate(config)
-    config.data.streams.s.boxes = True
-    common.validate(config)
+def test_wrong_freezing_is_named():
+    config = config_of(common.task("classification", **CLASSIFY), frames=1, **CLASSIFY)
     config.optimizer.frozen = ("(vision",)
     with pytest.raises(ConfigError, match="optimizer.frozen: '.vision' is not a regular"):
         common.validate(config)
 
 
 @pytest.mark.parametrize("task", [
-    *(common.task("classification", inputs=inputs, classes=CLASSES) for inputs in MODULES),
-    common.task("grounding")], ids=lambda task: f"{task.name}-{task.inputs}")
+    common.task("classification", inputs=inputs, classes=CLASSES) for inputs in MODULES],
+    ids=lambda task: task.inputs)
 def test_real_models_hold_just_their_modules(task):
     cls = TASKS[task.name]
     config = ModelConfig.from_mapping(sizes.model("large"))
     model = build(config, *cls.composition(task), **cls.head_sizes(task))
     shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
-    modules = MODULES[task.inputs] if task.name == "classification" else MODULES["both"]
-    assert set(shapes) == {*modules.split(), "heads"}
+    assert set(shapes) == {*MODULES[task.inputs].split(), "heads"}
 
 
 def test_demo_configs_are_valid():

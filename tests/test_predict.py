@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import common
 from data.moving_digits import encode_video
 from mplug2_jax import launch
 from mplug2_jax.config import ModelConfig
@@ -207,10 +206,3 @@ def test_find_media(made, tmp_path):
     assert load_clip(made.files[3], 4, 24).shape == (1, 24, 24, 3)
     with pytest.raises(MediaError, match="unreadable: No such file"):
         load_clip(tmp_path / "gone.mp4", 4, 24)
-
-
-def test_options_of_the_common_task_are_complete():
-    """`predict.py` fills an older checkpoint's options with these defaults."""
-    for name in TASKS:
-        options = common.task(name)
-        assert dict(common.task(**options)) == dict(options)

@@ -1,5 +1,7 @@
 """Tasks: what they are composed of, retrieval and reranking by brute force, records and scores."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ import small
 from configs import common, demo, msrvtt_caption, msrvtt_qa
 from mplug2_jax.config import ConfigError
 from mplug2_jax.metrics.scores import keep
+from mplug2_jax.training import sharding
 
 
 @pytest.mark.parametrize("weights, modules, heads", [
@@ -55,34 +58,61 @@ def test_padding_rows_change_no_loss():
     np.testing.assert_allclose(one, two, rtol=1e-5)
 
 
-@pytest.fixture(scope="module")
-def gallery():
-    """A retrieval task, parameters, and the outputs of ten clips and their texts."""
+def captions_of_clips(clips, seed=0):
+    """One to three captions of four words for each clip, and one without a word."""
+    rng = np.random.default_rng(seed)
+    texts = [[" ".join(rng.choice(small.WORDS[:20], 4)) for _ in range(1 + i % 3)]
+             for i in range(clips)]
+    texts[2].append("?!")
+    return texts
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_reranking_equals_scoring_every_pair(devices):
+    """Ten clips in batches of eight, 19 captions: both ways, with and without reranking."""
     task = small.task("retrieval", rerank=3)
-    params = small.params_of(task.model)
-    batch = small.pairs(rows=10)
-    output = jax.device_get(jax.jit(task.predict)(params, batch))
-    records = [{"index": i, "query": f"text {i}", "output": {k: v[i] for k, v in output.items()}}
-               for i in range(10)]
-    return task, params, output, records
+    params, texts = small.params_of(task.model), captions_of_clips(10)
+    clips = small.pairs(rows=10)["video"]
+    encoded = [[task.tokenizer.encode_padded(t, 8) for t in own if t != "?!"] for own in texts]
+    mesh = sharding.make_mesh(1, devices, 1, jax.devices()[:devices])
 
+    def batches():
+        for start in (0, 8):
+            rows = np.minimum(np.arange(start, start + 8), 9)
+            ids, mask = (np.stack([encoded[row][0][k] for row in rows]) for k in (0, 1))
+            yield sharding.put_batch(
+                {"video": clips[rows], "text": ids, "text_mask": mask, "item": rows * 0,
+                 "index": 100 + rows, "example_mask": np.arange(start, start + 8) < 10}, mesh)
 
-def test_reranking_equals_scoring_every_pair(gallery):
-    task, params, output, records = gallery
-    records = [dict(r) for r in records]
-    scores = keep(records, task.finish(params, records, "video"))
+    with jax.set_mesh(mesh):
+        scores, records = task.evaluate(params, batches(),
+                                        lambda index: {"texts": texts[index - 100]}, "video")
+    figures = keep(records, scores)
+    assert figures["text_to_video_wordless"] == 1 and len(records) == 19
+    assert [(r["index"], r["item"]) for r in records[:4]] == [(100, 0), (101, 0), (101, 1),
+                                                              (102, 0)]
     assert [r["scores"]["text_to_video_mean_rank"] for r in records] == [
         r["rank"] for r in records]
-    similarity = output["text_features"] @ output["visual_features"].T  # [Q, G]
-    every, match = np.zeros((10, 10)), jax.jit(task.match)
-    for q in range(10):
-        for g in range(10):
-            every[q, g] = match(params, output["visual"][g][None], output["text"][q][None],
-                                     output["text_mask"][q][None])[0]
 
-    def recall_at(matrix, k):
-        own = np.diag(matrix)
-        return np.mean([(row >= own[i]).sum() <= k for i, row in enumerate(matrix)])
+    @jax.jit
+    def encode(params):
+        ids, mask = (jnp.asarray([one[k] for own in encoded for one in own]) for k in (0, 1))
+        visual = task.call(params, "encode_visual", clips)
+        text = task.call(params, "encode_text", ids, mask)
+        return visual, text, mask, (task.call(params, "contrastive", text, "text")
+                                    @ task.call(params, "contrastive", visual, "visual").T)
+
+    visual, text, mask, similarity = jax.device_get(encode(params))
+    every = np.stack([jax.jit(task.match)(params, np.broadcast_to(one, (19, *one.shape)), text,
+                                          mask) for one in visual], axis=1)  # [Q, G]
+    owner = np.array([i for i, own in enumerate(encoded) for _ in own])
+    own = owner[:, None] == np.arange(10)
+
+    def expected(matrix, own):
+        rank = [1 + (row[~right] >= row[right].max()).sum()
+                for row, right in zip(matrix, own, strict=True)]
+        return {"r1": np.mean(np.array(rank) <= 1), "r5": np.mean(np.array(rank) <= 5),
+                "median_rank": np.median(rank), "mean_rank": np.mean(rank)}
 
     def rerank(matrix, match):
         result = matrix - 10.0
@@ -91,11 +121,17 @@ def test_reranking_equals_scoring_every_pair(gallery):
             result[i, best] = row[best] + match[i, best]
         return result
 
-    for way, matrix, match in (("text_to_video", similarity, every),
-                               ("video_to_text", similarity.T, every.T)):
-        for k in (1, 5):
-            assert scores[f"dual_{way}_r{k}"] == pytest.approx(recall_at(matrix, k))
-            assert scores[f"{way}_r{k}"] == pytest.approx(recall_at(rerank(matrix, match), k))
+    for way, matrix, match, right in (("text_to_video", similarity, every, own),
+                                      ("video_to_text", similarity.T, every.T, own.T)):
+        for prefix, by in (("dual_", matrix), ("", rerank(matrix, match))):
+            for name, value in expected(by, right).items():
+                assert figures[f"{prefix}{way}_{name}"] == pytest.approx(value), (prefix, way, name)
+
+
+def test_a_gallery_without_an_example_is_an_error():
+    task = small.task("retrieval")
+    with pytest.raises(ValueError, match="retrieval has nothing to find"):
+        task.evaluate({}, [], lambda index: {"texts": []}, "video")
 
 
 def test_captioning_and_answers_are_scored_by_their_records():
@@ -138,6 +174,67 @@ def test_hidden_answers_are_counted_and_several_peoples_scored_as_vqav2_does():
     assert qa.score(rows[2:], "image") == {"image_qa_unanswered": 1.0}
 
 
+def test_vqav2_by_question_type_and_its_submission(tmp_path):
+    qa, many = small.task("qa"), ["dog"] * 10
+    rows = [{"prediction": said, "answer": "dog", "type": kind, "id": number, "answers": many}
+            for said, kind, number in (("dog", "what", "12"), ("cat", "what", "3"),
+                                       ("dog", "who", "7"))]
+    scores = keep(rows, qa.score(rows, "image"))
+    assert scores["image_qa_what_vqa_accuracy"] == 0.5 and scores["image_qa_who_vqa_accuracy"] == 1
+    path = tmp_path / "submission.json"
+    assert qa.write_submission(path, rows)
+    assert json.loads(path.read_text()) == [{"question_id": 12, "answer": "dog"},
+                                            {"question_id": 3, "answer": "cat"},
+                                            {"question_id": 7, "answer": "dog"}]
+    for number in ("7", "q3"):  # twice, or not a number: no such file
+        assert not qa.write_submission(tmp_path / "no.json", [*rows, rows[0] | {"id": number}])
+    assert not (tmp_path / "no.json").exists()
+
+
+def test_answers_are_ranked_by_their_probability(tmp_path):
+    """With all answers kept: by the released score, computed by teacher forcing."""
+    path = tmp_path / "answers.txt"
+    answers = ["w1 w2 w3", "w4", "w9 w1", "w5 w2", "w12"]
+    path.write_text("\n".join(answers) + "\n\n")
+    task = small.task("qa", answers=str(path))
+    params, batch = small.params_of(task.model), small.pairs(rows=4)
+    output = jax.device_get(jax.jit(task.predict)(params, batch))
+
+    @jax.jit
+    def forced(params, ids, mask):
+        memory, seen = task.memory(params, batch)
+        rows = jnp.broadcast_to(ids[:-1], (4, len(ids) - 1))
+        logits = task.call(params, "decode", rows, None, memory, seen)[0]
+        own = jnp.take_along_axis(jax.nn.log_softmax(logits), ids[None, 1:, None], axis=2)[..., 0]
+        return own[:, 0] + jnp.where(mask[1:], own, 0).sum(axis=1)
+
+    scores = np.stack([forced(params, *task.tokenizer.encode_padded(answer, 5))
+                       for answer in answers], axis=1)  # [4, 5]
+    np.testing.assert_array_equal(output["answer"], scores.argmax(axis=1))
+    np.testing.assert_allclose(output["score"], jax.nn.softmax(scores).max(axis=1), rtol=1e-4)
+    row = {key: value[0] for key, value in output.items()} | {"item": 0}
+    question = {"question": "q", "answer": "w1", "type": "a"}
+    assert task.record(row, {"questions": [question]})["prediction"] == answers[
+        scores[0].argmax()]
+
+
+@pytest.mark.parametrize("answers, message", [
+    (("yes", "no", "Yes"), "task.answers = .*: name 3, 'Yes', is that of name 1 again"),
+    ("yes\n\nno\nmaybe\nno\n", "answers.txt': line 5, 'no', is that of line 3 again"),
+    ("yes\n", "expected at least two names"),
+    (None, "nowhere.txt': cannot be read as a file of names, one a line: "),
+])
+def test_wrong_answer_lists_are_named(answers, message, tmp_path):
+    if isinstance(answers, str):
+        (tmp_path / "answers.txt").write_text(answers)
+        answers = str(tmp_path / "answers.txt")
+    config = demo.get_config()
+    config.evals.video_qa.task = common.task(
+        "qa", max_length=3, answers=answers or str(tmp_path / "nowhere.txt"))
+    with pytest.raises(ConfigError, match=message):
+        common.validate(config)
+
+
 @pytest.mark.parametrize("name", ["captioning", "qa"])
 def test_beams_of_one_and_greedy_agree_on_the_first_token(name):
     options = {"memory": "visual"} if name == "captioning" else {}
@@ -170,6 +267,7 @@ def changed(**changes):
     ({"task__name": "retrieval", "task__momentum__teacher": True},
      "task.momentum.teacher = True: expected False"),
     ({"task__beams": 0}, "task.beams = 0"),
+    ({"evals__video_caption__task__samples": 1}, "task.samples = 1: expected 0, or at least 2"),
     ({"task__objectives__vtc": -1.0}, "task.objectives: weights must be at least 0"),
     ({"evals__video_qa__task__memory": "visual"}, "must be 'fused'"),
     ({"data__streams__video__image_size": 50}, "stream video.image_size = 50: expected a multiple"),

@@ -9,10 +9,12 @@ from data.datasets import (
     lsmdc,
     msrvtt,
     msvd,
+    nocaps,
     pairs,
     refcoco,
     release_jsonl,
     ssv2,
+    text_folder,
     tgif,
     vqa,
     webdataset,
@@ -28,6 +30,7 @@ _MODULES = (
     lsmdc,
     release_jsonl,
     karpathy,
+    nocaps,
     vqa,
     refcoco,
     webvid_cc,
@@ -37,6 +40,7 @@ _MODULES = (
     class_folders,
     pairs,
     glue,
+    text_folder,
 )
 DATASETS: dict[str, Dataset] = {
     dataset.name: dataset for module in _MODULES for dataset in module.DATASETS

@@ -127,6 +127,8 @@ def bert_layout(config: ModelConfig, with_head: bool) -> Layout:
         theirs, inner = f"encoder.layer.{i}", i - config.text_layers
         sides.append(bert_names.layer(theirs, "text/layers/layer", i) if inner < 0 else
                      bert_names.layer(theirs, f"universal/layers_{inner}", None))
+        if inner >= 0 and config.universal_sharing == "separate":
+            sides.append(bert_names.layer(theirs, f"universal/text_layers_{inner}", None))
         if i < config.decoder_layers:
             sides.append(bert_names.layer(theirs, "decoder/layers/layer", i))
     if with_head:

@@ -167,7 +167,8 @@ def check_sizes(config: ModelConfig, sizes: Mapping[str, int]) -> tuple[list[str
 def check_variants(config: ModelConfig) -> list[str]:
     """What of a config's variants is not the release's."""
     return [f"model.{key} = {getattr(config, key)!r}, the release has {expected!r}"
-            for key, expected in (("local_temporal", "twice"), ("universal_variant", "release"))
+            for key, expected in (("local_temporal", "twice"), ("universal_variant", "release"),
+                                  ("universal_sharing", "shared"))
             if getattr(config, key) != expected]
 
 

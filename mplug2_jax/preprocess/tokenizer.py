@@ -6,6 +6,7 @@ one, so a caption that says "[SEP]" cannot end its own sequence.
 
 import io
 import os
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ import tokenizers
 from tokenizers import models, pre_tokenizers
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_RESERVED = re.compile(r"\[unused(\d+)\]")  # BERT's name for an entry that no text becomes
 _WORD_START = "\u2581"  # SentencePiece marks a piece that begins a word with this character
 
 
@@ -27,6 +29,9 @@ class Tokenizer:
         pad_id, unk_id, cls_id, sep_id, mask_id: ids of the special tokens.
         word_starts: bool [vocab_size], True for pieces that begin a word, False for specials
             (whole-word masking).
+        reserved: ids of the entries `[unused0]`, `[unused1]`, ... in the order of their numbers:
+            a task may give them a meaning of its own. No text becomes one, and `decode` leaves
+            them out.
     """
 
     def __init__(
@@ -44,7 +49,10 @@ class Tokenizer:
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (
             ids[token] for token in SPECIAL_TOKENS
         )
-        self._specials = {ids[token] for token in SPECIAL_TOKENS}
+        numbers = {int(found[1]): ids[piece] for piece in ids
+                   if (found := _RESERVED.fullmatch(piece))}
+        self.reserved = tuple(numbers[number] for number in sorted(numbers))
+        self._specials = {*(ids[token] for token in SPECIAL_TOKENS), *self.reserved}
         self.word_starts = np.array(word_starts, bool)
         self.word_starts[list(self._specials)] = False
         self._encode = encode
@@ -207,13 +215,13 @@ def _join_wordpieces(pieces: list[str]) -> str:
 
 
 def train_sentencepiece(
-    sentences: Iterable[str], out_path: str | os.PathLike, vocab_size: int
+    sentences: Iterable[str], out_path: str | os.PathLike, vocab_size: int, reserved: int = 0
 ) -> None:
     """Trains a lower-casing BPE vocabulary with BERT's special tokens and writes it to `out_path`.
 
     The same sentences give the same bytes. `vocab_size` is an upper limit: a small corpus may not
-    have that many pieces. Frequent words become one piece each (unigram models split them where the
-    corpus is small).
+    have that many pieces. `reserved` of them are entries that no text becomes (see `Tokenizer`).
+    Frequent words become one piece each (unigram models split them where the corpus is small).
 
     Raises:
         ValueError: `vocab_size` cannot hold the letters of the corpus, or there are no sentences.
@@ -233,7 +241,7 @@ def train_sentencepiece(
             unk_id=1, unk_piece=UNK, unk_surface=" ",
             bos_id=2, bos_piece=CLS,
             eos_id=3, eos_piece=SEP,
-            control_symbols=[MASK],
+            control_symbols=[MASK, *(f"[unused{number}]" for number in range(reserved))],
             num_threads=1,  # sums of several threads come in any order, and the bytes differ
             shuffle_input_sentence=False,
             minloglevel=2,

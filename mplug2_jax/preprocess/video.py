@@ -1,6 +1,7 @@
-"""Video bytes to a few RGB frames: which ones (TSN-style segments), and decoding with PyAV."""
+"""Video bytes to a few RGB frames: which ones (TSN-style segments, or dense), decoded with PyAV."""
 
 import io
+from collections.abc import Callable
 
 import av
 import numpy as np
@@ -52,14 +53,60 @@ def frame_indices(
     return np.append(indices, np.full(num_frames - segments, video_length - 1))
 
 
+def dense_indices(
+    video_length: int,
+    num_frames: int,
+    stride: int,
+    rng: np.random.Generator | None = None,
+    clips: int = 1,
+) -> np.ndarray:
+    """Frame numbers of clips whose frames are `stride` apart (dense sampling).
+
+    Args:
+        video_length: frames in the video, >= 1.
+        num_frames: frames of a clip, >= 1. A video that ends before a clip does repeats its last
+            frame.
+        stride: frames from one to the next, >= 1.
+        rng: a generator starts each clip anywhere (training); None starts a single clip so that it
+            lies in the middle, and several ones at equal distances from the first frame to the
+            last (evaluation).
+        clips: number of clips.
+
+    Returns:
+        int64 [num_frames * clips], each in 0..video_length-1: the first frame of each clip, then
+        the second of each, and so on.
+
+    Raises:
+        ValueError: if any number is below 1.
+    """
+    if min(video_length, num_frames, stride, clips) < 1:
+        raise ValueError(
+            f"need at least one frame: {video_length=}, {num_frames=}, {stride=}, {clips=}"
+        )
+    room = max(video_length - ((num_frames - 1) * stride + 1), 0)  # the last possible start
+    if rng is not None:
+        starts = rng.integers(0, room + 1, clips)
+    elif clips == 1:
+        starts = np.array([room // 2])
+    else:
+        starts = np.linspace(0, room, clips).astype(np.int64)
+    offsets = stride * np.arange(num_frames)[:, None]
+    return np.minimum(offsets + starts, video_length - 1).ravel()
+
+
 def decode_video(
     data: bytes,
     num_frames: int,
     rng: np.random.Generator | None = None,
     start: float = 0.0,
     end: float = 0.0,
+    stride: int = 0,
+    clips: int = 1,
 ) -> np.ndarray:
-    """Decodes `num_frames` frames of an encoded video, chosen by `frame_indices`.
+    """Decodes `num_frames * clips` frames of an encoded video.
+
+    Which ones `frame_indices` says, or with a stride `dense_indices`. With several clips, the
+    frames of one lie between those of the others in either.
 
     The frames are those of a decode from the beginning, bit for bit, but only what they need is
     decoded: from the keyframe before them, without the frames that nothing refers to; and only
@@ -67,25 +114,33 @@ def decode_video(
 
     Args:
         data: the bytes of a video file (mp4, webm, mkv, avi, gif, ...).
-        num_frames: frames wanted.
+        num_frames: frames of a clip.
         rng: None for middle frames, a generator for random ones.
         start: seconds at which the part to choose from begins.
         end: seconds at which it ends; 0 is the end of the video.
+        stride: frames of the video from one of a clip's to the next; 0 spreads them over all of it.
+        clips: number of clips.
 
     Returns:
-        uint8 [num_frames, H, W, 3].
+        uint8 [num_frames * clips, H, W, 3].
 
     Raises:
         MediaError: the bytes are not a video, hold no video stream or no frame (between `start` and
             `end`), are truncated, or would take absurdly much memory or time.
     """
+
+    def choose(length: int) -> np.ndarray:
+        if stride:
+            return dense_indices(length, num_frames, stride, rng, clips)
+        return frame_indices(length, num_frames * clips, rng)
+
     try:
         with av.open(
             io.BytesIO(data), options={"format_whitelist": _FORMATS}, metadata_errors="replace"
         ) as container:
             if not container.streams.video:
                 raise MediaError("no video stream in the file")
-            return _Clip(container).frames(num_frames, rng, start, end)
+            return _Clip(container).frames(choose, rng, start, end)
     except MediaError:
         raise
     # PyAV raises these for bad bytes: its own errors (OSError or ValueError too), and bare ones
@@ -141,16 +196,20 @@ class _Clip:
         return packets
 
     def frames(
-        self, num_frames: int, rng: np.random.Generator | None, start: float, end: float
+        self,
+        choose: Callable[[int], np.ndarray],
+        rng: np.random.Generator | None,
+        start: float,
+        end: float,
     ) -> np.ndarray:
-        """The chosen frames as RGB, uint8 [T, H, W, 3]."""
+        """The frames that `choose` picks of so many by `rng`, as RGB, uint8 [T, H, W, 3]."""
         state = rng and rng.bit_generator.state
         shown = [packet.pts for packet in self._packets if not packet.is_discard]
         if self._timed and None not in shown and len(set(shown)) == len(shown):
             shown.sort()
             scale = float(self._stream.time_base)
             inside = _within([pts * scale - self._origin for pts in shown], start, end)
-            wanted = [shown[inside[i]] for i in frame_indices(len(inside), num_frames, rng)]
+            wanted = [shown[inside[i]] for i in choose(len(inside))]
             images = self._decode_times(set(wanted))
             if images is not None:
                 return np.stack([images[pts] for pts in wanted])
@@ -160,7 +219,7 @@ class _Clip:
         while True:
             if rng is not None:
                 rng.bit_generator.state = state  # one draw, whichever way the frames are found
-            wanted = [inside[i] for i in frame_indices(len(inside), num_frames, rng)]
+            wanted = [inside[i] for i in choose(len(inside))]
             seen, images = self._decode_numbers(set(wanted))
             if images is not None:
                 return np.stack([images[number] for number in wanted])

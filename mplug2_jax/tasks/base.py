@@ -9,7 +9,8 @@ this is and which of its captions, questions or boxes. Host code (`record`, `sco
 example once.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import jax
@@ -74,6 +75,20 @@ class Task:
                 raise ConfigError(f"stream {name}.{field}_length = 0: task {options.name!r} "
                                   f"needs {field}; give the tokens it may have")
 
+    @classmethod
+    def kind_of(cls, options: Any, stream: Any) -> str:
+        """What the figures of such a stream are of, the first part of their names."""
+        del options
+        return "video" if stream.frames > 1 else "image"
+
+    def prepare(self, references: Callable[[], dict[str, Iterable[Sequence[str]]]]) -> None:
+        """Called once before training.
+
+        Args:
+          references: gives, by stream, the texts of every training record in the order of
+            `pair_id`; reading them takes a while, so only a task that needs them asks.
+        """
+
     def loss(self, params: Any, batch: Any, rng: Array) -> tuple[Array, Metrics]:
         """The training loss, a float32 scalar, and metrics to log (float32 scalars)."""
         raise TypeError(f"{type(self).__name__} has no loss")
@@ -92,7 +107,7 @@ class Task:
         raise TypeError(f"{type(self).__name__} predicts nothing")
 
     def score(self, records: list[dict[str, Any]], kind: str) -> Scores:
-        """The task's scores over all hosts' records; `kind` ("video", "image") names them."""
+        """The task's scores over all hosts' records; `kind` (of `kind_of`) names them."""
         raise TypeError(f"{type(self).__name__} has no score")
 
     def slow_scores(self, records: list[dict[str, Any]],
@@ -100,6 +115,11 @@ class Task:
         """Scores by other programs, too slow for validation, and for each absent one the reason."""
         del records, kind
         return {}, {}
+
+    def write_submission(self, path: Path, records: list[dict[str, Any]]) -> bool:
+        """Writes the file that a dataset's evaluation server takes, if it has one; says so."""
+        del path, records
+        return False
 
     def call(self, params: Any, method: str, *args: Any, rng: Array | None = None) -> Any:
         """`model.<method>(*args)`; with dropout where a key is given."""
@@ -127,7 +147,7 @@ class Task:
           params: on the devices.
           batches: global batches on the devices.
           annotate: the texts and questions of a record.
-          kind: "video" or "image", for the names of the figures.
+          kind: of `kind_of` or of the config, for the names of the figures.
 
         Returns:
           Scores, and one record an example, in the order of the split.

@@ -1,14 +1,25 @@
 """Captioning of videos and images."""
 
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mplug2_jax import losses
+from mplug2_jax.config import ConfigError
+from mplug2_jax.decoding import sample
 from mplug2_jax.metrics.caption import score_tokens, tokenize
 from mplug2_jax.metrics.java import java_scores
-from mplug2_jax.tasks.base import Array, Batch, Scores
+from mplug2_jax.tasks.base import Array, Batch, Metrics, Scores
 from mplug2_jax.tasks.generation import Generation
+from mplug2_jax.tasks.self_critical import (
+    CaptionReward,
+    advantages,
+    policy_gradient,
+    sample_keys,
+)
 
 
 class Captioning(Generation):
@@ -16,12 +27,53 @@ class Captioning(Generation):
 
     With `task.caption_prompt`, as released: targets begin with the prompt (`Tokenizer.
     encode_released_caption`), whose tokens the loss does not count; it is generated too, and cut
-    off the text.
+    off the text. With `task.samples` captions are drawn and their CIDEr-D is raised (SCST), without
+    dropout, for the gradient must be of the model that they were drawn from.
     """
 
     fields = ("text",)
     best_by = "{kind}_caption_cider"
     slow = ("{kind}_caption_meteor", "{kind}_caption_spice")
+
+    @classmethod
+    def composition(cls, options: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        if options.samples < 0 or options.samples == 1:
+            raise ConfigError(f"task.samples = {options.samples}: expected 0, or at least 2 "
+                              "captions, whose rewards are compared")
+        return super().composition(options)
+
+    def prepare(self, references: Callable[[], dict[str, Iterable[Sequence[str]]]]) -> None:
+        if self.options.samples:
+            self.reward = CaptionReward(
+                {name: list(texts) for name, texts in references().items()},
+                lambda ids: self.text({"ids": ids}), self.tokenizer.sep_id)
+
+    def shares(self, batch: Batch) -> dict[str, Array]:
+        if not self.options.samples:
+            return super().shares(batch)
+        mask = batch["example_mask"]
+        return {"share": losses.shares(mask), "number": jnp.arange(len(mask), dtype=jnp.int32)}
+
+    def part(self, name: str, params: Any, rows: Batch, rng: Array,
+             step_rng: Array) -> tuple[Array, Metrics]:
+        if not self.options.samples:
+            return super().part(name, params, rows, rng, step_rng)
+        count, options = self.options.samples, self.options
+        memory, memory_mask = self.memory(params, rows)
+        # Drawing has no gradient: what it reads is cut off.
+        drawn, seen = jax.lax.stop_gradient((params, memory))
+        ids = sample(self.model, drawn, seen, memory_mask,
+                     sample_keys(step_rng, rows["number"], count),
+                     max_length=options.max_length, **self.ends)  # [B * R, 1 + L]
+        rewards = self.reward(name, rows["pair_id"], ids.reshape(-1, count, ids.shape[1]))
+        ended = ids[:, 1:] == self.tokenizer.sep_id
+        counted = jnp.cumsum(ended, axis=1) - ended == 0  # the end counts, what follows does not
+        logits, _ = self.call(params, "decode", ids[:, :-1], None, memory, memory_mask)
+        each = policy_gradient(logits, ids, counted, advantages(rewards).reshape(-1))
+        value = (each.reshape(-1, count).mean(axis=1) * rows["share"]).sum()
+        reward = (rewards.mean(axis=1) * rows["share"]).sum()
+        length = (counted.sum(axis=1).reshape(-1, count).mean(axis=1) * rows["share"]).sum()
+        return value, {"reward": reward, "caption_length": length}
 
     def target(self, batch: Batch) -> tuple[Array, Array]:
         return batch["text"], batch["text_mask"]

@@ -11,6 +11,7 @@ from mplug2_jax import losses
 from mplug2_jax.config import ConfigError
 from mplug2_jax.metrics import classification
 from mplug2_jax.metrics.scores import Score, mean, within
+from mplug2_jax.mixing import draw_weights, mix
 from mplug2_jax.preprocess.classes import SCORE, class_names, count_outputs
 from mplug2_jax.tasks.base import Array, Batch, Metrics, Scores, Task
 
@@ -36,11 +37,8 @@ class Classification(Task):
 
     def __init__(self, *args: Any):
         super().__init__(*args)
-        inputs, figure = self.options.inputs, "class_accuracy"
-        if self.options.classes == SCORE:
-            figure = "score_pearson"
-        self.kind = inputs if inputs in ("text", "images") else "{kind}"  # names the figures
-        self.best_by = f"{self.kind}_{figure}"
+        scored = self.options.classes == SCORE
+        self.best_by = "{kind}_" + ("score_pearson" if scored else "class_accuracy")
 
     @classmethod
     def composition(cls, options: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -52,6 +50,11 @@ class Classification(Task):
         if not 0 <= options.label_smoothing < 1:
             raise ConfigError(f"task.label_smoothing = {options.label_smoothing}: expected a share "
                               "in [0, 1)")
+        mixes = options.mixup or options.cutmix
+        if min(options.mixup, options.cutmix) < 0 or mixes and (
+                options.inputs != "visual" or options.classes == SCORE):
+            raise ConfigError(f"task.mixup = {options.mixup}, cutmix = {options.cutmix}: expected "
+                              "at least 0, and 0 but for classes of one image or video")
         count_outputs(options.classes)  # raises where there are none
         return INPUTS[options.inputs][0], ("classify",)
 
@@ -59,6 +62,11 @@ class Classification(Task):
     def head_sizes(cls, options: Any) -> dict[str, int]:
         return {"outputs": count_outputs(options.classes),
                 "images": 2 if options.inputs == "images" else 1}
+
+    @classmethod
+    def kind_of(cls, options: Any, stream: Any) -> str:
+        return (options.inputs if options.inputs in ("text", "images")
+                else super().kind_of(options, stream))
 
     @classmethod
     def check_stream(cls, options: Any, name: str, stream: Any) -> None:
@@ -80,6 +88,12 @@ class Classification(Task):
 
         With several views, `video [B, V, T, H, W, 3]`, the mean of their logits.
         """
+        features = self.features(params, batch, rng)  # [B, V, F]
+        logits = self.call(params, "class_logits", features.reshape(-1, features.shape[-1]))
+        return logits.reshape(features.shape[0], -1, logits.shape[-1]).mean(axis=1)
+
+    def features(self, params: Any, batch: Batch, rng: Array | None = None) -> Array:
+        """What the head reads of each of the V views, `[B, V, F]`."""
         keys = [None] * 3 if rng is None else jax.random.split(rng, 3)
         inputs, text_mask = self.options.inputs, batch.get("text_mask")
         tokens, mask, rows = None, None, batch["example_mask"].shape[0]
@@ -98,10 +112,9 @@ class Classification(Task):
                 _, text = self.call(params, "fuse", tokens, text, mask, rng=keys[2])
             tokens = text  # [B * V, L, D]
         pooled = self.pool(tokens, mask)  # [B * V, D]
-        if inputs == "images":
-            pooled = pooled.reshape(rows, -1)  # [B, 2 * D]
-        logits = self.call(params, "class_logits", pooled)
-        return logits.reshape(rows, -1, logits.shape[-1]).mean(axis=1)  # over the views
+        # Two images are no views of each other: side by side.
+        return pooled.reshape(rows, 1 if inputs == "images" else -1,
+                              pooled.shape[-1] * (2 if inputs == "images" else 1))
 
     def pool(self, tokens: Array, mask: Array | None) -> Array:
         """`[B, D]` of `tokens [B, L, D]`: the class token, or the mean where `mask [B, L]` says."""
@@ -117,47 +130,62 @@ class Classification(Task):
         """Summed over the streams: cross-entropy, or the squared error of a score."""
         total, metrics = 0.0, {}
         keys = jax.random.split(rng, len(batch))
+        smoothing = self.options.label_smoothing
         for key, (name, stream) in zip(keys, sorted(batch.items()), strict=True):
+            stream, other = self.mixed(stream, jax.random.fold_in(key, 0))
             logits, label = self.logits(params, stream, key), stream["label"]
             if self.options.classes == SCORE:
                 error = jnp.square(logits[:, 0] - label)
                 part = losses.weighted_mean(error, stream["example_mask"])
             else:
                 part, hits = losses.classification(logits, label, stream["example_mask"],
-                                                   self.options.label_smoothing)
+                                                   smoothing, other)
                 metrics[f"{name}/class_hits"] = hits
             total += part
             metrics[f"{name}/class"] = part
         return total, metrics
+
+    def mixed(self, stream: Batch, key: Array) -> tuple[Batch, tuple[Array, Array] | None]:
+        """The stream after mixup and CutMix, and `other` of `losses.classification`."""
+        mixup, cutmix = self.options.mixup, self.options.cutmix
+        if not mixup and not cutmix:
+            return stream, None
+        weights = draw_weights(key, mixup, cutmix, *stream["video"].shape[-3:-1])
+        return (stream | {"video": mix(stream["video"], weights)},
+                (stream["label"][::-1], weights.mean()))
 
     def predict(self, params: Any, batch: Batch) -> dict[str, Array]:
         """`logits float32 [B, C]`, for a score `[B, 1]`."""
         return {"logits": self.logits(params, batch)}
 
     def record(self, output: dict[str, np.ndarray], annotation: dict[str, Any]) -> dict[str, Any]:
-        texts = annotation["texts"][:2] if "text" in self.model.modules else []
+        texts = annotation["texts"][:2] if self.options.inputs != "visual" else []
         record = {"id": annotation["id"], "label": annotation["label"], "texts": texts}
-        if not record["label"] and annotation["questions"] and "text" in self.model.modules:
+        if not record["label"] and annotation["questions"] and self.options.inputs != "visual":
             asked = annotation["questions"][int(output["item"])]  # classified one by one
             record = {"id": asked["id"] or annotation["id"], "label": asked["answer"],
                       "texts": [asked["question"]]}
-        logits = output["logits"]
+        return record | self.said(output["logits"])
+
+    def said(self, logits: np.ndarray) -> dict[str, Any]:
+        """`prediction` and `best` (the likeliest classes) of `logits [C]`; of a score the first."""
         if self.options.classes == SCORE:
-            return record | {"prediction": float(logits[0])}
+            return {"prediction": float(logits[0])}
         names = class_names(self.options.classes)
         best = [names[i] for i in np.argsort(-logits, kind="stable")[:TOP]]
-        return record | {"prediction": best[0], "best": best}
+        return {"prediction": best[0], "best": best}
 
     def score(self, records: list[dict[str, Any]], kind: str) -> Scores:
         """Of the records whose label is known (a test split may hide them).
 
         Returns:
           `<kind>_class_accuracy`, `_majority` (always saying the most frequent class), with more
-          than five classes `_top5`, and with two `_f1` (of the second) and `_matthews`; of a score
-          `<kind>_score_pearson`, `_spearman` and `_rmse`. `kind` is that of the inputs: "text",
-          "image", "video" or "images". `<kind>_class_unlabelled` where labels are hidden.
+          than five classes `_top5`, and with two `_f1` (of the second) and `_matthews`; of pairs of
+          images `_consistency`, NLVR2's: the share of sentences that are judged rightly for all
+          their pairs; of a score `<kind>_score_pearson`, `_spearman` and `_rmse`. `kind` is usually
+          that of the inputs: "text", "image", "video" or "images". `<kind>_class_unlabelled` where
+          labels are hidden.
         """
-        kind = self.kind.format(kind=kind)
         rows = [row for row, r in enumerate(records) if r["label"]]
         hidden = {f"{kind}_class_unlabelled": float(len(records) - len(rows))}
         if not rows:
@@ -167,6 +195,9 @@ class Classification(Task):
             family, scores = "score", score_values(known)
         else:
             family, scores = "class", class_values(known, class_names(self.options.classes))
+            if self.options.inputs == "images":
+                scores["consistency"] = classification.consistency(
+                    scores["accuracy"].each, [r["texts"][0] for r in known])
         named = {f"{kind}_{family}_{name}":
                  within(score, rows, len(records)) if isinstance(score, Score) else score
                  for name, score in scores.items()}

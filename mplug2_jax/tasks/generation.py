@@ -47,6 +47,21 @@ class Generation(Task):
         """Which target tokens the loss counts, bool `[B, L]`, of the real ones' `mask`."""
         return mask
 
+    def shares(self, batch: Batch) -> dict[str, Array]:
+        """`share float32 [B, L - 1]`: how much of the batch's mean loss each label is."""
+        counted = losses.counted(self.counted(self.target(batch)[1]), batch["example_mask"])
+        return {"share": losses.shares(counted)}
+
+    def beside(self, logits: Array, rows: Batch) -> tuple[Array, Metrics]:
+        """A loss beside that of the next tokens, and its metrics.
+
+        Args:
+          logits: `[B, L - 1, V]` of the inputs `target[:, :-1]`.
+          rows: of a micro-batch, with the whole batch's `shares`.
+        """
+        del logits, rows
+        return jnp.zeros(()), {}
+
     def memory(self, params: Any, batch: Batch,
                rng: Array | None = None) -> tuple[Array, Array | None]:
         """What the decoder attends to: `[B, S, D]` and its mask (None for all)."""
@@ -61,38 +76,63 @@ class Generation(Task):
 
     def loss(self, params: Any, batch: dict[str, Batch], rng: Array) -> tuple[Array, Metrics]:
         """Next-token cross-entropy, summed over the streams; metrics `stream/lm`."""
-
-        def part(params, _, rows, rng):
-            memory_key, decode_key = jax.random.split(rng)
-            memory, memory_mask = self.memory(params, rows, memory_key)
-            ids, mask = self.target(rows)
-            logits, _ = self.call(params, "decode", ids[:, :-1], mask[:, :-1], memory,
-                                  memory_mask, rng=decode_key)
-            value, hits = losses.language_modelling(logits, ids[:, 1:], rows["share"])
-            return value, {"lm": value, "lm_hits": hits}
-
         total, metrics = jnp.zeros(()), {}
         keys = jax.random.split(rng, len(batch))
         for key, (name, stream) in zip(keys, sorted(batch.items()), strict=True):
-            counted = losses.counted(self.counted(self.target(stream)[1]), stream["example_mask"])
-            rows = stream | {"share": losses.shares(counted)}
-            value, values = summed(part, params, (), rows, key, self.options.accumulation)
+
+            def part(params, _, rows, rng, name=name, step_rng=key):
+                return self.part(name, params, rows, rng, step_rng)
+
+            value, values = summed(part, params, (), stream | self.shares(stream), key,
+                                   self.options.accumulation)
             total += value
             metrics |= {f"{name}/{key}": value for key, value in values.items()}
         return total, metrics
 
+    def part(self, name: str, params: Any, rows: Batch, rng: Array,
+             step_rng: Array) -> tuple[Array, Metrics]:
+        """The loss of some rows of a stream, a sum, and its metrics.
+
+        Args:
+          name: of the stream.
+          params: of the model.
+          rows: of a micro-batch, with the whole batch's `shares`.
+          rng: the micro-batch's key.
+          step_rng: the stream's key, the same for all micro-batches.
+        """
+        del name, step_rng
+        memory_key, decode_key = jax.random.split(rng)
+        memory, memory_mask = self.memory(params, rows, memory_key)
+        ids, mask = self.target(rows)
+        logits, _ = self.call(params, "decode", ids[:, :-1], mask[:, :-1], memory, memory_mask,
+                              rng=decode_key)
+        value, hits = losses.language_modelling(logits, ids[:, 1:], rows["share"])
+        more, metrics = self.beside(logits, rows)
+        return value + more, {"lm": value, "lm_hits": hits, **metrics}
+
     def predict(self, params: Any, batch: Batch) -> dict[str, Array]:
         """`ids int32 [B, 1 + max_length]`: the best of `task.beams` beams, or greedy for one."""
         memory, mask = self.memory(params, batch)
-        options, tokens = self.options, self.tokenizer
-        common = dict(max_length=options.max_length, start_id=tokens.cls_id,
-                      end_id=tokens.sep_id, pad_id=tokens.pad_id)
+        options, common = self.options, {"max_length": self.options.max_length, **self.ends}
         if options.beams == 1 and not options.min_length:
             return {"ids": greedy(self.model, params, memory, mask, **common)}
         ids, scores = beam_search(self.model, params, memory, mask, beams=options.beams,
                                   min_length=options.min_length, **common)
         return {"ids": ids[:, 0], "score": scores[:, 0]}
 
+    @property
+    def ends(self) -> dict[str, int]:
+        """The special tokens, as decoding takes them."""
+        return {"start_id": self.tokenizer.cls_id, "end_id": self.tokenizer.sep_id,
+                "pad_id": self.tokenizer.pad_id}
+
     def text(self, output: dict[str, np.ndarray]) -> str:
         """The generated text of one row."""
         return self.tokenizer.decode(output["ids"])
+
+
+def read_by_fusion(options: Any) -> None:
+    """ConfigError where the prompt, which the task needs, would not be read."""
+    if options.memory != "fused":
+        raise ConfigError(f"task.memory = {options.memory!r}: task {options.name!r} reads its "
+                          "prompt through the fusion, so it must be 'fused'")

@@ -17,7 +17,10 @@ from mplug2_jax.tasks.objectives import OBJECTIVES, pair_losses, text_losses
 
 
 class Pretrain(Task):
-    """Every objective with a weight above 0, and the modules that they need: all five for all."""
+    """Every objective with a weight above 0, and the modules that they need: all five for all.
+
+    With `task.inputs = "text"` the streams are of text alone, and no module is there for vision.
+    """
 
     fields = ("text",)
 
@@ -26,6 +29,11 @@ class Pretrain(Task):
         weights = {name: options.objectives[name] for name in OBJECTIVES}
         if min(weights.values()) < 0 or max(weights.values()) <= 0:
             raise ConfigError("task.objectives: weights must be at least 0 and one of them above 0")
+        if options.inputs == "text":
+            if not (weights["mlm"] or weights["prefix_lm"]):
+                raise ConfigError("task.objectives: text alone needs mlm or prefix_lm above 0")
+            return (("text", "universal", *("decoder",) * bool(weights["prefix_lm"])),
+                    ("mlm",) * bool(weights["mlm"]))
         contrastive = weights["vtc"] or weights["vtm"]
         decodes = weights["prefix_lm"] or weights["instruct"]
         fuses = decodes or weights["vtm"] or weights["mlm"]
@@ -33,6 +41,13 @@ class Pretrain(Task):
                    or m == "fusion" and fuses or m == "decoder" and decodes]
         heads = ["vtc"] * bool(contrastive) + [h for h in ("vtm", "mlm") if weights[h]]
         return tuple(modules), tuple(heads)
+
+    @classmethod
+    def check_stream(cls, options: Any, name: str, stream: Any) -> None:
+        super().check_stream(options, name, stream)
+        if options.inputs == "text" and stream.frames:
+            raise ConfigError(f"stream {name}.frames = {stream.frames}: task.inputs = 'text' needs "
+                              "0, text alone")
 
     def loss(self, params: Any, batch: dict[str, Batch], rng: Array) -> tuple[Array, Metrics]:
         """Weighted sum of every stream's objectives; metrics `stream/objective`."""

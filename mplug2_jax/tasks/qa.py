@@ -1,29 +1,72 @@
-"""Question answering by free generation."""
+"""Question answering: by free generation, or by ranking the answers of a list."""
 
+from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from mplug2_jax.config import ConfigError
-from mplug2_jax.metrics.accuracy import exact_match, qa_accuracy
+from mplug2_jax.decoding import rank_answers
+from mplug2_jax.metrics.accuracy import exact_match, normalize_answer, qa_accuracy
 from mplug2_jax.metrics.scores import by_group, mean, within
-from mplug2_jax.metrics.vqa import vqa_accuracy
-from mplug2_jax.tasks.base import Scores
-from mplug2_jax.tasks.generation import Generation
+from mplug2_jax.metrics.vqa import vqa_accuracy, write_vqa_submission
+from mplug2_jax.preprocess.classes import read_names
+from mplug2_jax.tasks.base import Array, Batch, Scores
+from mplug2_jax.tasks.generation import Generation, read_by_fusion
 
 
 class QuestionAnswering(Generation):
-    """The prompt is the question, the target its answer; scored by exact match."""
+    """The prompt is the question, the target its answer; scored by exact match.
+
+    With `task.answers` the most probable of them is given, in place of a generated one; the names
+    may be in the config or, one a line, in a file.
+    """
 
     fields = ("prompt", "target")
     best_by = "{kind}_qa_accuracy"
 
+    def __init__(self, *args: Any):
+        super().__init__(*args)
+        if self.options.answers:
+            self.answers = answer_list(self.options)
+            length = 2 + max(len(self.tokenizer.encode(answer)) for answer in self.answers)
+            self.candidates = tuple(np.stack(part) for part in zip(
+                *(self.tokenizer.encode_padded(answer, length) for answer in self.answers),
+                strict=True))  # ids and mask [C, L]
+
     @classmethod
     def composition(cls, options: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        if options.memory != "fused":
-            raise ConfigError(f"task.memory = {options.memory!r}: question answering reads the "
-                              "question through the fusion, so it must be 'fused'")
+        read_by_fusion(options)
+        if options.answers:
+            answer_list(options)
+            if options.rank_keep < 1:
+                raise ConfigError(f"task.rank_keep = {options.rank_keep}: expected at least 1")
         return super().composition(options)
+
+    def predict(self, params: Any, batch: Batch) -> dict[str, Array]:
+        """As of `Generation`; with `task.answers`, `answer int32 [B]` and its `score [B]`.
+
+        The score is the answer's probability among the `task.rank_keep` that were scored whole.
+        """
+        if not self.options.answers:
+            return super().predict(params, batch)
+        memory, mask = self.memory(params, batch)
+        kept, probabilities = rank_answers(self.model, params, memory, mask,
+                                           *map(jnp.asarray, self.candidates),
+                                           keep=self.options.rank_keep)
+        return {"answer": kept[:, 0], "score": probabilities[:, 0]}
+
+    def text(self, output: dict[str, np.ndarray]) -> str:
+        return self.answers[int(output["answer"])] if "answer" in output else super().text(output)
+
+    def write_submission(self, path: Path, records: list[dict[str, Any]]) -> bool:
+        """VQAv2's: every question's id and answer, where each has a number of its own."""
+        numbers = [record["id"] for record in records]
+        if not all(number.isdecimal() for number in numbers) or len(set(numbers)) < len(numbers):
+            return False
+        write_vqa_submission(path, numbers, [record["prediction"] for record in records])
+        return True
 
     def record(self, output: dict[str, np.ndarray], annotation: dict[str, Any]) -> dict[str, Any]:
         question = annotation["questions"][int(output["item"])]
@@ -50,8 +93,16 @@ class QuestionAnswering(Generation):
             f"{name}_accuracy": score for name, score in by_group(right, types).items()}
         people = [r.get("answers", ()) for r in known]
         if all(len(given) > 1 for given in people):
-            scores["vqa_accuracy"] = mean(vqa_accuracy(said, people))
+            official = vqa_accuracy(said, people)
+            scores["vqa_accuracy"] = mean(official)
+            scores |= {f"{name}_vqa_accuracy": score
+                       for name, score in by_group(official, types).items()}
         figures |= {f"{kind}_qa_{name}": within(score, rows, count)
                     for name, score in scores.items()}
         figures[f"{kind}_qa_majority"] = qa_accuracy(said, answers, types)["majority"]
         return figures
+
+
+def answer_list(options: Any) -> tuple[str, ...]:
+    """The answers of `task.answers`; ConfigError names the line of one that comes twice."""
+    return read_names("task.answers", options.answers, form=normalize_answer)

@@ -1,23 +1,34 @@
-"""Text-visual retrieval: a dual encoder over the whole gallery, its best reranked by matching."""
+"""Text-visual retrieval: a dual encoder over the whole gallery, its best reranked by matching.
 
+Every visual is encoded once, however many captions it has. Its features go to all hosts, for they
+are small; its tokens, which are not, stay on the host that fed it, and pairs are matched there.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 
-from mplug2_jax.metrics.retrieval import rank_scores, ranks
-from mplug2_jax.tasks.base import Array, Batch, Metrics, Scores, Task, fetch
+from mplug2_jax.metrics.retrieval import captions_of, rank_scores, ranks
+from mplug2_jax.metrics.scores import Score, within
+from mplug2_jax.preprocess.text import clean_caption
+from mplug2_jax.tasks.base import Annotate, Array, Batch, Metrics, Scores, Task, fetch
 from mplug2_jax.tasks.objectives import pair_losses
+from mplug2_jax.training.sharding import shard_batch
 
-RERANK_BATCH = 64  # pairs a call at most; all calls alike, so that one compilation serves
+RERANK_BATCH = 64  # pairs a call, about; all calls alike, so that one compilation serves
+_RANK_ROWS = 256  # queries sorted at a time
 
 
 class Retrieval(Task):
     """Contrastive and matching losses; recall both ways.
 
     Scores add the matching probability of the pair to the contrastive similarity for the
-    `task.rerank` best of every query (0: none), as the predecessor's procedure does.
+    `task.rerank` best of every query (0: none), as the predecessor's procedure does. A visual with
+    several captions is a query for all of them, found with the first; each caption is a query.
     """
 
     fields = ("text",)
@@ -26,6 +37,7 @@ class Retrieval(Task):
     def __init__(self, *args: Any):
         super().__init__(*args)
         self._match = jax.jit(self.match)
+        self._encode = jax.jit(self.encode_queries)
 
     @classmethod
     def composition(cls, options: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -49,73 +61,130 @@ class Retrieval(Task):
         return {
             "visual_features": self.call(params, "contrastive", visual, "visual"),
             "text_features": self.call(params, "contrastive", text, "text"),
-            "visual": visual, "text": text, "text_mask": batch["text_mask"],
+            "visual": shard_batch(visual), "text": text, "text_mask": batch["text_mask"],
         }
 
-    def record(self, output: dict[str, np.ndarray], annotation: dict[str, Any]) -> dict[str, Any]:
-        return {"query": annotation["texts"][0], "output": output}
+    def encode_queries(self, params: Any, ids: Array, mask: Array) -> dict[str, Array]:
+        """Features `[B, C]`, tokens and mask of texts alone."""
+        text = self.call(params, "encode_text", ids, mask)
+        return {"text_features": self.call(params, "contrastive", text, "text"), "text": text,
+                "text_mask": mask}
 
     def match(self, params: Any, visual: Array, text: Array, mask: Array) -> Array:
         """Probability `[B]` that `visual [B, S, D]` and `text [B, L, D]` belong together."""
         _, fused = self.call(params, "fuse", visual, text, mask)
         return jax.nn.softmax(self.call(params, "match_logits", fused), axis=-1)[:, 1]
 
-    def finish(self, params: Any, records: list[dict[str, Any]], kind: str) -> Scores:
-        """Recall of the dual encoder and, with `task.rerank`, of the reranked lists."""
-        outputs = {key: np.stack([r["output"][key] for r in records])
-                   for key in ("visual_features", "text_features", "visual", "text", "text_mask")}
-        similarity = outputs["text_features"] @ outputs["visual_features"].T  # [Q, G]
-        to_visual, to_text = similarity, similarity.T
-        scores = self.score_matrices(to_visual, to_text, kind, "dual_")
-        if self.options.rerank:
-            to_visual, to_text = self.rerank(params, outputs, similarity)
-        scores |= self.score_matrices(to_visual, to_text, kind, "")
-        order = np.argsort(-to_visual, axis=1, kind="stable")
-        rank = ranks(to_visual, np.eye(len(records), dtype=bool))
-        for i, r in enumerate(records):
-            del r["output"]
-            r["rank"], r["top"] = int(rank[i]), [records[j]["index"] for j in order[i, :5]]
-        return scores
+    def evaluate(self, params: Any, batches: Iterable[Batch], annotate: Annotate, kind: str,
+                 ) -> tuple[Scores, list[dict[str, Any]]]:
+        """As of `Task`; a batch's rows are the gallery, and every caption of theirs a query.
 
-    @staticmethod
-    def score_matrices(to_visual: np.ndarray, to_text: np.ndarray, kind: str,
-                       prefix: str) -> Scores:
-        """`<prefix>text_to_<kind>_r1 ...` and back, of similarities `[Q, G]` and `[G, Q]`."""
-        own = np.eye(len(to_visual), dtype=bool)
-        both = {f"text_to_{kind}": to_visual, f"{kind}_to_text": to_text}
-        return {f"{prefix}{way}_{name}": score for way, matrix in both.items()
-                for name, score in rank_scores(ranks(matrix, own)).items()}
+        A caption without a word is left out and counted.
+        """
+        gallery, length = Gallery(), 0
+        for batch in batches:
+            length = batch["text"].shape[1]
+            gallery.add(self._predict(params, batch), batch)
+        records, owner, wordless = [], [], 0
+        for number, index in enumerate(gallery.index):
+            for item, text in enumerate(annotate(index)["texts"]):
+                words = clean_caption(text, length)
+                wordless += not words
+                if words:
+                    records.append({"index": index, "item": item, "query": words})
+                    owner.append(number)
+        if not records:
+            raise ValueError("retrieval has nothing to find: no example could be used")
+        queries = self.encode_all(params, [record["query"] for record in records], length)
+        scores = self.rank(params, queries, gallery, owner, records, kind)
+        for record, text in zip(records, (annotate(r["index"])["texts"][r["item"]]
+                                          for r in records), strict=True):
+            record["query"] = text
+        if wordless:
+            scores[f"text_to_{kind}_wordless"] = float(wordless)
+        return scores, records
 
-    def rerank(self, params: Any, outputs: dict[str, np.ndarray],
-               similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Adds matching probabilities to the `task.rerank` best of each query, both ways.
+    def encode_all(self, params: Any, texts: Sequence[str], length: int) -> dict[str, np.ndarray]:
+        """`encode_queries` of all texts, on every host: `[Q, ...]`."""
+        encoded = [self.tokenizer.encode_padded(text, length) for text in texts]
+        parts = []
+        for chunk in batched(np.arange(len(texts)), RERANK_BATCH):
+            ids, mask = (np.stack([encoded[i][k] for i in chunk]) for k in (0, 1))
+            parts.append(fetch(self._encode(params, ids, mask)))
+        return {key: np.concatenate([part[key] for part in parts])[:len(texts)]
+                for key in parts[0]}
 
-        Pairs wanted in either direction are computed once; all others keep a score below them.
+    def rank(self, params: Any, queries: dict[str, np.ndarray], gallery: "Gallery",
+             owner: Sequence[int], records: list[dict[str, Any]], kind: str) -> Scores:
+        """Recall of the dual encoder and, with `task.rerank`, of the reranked lists.
 
         Args:
           params: of the model.
-          outputs: `visual [G, S, D]`, `text [Q, L, D]`, `text_mask [Q, L]`.
+          queries: of `encode_all`, `[Q, ...]`.
+          gallery: G visuals.
+          owner: of every query its visual's number.
+          records: one a query; gets its `rank` and the `top` five.
+          kind: for the names of the figures.
+        """
+        similarity = queries["text_features"] @ np.stack(gallery.features).T  # [Q, G]
+        to_visual, to_text = similarity, similarity.T
+        scores = score_matrices(to_visual, to_text, owner, kind, "dual_")
+        if self.options.rerank:
+            to_visual, to_text = self.rerank(params, queries, gallery, similarity)
+        scores |= score_matrices(to_visual, to_text, owner, kind, "")
+        rank, top = ranks(to_visual, [[o] for o in owner]), best(to_visual, 5)
+        for i, record in enumerate(records):
+            record["rank"], record["top"] = int(rank[i]), [gallery.index[j] for j in top[i]]
+        return scores
+
+    def rerank(self, params: Any, queries: dict[str, np.ndarray], gallery: "Gallery",
+               similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Adds matching probabilities to the `task.rerank` best of each query, both ways.
+
+        Pairs wanted in either direction are computed once, at most `rerank` times the texts and
+        visuals; all others keep a score below them.
+
+        Args:
+          params: of the model.
+          queries: `text [Q, L, D]`, `text_mask [Q, L]`.
+          gallery: G visuals.
           similarity: `[Q, G]` in -1..1.
 
         Returns:
           Scores `[Q, G]` and `[G, Q]`.
         """
-        count = min(self.options.rerank, similarity.shape[1])
-        best_visual = np.argsort(-similarity, axis=1)[:, :count]  # [Q, k]
-        best_text = np.argsort(-similarity.T, axis=1)[:, :count]  # [G, k]
         wanted_visual = np.zeros(similarity.shape, bool)
         wanted_text = np.zeros(similarity.T.shape, bool)
-        np.put_along_axis(wanted_visual, best_visual, True, axis=1)
-        np.put_along_axis(wanted_text, best_text, True, axis=1)
+        for wanted, matrix in ((wanted_visual, similarity), (wanted_text, similarity.T)):
+            np.put_along_axis(wanted, best(matrix, self.options.rerank), True, axis=1)
         pairs = np.argwhere(wanted_visual | wanted_text.T)  # [P, 2] of (text, visual)
         probability = np.zeros(similarity.shape, np.float32)
-        probability[tuple(pairs.T)] = self.match_pairs(params, outputs, pairs)
+        probability[tuple(pairs.T)] = self.match_spread(params, queries, gallery, pairs)
         # A similarity is at least -1, so what was not reranked stays behind what was.
         to_visual = np.where(wanted_visual, similarity + probability, similarity - 2.0)
         to_text = np.where(wanted_text, (similarity + probability).T, similarity.T - 2.0)
         return to_visual, to_text
 
-    def match_pairs(self, params: Any, outputs: dict[str, np.ndarray],
+    def match_spread(self, params: Any, queries: dict[str, np.ndarray], gallery: "Gallery",
+                     pairs: np.ndarray) -> np.ndarray:
+        """`match_pairs` over all hosts: each gives the pairs of its own visuals to every call."""
+        starts = gallery.starts()
+        block = np.searchsorted(starts, gallery.row, side="right") - 1  # of every visual
+        mine = int(np.searchsorted(starts, gallery.first))
+        lists = [np.flatnonzero(block[pairs[:, 1]] == b) for b in range(len(starts))]
+        ways = gallery.ways()
+        share = -(-RERANK_BATCH // ways) * ways // len(starts)  # pairs of a host and call
+        result = np.zeros(len(pairs), np.float32)
+        for start in range(0, max(map(len, lists)), share):
+            parts = [numbers[start:start + share] for numbers in lists]
+            own = pairs[filled(parts[mine], share)] if len(parts[mine]) else None
+            probabilities = fetch(self._match(params, *(
+                gallery.put(x, share * len(starts)) for x in gallery.rows(queries, own, share))))
+            for b, part in enumerate(parts):
+                result[part] = probabilities[b * share:b * share + len(part)]
+        return result
+
+    def match_pairs(self, params: Any, outputs: Mapping[str, np.ndarray],
                     pairs: np.ndarray) -> np.ndarray:
         """Matching probabilities float32 `[P]` of `pairs [P, 2]`, numbers of (text, visual).
 
@@ -124,13 +193,117 @@ class Retrieval(Task):
           outputs: `visual [G, S, D]`, `text [Q, L, D]`, `text_mask [Q, L]`.
           pairs: at least one.
         """
-        rows = min(RERANK_BATCH, len(pairs))
         probabilities = []
-        for start in range(0, len(pairs), rows):
-            part = pairs[start:start + rows]
-            filled = np.concatenate([part, np.repeat(part[-1:], rows - len(part), axis=0)])
-            text, visual = filled.T
+        for part in batched(pairs, min(RERANK_BATCH, len(pairs))):
+            text, visual = part.T
             result = self._match(params, outputs["visual"][visual], outputs["text"][text],
                                  outputs["text_mask"][text])
-            probabilities.append(fetch(result)[:len(part)])
-        return np.concatenate(probabilities)
+            probabilities.append(fetch(result))
+        return np.concatenate(probabilities)[:len(pairs)]
+
+
+class Gallery:
+    """The visuals of an evaluation, in its order; of the tokens just those of this host.
+
+    Attributes:
+      index: record numbers `[G]`.
+      features: `[G]` arrays `[C]`.
+      row: int `[G]`, each one's row in its batch.
+      tokens: {number: `[S, D]`}.
+      first: the batch's first row that this host holds.
+    """
+
+    def __init__(self):
+        self.index: list[int] = []
+        self.features: list[np.ndarray] = []
+        self.row: list[int] = []
+        self.tokens: dict[int, np.ndarray] = {}
+        self.first, self.sharding, self.shape = 0, None, None
+
+    def add(self, output: dict[str, Array], batch: Batch) -> None:
+        """Takes over a batch's rows, of `Retrieval.predict`."""
+        kept = fetch({"features": output["visual_features"], "index": batch["index"],
+                      "mask": batch["example_mask"]})
+        here, visual = {}, output["visual"]  # by the row at which it begins, each part once
+        if isinstance(visual, jax.Array):
+            self.sharding = getattr(batch["index"], "sharding", None)
+            for shard in visual.addressable_shards:
+                here.setdefault(shard.index[0].start or 0, shard)
+        parts = {start: np.asarray(shard.data) for start, shard in here.items()}
+        self.first = min(parts)
+        rows = {start + i: part[i] for start, part in parts.items() for i in range(len(part))}
+        self.shape = next(iter(rows.values()))
+        for row in np.flatnonzero(kept["mask"]):
+            if row in rows:
+                self.tokens[len(self.index)] = rows[row]
+            self.index.append(int(kept["index"][row]))
+            self.features.append(kept["features"][row])
+            self.row.append(int(row))
+
+    def starts(self) -> np.ndarray:
+        """int `[blocks]`, rising: the first rows of a batch that the hosts hold."""
+        if jax.process_count() == 1:
+            return np.array([self.first])
+        return np.unique(multihost_utils.process_allgather(np.array(self.first)))
+
+    def ways(self) -> int:
+        """Parts in which the devices hold a batch's rows."""
+        sharding = self.sharding
+        if not isinstance(sharding, jax.sharding.NamedSharding) or not sharding.spec:
+            return 1
+        axes = sharding.spec[0] or ()
+        axes = (axes,) if isinstance(axes, str) else axes
+        return int(np.prod([sharding.mesh.shape[axis] for axis in axes], dtype=int))
+
+    def rows(self, queries: dict[str, np.ndarray], pairs: np.ndarray | None,
+             count: int) -> Iterator[np.ndarray]:
+        """Visual tokens, text tokens and masks of `pairs [count, 2]`; any rows for None."""
+        if pairs is None:  # this host has no more, but takes part in the call
+            visual, text = [self.shape] * count, np.zeros(count, int)
+        else:
+            visual, text = [self.tokens[number] for number in pairs[:, 1]], pairs[:, 0]
+        yield np.stack(visual)
+        yield queries["text"][text]
+        yield queries["text_mask"][text]
+
+    def put(self, rows: np.ndarray, total: int) -> Any:
+        """This host's rows as a part of a global array of `total`, spread as batches are."""
+        if not isinstance(self.sharding, jax.sharding.NamedSharding):
+            return rows
+        return jax.make_array_from_process_local_data(self.sharding, rows,
+                                                      (total, *rows.shape[1:]))
+
+
+def score_matrices(to_visual: np.ndarray, to_text: np.ndarray, owner: Sequence[int], kind: str,
+                   prefix: str) -> Scores:
+    """`<prefix>text_to_<kind>_r1 ...` and back, of similarities `[Q, G]` and `[G, Q]`.
+
+    All are over the Q queries; a visual counts at the first of its own.
+    """
+    captions = captions_of(owner, len(to_text))
+    first = [int(texts[0]) for texts in captions]
+    there = rank_scores(ranks(to_visual, [[o] for o in owner]))
+    back: dict[str, Score] = {name: within(score, first, len(owner)) for name, score in
+                              rank_scores(ranks(to_text, captions)).items()}
+    ways = {f"text_to_{kind}": there, f"{kind}_to_text": back}
+    return {f"{prefix}{way}_{name}": score for way, scores in ways.items()
+            for name, score in scores.items()}
+
+
+def best(matrix: np.ndarray, count: int) -> np.ndarray:
+    """The columns of the `count` highest of every row, best first, the earlier of equal ones."""
+    count = min(count, matrix.shape[1])
+    return np.concatenate([
+        np.argsort(-matrix[start:start + _RANK_ROWS], axis=1, kind="stable")[:, :count]
+        for start in range(0, len(matrix), _RANK_ROWS)])
+
+
+def filled(rows: np.ndarray, count: int) -> np.ndarray:
+    """`rows [N, ...]`, N >= 1, with the last repeated up to `count`."""
+    return np.concatenate([rows, np.repeat(rows[-1:], count - len(rows), axis=0)])
+
+
+def batched(rows: np.ndarray, count: int) -> Iterator[np.ndarray]:
+    """`rows` in parts of `count`, the last one filled up with its last row."""
+    for start in range(0, len(rows), count):
+        yield filled(rows[start:start + count], count)

@@ -1,12 +1,13 @@
 """Checkpoints: written while training goes on, restored onto any mesh, loaded by module, strictly.
 
 A folder holds one Orbax checkpoint a kept step with the items `params`, `rest` (optimizer),
-`teacher` and `queue` where the run has them, and `meta` (step, samples seen of each stream, config,
-versions).
+`teacher`, `queue` and `ema` where the run has them, and `meta` (step, samples seen of each stream,
+config, versions).
 """
 
 import importlib.metadata
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from mplug2_jax.training.sharding import path_name, tree_shardings
 from mplug2_jax.training.step import TrainState
 
 # Parts of the state that a run may have or not, and from what one that is new starts.
-MOMENTUM = {"teacher": "from the parameters", "queue": "empty"}
+OPTIONAL = {"teacher": "from the parameters", "queue": "empty", "ema": "from the parameters"}
 
 
 class CheckpointError(ValueError):
@@ -59,11 +60,11 @@ class Checkpoints:
           samples: global samples seen of each stream: where the data goes on.
         """
         step = int(jax.device_get(state.step))
-        momentum = {name: ocp.args.StandardSave(getattr(state, name)) for name in MOMENTUM
+        optional = {name: ocp.args.StandardSave(getattr(state, name)) for name in OPTIONAL
                     if getattr(state, name) is not None}
         self._manager.save(step, args=ocp.args.Composite(
             params=ocp.args.StandardSave(state.params),
-            rest=ocp.args.StandardSave(state.opt_state), **momentum,
+            rest=ocp.args.StandardSave(state.opt_state), **optional,
             meta=ocp.args.JsonSave(describe(step, config, samples))))
         self.latest = step
 
@@ -75,7 +76,7 @@ class Checkpoints:
     def restore_state(self, shapes: TrainState, mesh: Mesh) -> TrainState:
         """The newest state, whole, placed on `mesh` by the sharding table.
 
-        A teacher that the checkpoint lacks starts from its parameters, a queue from empty; either
+        An average that the checkpoint lacks starts from its parameters, a queue from empty; one
         that `shapes` lack is left. The log says so.
 
         Args:
@@ -94,13 +95,13 @@ class Checkpoints:
         target = jax.tree.map(
             lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
             shapes, tree_shardings(shapes, mesh))
-        has = {name: (self.folder / str(self.latest) / name).is_dir() for name in MOMENTUM}
-        wants = {name: getattr(target, name) for name in MOMENTUM
+        has = {name: self.has(name) for name in OPTIONAL}
+        wants = {name: getattr(target, name) for name in OPTIONAL
                  if getattr(target, name) is not None}
         for name, there in has.items():
             if there != (name in wants):
                 logging.info("%s: %s", self.folder, f"the {name} is dropped" if there
-                             else f"holds no {name}: it starts {MOMENTUM[name]}")
+                             else f"holds no {name}: it starts {OPTIONAL[name]}")
         if has["queue"] and "queue" in wants:
             stored = _flat(self.shapes("queue"))
             _require_equal(_flat(wants["queue"]), stored, self.folder, "queue/")
@@ -110,21 +111,29 @@ class Checkpoints:
             **{name: ocp.args.StandardRestore(tree) for name, tree in wants.items() if has[name]}))
         step = jax.device_put(jax.numpy.asarray(self.latest, jax.numpy.int32),
                               target.step.sharding)
-        params, teacher, queue = items["params"], items.get("teacher"), items.get("queue")
-        if "teacher" in wants and teacher is None:
-            teacher = jax.tree.map(jax.numpy.copy, params)
-        if "queue" in wants and queue is None:
-            queue = jax.tree.map(lambda x: jax.numpy.zeros(x.shape, x.dtype, device=x.sharding),
-                                 wants["queue"])
-        return TrainState(step, params, items["rest"], teacher, queue)
+        made = {name: items.get(name) for name in wants}
+        for name in wants:
+            if made[name] is None and name == "queue":
+                made[name] = jax.tree.map(
+                    lambda x: jax.numpy.zeros(x.shape, x.dtype, device=x.sharding), wants[name])
+            elif made[name] is None:
+                made[name] = jax.tree.map(jax.numpy.copy, items["params"])
+        return TrainState(step, items["params"], items["rest"], **made)
 
-    def load_params(self, shapes: Any, mesh: Mesh, allow_new: Iterable[str] = ()) -> Any:
+    def has(self, item: str) -> bool:
+        """Whether the newest checkpoint has an item."""
+        return (self.folder / str(self.latest) / item).is_dir()
+
+    def load_params(self, shapes: Any, mesh: Mesh, allow_new: Iterable[str] = (),
+                    averaged: bool = False) -> Any:
         """The parameters that a task wants, picked by module; the log says what happened to each.
 
         Args:
           shapes: the task's parameters as shapes.
           mesh: where they go.
-          allow_new: modules (`decoder`, `heads/vtm`) that the checkpoint may lack.
+          allow_new: modules (`decoder`, `heads/classify`) that the checkpoint may lack, or have in
+            other shapes.
+          averaged: those of the run's `ema`, where it has one.
 
         Returns:
           The tree of `shapes`; what is new is left as its ShapeDtypeStruct, to be initialised.
@@ -132,25 +141,26 @@ class Checkpoints:
         Raises:
           CheckpointError: a needed parameter is missing or has another shape.
         """
-        stored, wanted = self._stored_params(), _flat(shapes)
+        item = "ema" if averaged and self.has("ema") else "params"
+        stored, wanted = _flat(self.shapes(item)), _flat(shapes)
         allowed = tuple(f"{name.rstrip('/')}/" for name in allow_new)
-        new = {name for name in wanted if name not in stored and name.startswith(allowed)}
+        new = {name for name, x in wanted.items() if name.startswith(allowed)
+               and (name not in stored or stored[name].shape != x.shape)}
         _require_equal({name: x for name, x in wanted.items() if name not in new}, stored,
-                       self.folder)
-        dropped = sorted({name.split("/")[0] for name in set(stored) - set(wanted)})
-        loaded = sorted({name.split("/")[0] for name in set(wanted) - new})
-        logging.info("%s: loaded %s; dropped %s; new %s", self.folder, ", ".join(loaded),
-                     ", ".join(dropped) or "nothing",
-                     ", ".join(sorted({n.split("/")[0] for n in new})) or "nothing")
+                       self.folder, advice=_advice(set(wanted) - set(stored) - new))
+        loaded = {name: x for name, x in wanted.items() if name not in new}
+        dropped = {name: x for name, x in stored.items() if name not in loaded}
+        logging.info("%s, %s: loaded %s; dropped %s; new %s", self.folder, item, *(
+            by_module(part) for part in (loaded, dropped, {name: wanted[name] for name in new})))
         target = jax.tree.map(
             lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
             shapes, tree_shardings(shapes, mesh))
         picked = _prune(target, new)
         restore_args = jax.tree.map(
             lambda x: ocp.ArrayRestoreArgs(dtype=x.dtype, sharding=x.sharding), picked)
-        params = self._manager.restore(self.latest, args=ocp.args.Composite(
-            params=ocp.args.PyTreeRestore(picked, restore_args=restore_args,
-                                          partial_restore=True)))["params"]
+        params = self._manager.restore(self.latest, args=ocp.args.Composite(**{
+            item: ocp.args.PyTreeRestore(picked, restore_args=restore_args,
+                                         partial_restore=True)}))[item]
         return _merge(target, params)
 
     def shapes(self, item: str = "params") -> Any:
@@ -205,16 +215,36 @@ def describe(step: int, config: dict[str, Any], samples: dict[str, int]) -> dict
                          for name in ("jax", "flax", "optax", "orbax-checkpoint", "grain")}}
 
 
+def module_of(name: str) -> str:
+    """The module of a parameter's path: its first part, of heads the first two."""
+    parts = name.split("/")
+    return "/".join(parts[:2 if parts[0] == "heads" else 1])
+
+
+def by_module(leaves: Mapping[str, Any]) -> str:
+    """`vision 1,203,200, heads/vtc 8,321`: the parameters of each module, or "nothing"."""
+    counts: dict[str, int] = {}
+    for name, x in leaves.items():
+        counts[module_of(name)] = counts.get(module_of(name), 0) + math.prod(x.shape)
+    return ", ".join(f"{name} {count:,}" for name, count in sorted(counts.items())) or "nothing"
+
+
+def _advice(missing: set[str]) -> str:
+    modules = sorted({module_of(name) for name in missing})
+    names = ", ".join(repr(name) for name in modules)
+    return f"; to start fresh what is missing, name its module in allow_new: {names}"
+
+
 def _flat(tree: Any) -> dict[str, Any]:
     return {path_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def _require_equal(wanted: dict[str, Any], stored: dict[str, Any], folder: Path,
-                   prefix: str = "") -> None:
+                   prefix: str = "", advice: str = "") -> None:
     missing = sorted(name for name in wanted if stored.get(name) is None)
     if missing:
         raise CheckpointError(f"{folder}: lacks {len(missing)} parameter(s) that the task needs, "
-                              f"the first {missing[0]}")
+                              f"the first {missing[0]}{advice}")
     for name, x in wanted.items():
         if tuple(stored[name].shape) != tuple(x.shape):
             raise CheckpointError(f"{folder}: {prefix}{name} has shape "

@@ -1,6 +1,7 @@
 """The train state and the one compiled step that changes it."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import flax.struct
@@ -12,6 +13,7 @@ from jax.sharding import Mesh
 from mplug2_jax.model import init_params
 from mplug2_jax.tasks.base import Task
 from mplug2_jax.tasks.momentum import Momentum, empty_queue, moving_average, soft_weight
+from mplug2_jax.training.optimizer import hold
 from mplug2_jax.training.sharding import batch_sharding, tree_shardings
 
 
@@ -24,6 +26,7 @@ class TrainState(flax.struct.PyTreeNode):
       opt_state: of the optimizer.
       teacher: moving average of the parameters, or None (`task.momentum.teacher`).
       queue: features of earlier batches, or None (`task.momentum.queue`).
+      ema: moving average of the parameters for evaluation, or None (`optimizer.ema_decay`).
     """
 
     step: jax.Array
@@ -31,20 +34,28 @@ class TrainState(flax.struct.PyTreeNode):
     opt_state: Any
     teacher: Any = None
     queue: Any = None
+    ema: Any = None
+
+    @property
+    def averaged(self) -> Any:
+        """The parameters to evaluate."""
+        return self.params if self.ema is None else self.ema
 
 
-def create_state(task: Task, optimizer: optax.GradientTransformation, seed: int) -> TrainState:
-    """A fresh state; under `jax.eval_shape`, its shapes."""
+def create_state(task: Task, optimizer: optax.GradientTransformation, seed: int,
+                 ema: bool = False) -> TrainState:
+    """A fresh state, with an `ema` where wanted; under `jax.eval_shape`, its shapes."""
     params, momentum = init_params(task.model, jax.random.key(seed)), task.options.momentum
     return TrainState(
         jnp.zeros((), jnp.int32), params, optimizer.init(params),
         jax.tree.map(jnp.copy, params) if momentum.teacher else None,
         empty_queue(momentum.queue_size, task.model.config.contrastive_dim) if momentum.queue
-        else None)
+        else None,
+        jax.tree.map(jnp.copy, params) if ema else None)
 
 
 def start_from(state: TrainState, params: Any) -> TrainState:
-    """A fresh state with other parameters, its teacher (if it has one) equal to them.
+    """A fresh state with other parameters, its averages (if it has any) equal to them.
 
     Args:
       state: of `create_state`.
@@ -52,8 +63,17 @@ def start_from(state: TrainState, params: Any) -> TrainState:
     """
     params = jax.tree.map(lambda new, fresh: fresh if isinstance(new, jax.ShapeDtypeStruct)
                           else new, params, state.params)
-    teacher = None if state.teacher is None else jax.tree.map(jnp.copy, params)
-    return state.replace(params=params, teacher=teacher)
+    averages = {name: jax.tree.map(jnp.copy, params) for name in ("teacher", "ema")
+                if getattr(state, name) is not None}
+    return state.replace(params=params, **averages)
+
+
+def ema_weight(decay: float, step: jax.Array) -> jax.Array:
+    """The average's own weight in a step: `decay`, less in the first steps.
+
+    So an average of few steps is not that of the values it started from.
+    """
+    return jnp.minimum(decay, (1.0 + step) / (10.0 + step))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +100,8 @@ class TrainStep:
 
 
 def make_train_step(task: Task, optimizer: optax.GradientTransformation, state_shape: TrainState,
-                    mesh: Mesh, seed: int) -> TrainStep:
+                    mesh: Mesh, seed: int, frozen: Sequence[str] = (),
+                    ema_decay: float = 0.0) -> TrainStep:
     """The jitted step `(state, batch) -> (state, metrics)`; the state's buffers are donated.
 
     Randomness is a function of the seed and the step, so a resumed run draws what the
@@ -92,6 +113,8 @@ def make_train_step(task: Task, optimizer: optax.GradientTransformation, state_s
       state_shape: a state of arrays or shapes, for the shardings.
       mesh: of `make_mesh`.
       seed: of the run.
+      frozen: expressions over the paths of parameters through which no gradient goes.
+      ema_decay: of the state's `ema`, if it has one.
 
     Returns:
       The step; its metrics are float32 scalars: the task's, `loss` and `grad_norm`.
@@ -100,6 +123,7 @@ def make_train_step(task: Task, optimizer: optax.GradientTransformation, state_s
     options = task.options.momentum
 
     def objective(params, state, batch, rng):
+        params = hold(params, frozen)
         if state.teacher is None:
             loss, metrics = task.loss(params, batch, rng)
             return loss, (metrics, None)
@@ -112,10 +136,12 @@ def make_train_step(task: Task, optimizer: optax.GradientTransformation, state_s
         (loss, (metrics, queue)), grads = grad(state.params, state, batch, rng)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         metrics = metrics | {"loss": loss, "grad_norm": optax.global_norm(grads)}
-        params, teacher = optax.apply_updates(state.params, updates), None
+        params, teacher, ema = optax.apply_updates(state.params, updates), None, None
         if state.teacher is not None:
             teacher = moving_average(state.teacher, params, options.decay)
-        return TrainState(state.step + 1, params, opt_state, teacher, queue), metrics
+        if state.ema is not None:
+            ema = moving_average(state.ema, params, ema_weight(ema_decay, state.step))
+        return TrainState(state.step + 1, params, opt_state, teacher, queue, ema), metrics
 
     shardings = tree_shardings(state_shape, mesh)
     return TrainStep(

@@ -38,6 +38,49 @@ def flickr30k_karpathy(raw: Path) -> dict[str, list[dict]]:
     return records
 
 
+def nocaps(raw: Path) -> dict[str, list[dict]]:
+    domains = ("out-domain", "in-domain", "near-domain", "in-domain")
+    names = [f"00{number}d2087020901.jpg" for number in range(5)]
+
+    def listed(number: int, **more) -> dict:
+        return {
+            "id": number,
+            "width": 40,
+            "height": 20,
+            "file_name": names[number],
+            "open_images_id": names[number].removesuffix(".jpg"),
+            "coco_url": f"https://x.example/val/{names[number]}",
+        } | more
+
+    said = [(0, "Out."), (2, "Near."), (1, "In."), (0, "Out again."), (3, "In, too.")]
+    put(
+        raw / "nocaps_val_4500_captions.json",
+        {
+            "info": {"version": "0.1"},
+            "images": [listed(number, domain=domain) for number, domain in enumerate(domains)],
+            "annotations": [
+                {"id": number, "image_id": image_id, "caption": caption}
+                for number, (image_id, caption) in enumerate(said)
+            ],
+        },
+    )
+    put(raw / "nocaps_test_image_info.json", {"images": [listed(4)]})
+    for number, name in enumerate(names):
+        put(raw / ("test" if number == 4 else "validation") / name, image(number))
+
+    def captioned(number: int, *texts: str) -> dict:
+        return wanted(
+            str(number), image(number), "image", texts=list(texts), group=domains[number]
+        )
+
+    return {
+        "in_domain": [captioned(1, "In."), captioned(3, "In, too.")],
+        "near_domain": [captioned(2, "Near.")],
+        "out_domain": [captioned(0, "Out.", "Out again.")],
+        "test": [wanted("4", image(4), "image")],
+    }
+
+
 def vqav2(raw: Path) -> dict[str, list[dict]]:
     def question(number, image_id, text):
         return {"image_id": image_id, "question": text, "question_id": number}
@@ -72,7 +115,14 @@ def vqav2(raw: Path) -> dict[str, list[dict]]:
             ]
         },
     )
+    questions("val2014", [question(85, 40, "Is it so?")])
+    put(
+        raw / "v2_mscoco_val2014_annotations.json",
+        {"annotations": [annotation(85, 40, "yes", yes, "yes/no")]},
+    )
+    put(raw / "val2014/COCO_val2014_000000000040.jpg", image(40))
     questions("test2015", [question(90, 7, "How many?")])
+    questions("test-dev2015", [question(90, 7, "How many?")])
     put(raw / "train2014/COCO_train2014_000000000009.jpg", image(9))
     put(raw / "train2014/COCO_train2014_000000000030.jpg", image(30))
     put(raw / "test2015/COCO_test2015_000000000007.jpg", image(7))
@@ -99,14 +149,28 @@ def vqav2(raw: Path) -> dict[str, list[dict]]:
                 ],
             ),
         ],
-        "test": [
+        "val": [
             wanted(
-                "7",
-                image(7),
+                "40",
+                image(40),
                 "image",
-                questions=[{"id": "90", "question": "How many?", "answer": ""}],
+                questions=[
+                    {"id": "85", "question": "Is it so?", "answer": "yes", "answers": yes}
+                    | {"type": "yes/no"}
+                ],
             )
         ],
+        **{
+            split: [
+                wanted(
+                    "7",
+                    image(7),
+                    "image",
+                    questions=[{"id": "90", "question": "How many?", "answer": ""}],
+                )
+            ]
+            for split in ("test", "testdev")
+        },
     }
 
 

@@ -16,6 +16,7 @@ MINIATURES = {
     "release_jsonl": raw_videos.release_jsonl,
     "coco_karpathy": raw_images.coco_karpathy,
     "flickr30k_karpathy": raw_images.flickr30k_karpathy,
+    "nocaps": raw_images.nocaps,
     "vqav2": raw_images.vqav2,
     "refcoco": raw_images.refcoco,
     "refcoco_plus": raw_images.refcoco,
@@ -32,4 +33,5 @@ MINIATURES = {
     "nlvr2": raw_pairs.nlvr2,
     "snli_ve": raw_pairs.snli_ve,
     **raw_pairs.GLUE,
+    "text_folder": raw_pairs.text_folder,
 }

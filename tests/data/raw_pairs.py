@@ -44,6 +44,7 @@ _GLUE = {
         "SST-2",
         {
             "train.tsv": ("sentence|label", "a fine film |1", "dull |0"),
+            "dev.tsv": ("sentence|label", "not bad|1"),
             "test.tsv": ("index|sentence", "0|who knows"),
         },
         {
@@ -51,6 +52,7 @@ _GLUE = {
                 _sentences(0, "a fine film ", label="positive"),
                 _sentences(1, "dull ", label="negative"),
             ],
+            "validation": [_sentences(0, "not bad", label="positive")],
             "test": [_sentences(0, "who knows")],
         },
     ),
@@ -58,9 +60,11 @@ _GLUE = {
         "MRPC",
         {
             "train.tsv": ("\ufeffQuality|#1 ID|#2 ID|#1 String|#2 String", '1|7|8|A "b|A b'),
+            "dev.tsv": ("Quality|#1 ID|#2 ID|#1 String|#2 String", "0|7|8|C d|E f"),
             "test.tsv": ("index|#1 ID|#2 ID|#1 String|#2 String", "0|7|8|x|y"),
         },
         {
+            "validation": [_sentences(0, "C d", "E f", label="not_equivalent")],
             "train": [_sentences(0, 'A "b', "A b", label="equivalent")],
             "test": [_sentences(0, "x", "y")],
         },
@@ -68,12 +72,16 @@ _GLUE = {
     "stsb": (
         "STS-B",
         {
-            "dev.tsv": (
+            name: (
                 "index|genre|filename|year|old_index|source1|source2|sentence1|sentence2|score",
-                "0|main|f|2012|1|none|none|A plane.|A jet.|3.750",
-            ),
+                f"0|main|f|2012|1|none|none|A plane.|{other}.|{score}",
+            )
+            for name, other, score in (("train.tsv", "A cat", "0.5"), ("dev.tsv", "A jet", "3.750"))
         },
-        {"validation": [_sentences(0, "A plane.", "A jet.", label="3.750")]},
+        {
+            "train": [_sentences(0, "A plane.", "A cat.", label="0.5")],
+            "validation": [_sentences(0, "A plane.", "A jet.", label="3.750")],
+        },
     ),
     "qqp": (
         "QQP",
@@ -84,8 +92,10 @@ _GLUE = {
                 "cut short",
                 "6|3|4|Who?|Who is it?|1",
             ),
+            "dev.tsv": ("id|qid1|qid2|question1|question2|is_duplicate", "7|5|6|Is it?|Is it?|1"),
         },
         {
+            "validation": [_sentences(0, "Is it?", "Is it?", label="duplicate")],
             "train": [
                 _sentences(0, "How?", "Why?", label="not_duplicate"),
                 _sentences(1, "Who?", "Who is it?", label="duplicate"),
@@ -95,6 +105,15 @@ _GLUE = {
     "mnli": (
         "MNLI",
         {
+            "train.tsv": (
+                "index|promptID|pairID|genre|sentence1|sentence2|label1|gold_label",
+                "0|1|1n|x|It snows.|It is hot.|contradiction|contradiction",
+                "1|1|1n|x|It snows.|It is cold.|neutral|neutral",
+            ),
+            "dev_matched.tsv": (
+                "index|promptID|pairID|genre|sentence1|sentence2|label1|label2|gold_label",
+                "0|1|1n|x|It is.|It is not.|neutral|entailment|contradiction",
+            ),
             "dev_mismatched.tsv": (
                 "index|promptID|pairID|genre|sentence1|sentence2|label1|label2|gold_label",
                 "0|1|1n|x|It rains.|It is wet.|neutral|entailment|entailment",
@@ -102,6 +121,11 @@ _GLUE = {
             "test_matched.tsv": ("index|promptID|sentence1|sentence2", "0|1|a|b"),
         },
         {
+            "train": [
+                _sentences(0, "It snows.", "It is hot.", label="contradiction"),
+                _sentences(1, "It snows.", "It is cold.", label="neutral"),
+            ],
+            "validation_matched": [_sentences(0, "It is.", "It is not.", label="contradiction")],
             "validation_mismatched": [
                 _sentences(0, "It rains.", "It is wet.", label="entailment")
             ],
@@ -110,13 +134,25 @@ _GLUE = {
     ),
     "qnli": (
         "QNLI",
-        {"train.tsv": ("index|question|sentence|label", "0|When?|Now.|entailment")},
-        {"train": [_sentences(0, "When?", "Now.", label="entailment")]},
+        {
+            "train.tsv": ("index|question|sentence|label", "0|When?|Now.|entailment"),
+            "dev.tsv": ("index|question|sentence|label", "0|Who?|There.|not_entailment"),
+        },
+        {
+            "train": [_sentences(0, "When?", "Now.", label="entailment")],
+            "validation": [_sentences(0, "Who?", "There.", label="not_entailment")],
+        },
     ),
     "rte": (
         "RTE",
-        {"train.tsv": ("index|sentence1|sentence2|label", "0|a|b|not_entailment")},
-        {"train": [_sentences(0, "a", "b", label="not_entailment")]},
+        {
+            "train.tsv": ("index|sentence1|sentence2|label", "0|a|b|not_entailment"),
+            "dev.tsv": ("index|sentence1|sentence2|label", "0|c|c|entailment"),
+        },
+        {
+            "train": [_sentences(0, "a", "b", label="not_entailment")],
+            "validation": [_sentences(0, "c", "c", label="entailment")],
+        },
     ),
 }
 
@@ -142,18 +178,26 @@ def nlvr2(raw: Path) -> dict[str, list[dict]]:
         item("train-11-0-0", "Gone.", label="True", directory=37),
     ]
     put(raw / "data/train.json", _lines(train))
+    for split in ("dev", "test1"):
+        put(raw / f"data/{split}.json", _lines([item(f"{split}-4-0-0", "One.", label="False")]))
+        put(raw / f"images/{split}/{split}-4-0-img0.png", image(4, "PNG"))
+        put(raw / f"images/{split}/{split}-4-0-img1.png", image(5, "PNG"))
     put(raw / "data/test2.json", _lines([item("test2-5-1-0", "Both.")]))
     put(raw / "images/train/37/train-10-0-img0.png", image(0, "PNG"))
     put(raw / "images/train/37/train-10-0-img1.png", image(1, "PNG"))
     put(raw / "images/train/37/train-11-0-img0.png", image(1, "PNG"))
     put(raw / "images/test2/test2-5-1-img0.png", image(2, "PNG"))
     put(raw / "images/test2/test2-5-1-img1.png", image(3, "PNG"))
-    both = [media.pack_images([image(n, "PNG"), image(n + 1, "PNG")]) for n in (0, 2)]
+    both = [media.pack_images([image(n, "PNG"), image(n + 1, "PNG")]) for n in (0, 2, 4)]
     return {
         "train": [
             wanted("train-10-0-0", both[0], "images", texts=["Two dogs."], label="True"),
             wanted("train-10-0-1", both[0], "images", texts=["A cat."], label="False"),
         ],
+        **{
+            split: [wanted(f"{split}-4-0-0", both[2], "images", texts=["One."], label="False")]
+            for split in ("dev", "test1")
+        },
         "test2": [wanted("test2-5-1-0", both[1], "images", texts=["Both."])],
     }
 
@@ -176,6 +220,8 @@ def snli_ve(raw: Path) -> dict[str, list[dict]]:
         item("34", "r1c", "contradiction", "Nobody."),
     ]
     put(raw / "snli_ve_dev.jsonl", _lines(rows))
+    put(raw / "snli_ve_train.jsonl", _lines(rows[1:2]))
+    put(raw / "snli_ve_test.jsonl", _lines(rows[:1]))
     put(raw / "flickr30k_images/34.jpg", image(4))
     put(raw / "flickr30k_images/35.jpg", image(5))
     asked = [
@@ -186,10 +232,12 @@ def snli_ve(raw: Path) -> dict[str, list[dict]]:
         [{"question": "Some water.", "answer": "entailment", "id": "35.jpg#4r1e"}],
     ]
     return {
+        "train": [wanted("35", image(5), "image", questions=asked[1])],
         "dev": [
             wanted("34", image(4), "image", questions=asked[0]),
             wanted("35", image(5), "image", questions=asked[1]),
-        ]
+        ],
+        "test": [wanted("34", image(4), "image", questions=asked[0][:1])],
     }
 
 
@@ -211,4 +259,23 @@ def class_folders(raw: Path) -> dict[str, list[dict]]:
             wanted("n02119022/ILSVRC2012_val_00000001.JPEG", image(3), "image", label="n02119022")
         ],
         "test": [wanted("ILSVRC2012_test_00000001.JPEG", image(4), "image")],
+    }
+
+
+def text_folder(raw: Path) -> dict[str, list[dict]]:
+    put(raw / "train/wiki/00.txt", "A first document.\n\n  The second,  spaced.\n")
+    put(raw / "train/web.txt", "On the web\n")
+    put(raw / "val/a.txt", "Held out.")
+    put(raw / "notes.txt", "beside the splits")
+
+    def said(number: str, text: str) -> dict:
+        return wanted(number, b"", "text", texts=[text])
+
+    return {
+        "train": [
+            said("train/web.txt:1:1", "On the web"),
+            said("train/wiki/00.txt:1:1", "A first document."),
+            said("train/wiki/00.txt:3:1", "The second, spaced."),
+        ],
+        "val": [said("val/a.txt:1:1", "Held out.")],
     }

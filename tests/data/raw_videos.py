@@ -215,6 +215,7 @@ def didemo(raw: Path) -> dict[str, list[dict]]:
             moment(3, f"{names[0]}.mov", "a dog appears"),
         ],
     )
+    put(raw / "val_data.json", [moment(5, f"{names[1]}.3gp", "a girl stands")])
     put(raw / "test_data.json", [moment(4, f"{names[1]}.3gp", "a girl falls")])
     put(raw / f"videos/{names[0]}.mp4", clip(0))
     put(raw / f"videos/{names[1]}.3gp", clip(1))
@@ -223,6 +224,7 @@ def didemo(raw: Path) -> dict[str, list[dict]]:
             wanted(names[0], clip(0), texts=["the camera pans. a dog appears"]),
             wanted(names[1], clip(1), texts=["a girl jumps"]),
         ],
+        "val": [wanted(names[1], clip(1), texts=["a girl stands"])],
         "test": [wanted(names[1], clip(1), texts=["a girl falls"])],
     }
 
@@ -373,18 +375,29 @@ def ssv2(raw: Path) -> dict[str, list[dict]]:
     holding = "Holding [something] next to [something]"
     put(
         raw / "something-something-v2-train.json",
-        [item("78687", "holding a cup next to a pot", holding, ["a cup", "a pot"])],
+        [
+            item("78687", "holding a cup next to a pot", holding, ["a cup", "a pot"]),
+            item("42326", "pushing a pen", "Pushing [something] from left to right", ["a pen"]),
+        ],
     )
     put(
         raw / "something-something-v2-validation.json",
         [item("74225", "spinning a cube", "Spinning [something]", ["a cube"])],
     )
     put(raw / "something-something-v2-test.json", [{"id": "1420"}])
-    for number in (78687, 74225, 1420):
+    for number in (78687, 42326, 74225, 1420):
         put(raw / f"20bn-something-something-v2/{number}.webm", clip(number, ".webm"))
     cup, label = "holding a cup next to a pot", "Holding something next to something"
     return {
-        "train": [wanted("78687", clip(78687, ".webm"), texts=[cup], label=label)],
+        "train": [
+            wanted("78687", clip(78687, ".webm"), texts=[cup], label=label),
+            wanted(
+                "42326",
+                clip(42326, ".webm"),
+                texts=["pushing a pen"],
+                label="Pushing something from left to right",
+            ),
+        ],
         "val": [
             wanted(
                 "74225",

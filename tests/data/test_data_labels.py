@@ -106,7 +106,7 @@ def test_scores(write_records, tokenizer):
 
 
 @pytest.mark.parametrize(("classes", "message"), [
-    (("a",), "at least two"), (("a", "b", "a"), "'a' stands there 2 times"),
+    (("a",), "at least two"), (("a", "b", "a"), "name 3, 'a', is that of name 1 again"),
     ("nowhere.txt", "cannot be read as a file of names"),
 ])
 def test_wrong_classes_are_said(classes, message):
@@ -154,16 +154,16 @@ def test_long_pairs_lose_the_longer_sentences_end(tokenizer):
 def test_boxes_of_refcoco(tmp_path, tokenizer):
     root, expected = prepared("refcoco", tmp_path)
     phrases = {box["phrase"]: box["box"] for box in expected["train"][0]["boxes"]}
-    options = dict(frames=1, text_length=8, boxes=True)
+    options = dict(frames=1, prompt_length=8, ask="box")
     batch = evaluated(root, make_stream("train", expand="box", **options), tokenizer)
     assert batch["box"].dtype == np.float32 and batch["item"].tolist() == [0, 1, -1, -1]
     for row, (phrase, box) in enumerate(phrases.items()):
-        assert tokenizer.decode(batch["text"][row]) == phrase
+        assert tokenizer.decode(batch["prompt"][row]) == phrase
         np.testing.assert_array_equal(batch["box"][row], np.float32(box))
     assert not batch["box"][2:].any()
     batch = trained(root, make_stream("train", flip=True, crop_area=(0.3, 1.0), **options),
                     tokenizer, 8)
-    said = {tokenizer.decode(ids) for ids in batch["text"]}
+    said = {tokenizer.decode(ids) for ids in batch["prompt"]}
     assert said == {"left", "man"}
     assert (batch["box"][:, 2:] > batch["box"][:, :2]).all()
     assert (batch["box"] >= 0).all() and (batch["box"] <= 1).all()
@@ -188,7 +188,7 @@ def test_boxes_stay_on_what_they_show(augmentation, monkeypatch):
     # Equalize makes the edges, which resizing blurs, as bright as what they surround.
     operations = [name for name in augment.IMAGE_OPERATIONS if name != "Equalize"]
     monkeypatch.setattr(augment, "IMAGE_OPERATIONS", operations)
-    stream = examples.resolve(make_stream("s", frames=1, text_length=8, boxes=True,
+    stream = examples.resolve(make_stream("s", frames=1, prompt_length=8, ask="box",
                                           **dict(image_size=96) | augmentation))
     rng, moved = np.random.default_rng(0), set()
     for _ in range(60):
@@ -205,7 +205,7 @@ def test_boxes_stay_on_what_they_show(augmentation, monkeypatch):
 
 
 def test_no_flip_where_the_phrase_has_sides():
-    stream = examples.resolve(make_stream("s", frames=1, text_length=8, boxes=True, flip=True))
+    stream = examples.resolve(make_stream("s", frames=1, prompt_length=8, ask="box", flip=True))
     rng, box = np.random.default_rng(0), np.array([0.1, 0.2, 0.3, 0.4], np.float32)
     picture = np.zeros((1, 20, 20, 3), np.uint8)
     for _ in range(20):
@@ -240,7 +240,7 @@ def test_bad_boxes_are_counted_and_named(box, message, write_records, tokenizer)
     made = [records.record("bad", "image", image(0), boxes=[{"phrase": "dog", "box": box}]),
             records.record("good", "image", image(1), boxes=[good])]
     root = write_records({"train": made})
-    stream = make_stream("train", frames=1, text_length=8, boxes=True, expand="box")
+    stream = make_stream("train", frames=1, prompt_length=8, ask="box", expand="box")
     skips = SkipLog()
     batch = evaluated(root, stream, tokenizer, skips)
     assert batch["example_mask"].tolist() == [False, True, False, False]
@@ -334,9 +334,12 @@ def test_views_are_clips_between_each_other_and_crops_along_the_side(write_recor
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    (dict(boxes=True, frames=1), "boxes and text_pair need a text_length"),
-    (dict(text_pair=True, frames=1), "boxes and text_pair need a text_length"),
-    (dict(boxes=True, text_length=8), "boxes are of images with frames=1, and split"),
+    (dict(ask="box", frames=1), "ask='box' needs a prompt_length"),
+    (dict(ask="boxes", frames=1), "ask='boxes' must be one of question, caption, box"),
+    (dict(ask="box", frames=1, prompt_length=8, target_length=5),
+     "target_length=5 must be at least 6 with ask='box'"),
+    (dict(text_pair=True, frames=1), "text_pair needs a text_length"),
+    (dict(ask="box", prompt_length=8), "ask='box' is for images with frames=1, and split"),
     (dict(frames=1, views=(0, 1)), r"views=\(0, 1\) must be"),
     (dict(frames=1, views=(2, 1)), "has no videos"),
 ])

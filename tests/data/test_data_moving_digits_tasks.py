@@ -125,7 +125,7 @@ def test_image_pairs_show_a_digit_each(labelled):
     ("image_digit", dict(frames=1)), ("video_motion", dict(frames=4)),
     ("text_motion", dict(text_length=24)), ("text_pair", dict(text_length=48, text_pair=True)),
     ("image_text", dict(frames=1, text_length=24)), ("image_pair", dict(frames=2, text_length=24)),
-    ("grounding", dict(frames=1, text_length=8, boxes=True)),
+    ("grounding", dict(frames=1, prompt_length=8, ask="box")),
 ])
 def test_every_family_makes_batches(labelled, tokenizer, family, options):
     stream = common.stream(f"{family}_test", 16, image_size=48,
@@ -133,8 +133,8 @@ def test_every_family_makes_batches(labelled, tokenizer, family, options):
     stream.expand = "box" if family == "grounding" else "record"
     (batch, *rest) = eval_batches(labelled, stream, tokenizer)
     assert batch["example_mask"][:12].all() and len(rest) == (family == "grounding")
-    if "text" in batch:
-        assert not (batch["text"] == tokenizer.unk_id).any()
+    for field in {"text", "prompt"} & batch.keys():
+        assert not (batch[field] == tokenizer.unk_id).any()
     if family in CLASSES:
         labels = [CLASSES[family][label] for label in batch["label"][:12]]
         assert labels == [record["label"] for record in all_of(labelled, f"{family}_test")]

@@ -4,8 +4,10 @@ import ml_collections
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from raw_media import put
 from raw_miniatures import MINIATURES
 
+from data.builder import DataError
 from data.datasets import DATASETS
 from data.media import unpack_images
 from data.pipeline import eval_batches, open_split, train_batches
@@ -131,6 +133,27 @@ def test_tfds_reads_what_was_written(tmp_path):
         expected["train"][0]["questions"][0]["answers"]
         + expected["train"][0]["questions"][1]["answers"]
     )
+
+
+def test_long_lines_of_text_become_several_records_and_files_alone_are_the_training_split(tmp_path):
+    words = [f"word{number}" for number in range(200)]
+    put(tmp_path / "raw/b.txt", "short\n" + " ".join(words) + "\n")
+    put(tmp_path / "raw/a.txt", "first")
+    prepare(DATASETS["text_folder"], tmp_path / "raw", tmp_path / "out", shard_records=2)
+    split = open_split(tmp_path / "out", "train")
+    assert [(record["id"], *record["texts"]) for record in (split[n] for n in range(5))] == [
+        ("a.txt:1:1", "first"), ("b.txt:1:1", "short"),
+        *((f"b.txt:2:{start + 1}", " ".join(words[start:start + 96])) for start in (0, 96, 192))]
+
+
+def test_several_splits_are_read_as_one(tmp_path):
+    expected = MINIATURES["vqav2"](tmp_path / "raw")
+    prepare(DATASETS["vqav2"], tmp_path / "raw", tmp_path / "out")
+    both = open_split(tmp_path / "out", "train+val")
+    assert sorted(both[n]["id"] for n in range(len(both))) == sorted(
+        record["id"] for split in ("train", "val") for record in expected[split])
+    with pytest.raises(DataError, match="no split 'train\\+dev'"):
+        open_split(tmp_path / "out", "train+dev")
 
 
 def test_every_dataset_has_a_miniature():

@@ -251,6 +251,12 @@ def test_a_raw_folder_that_does_not_exist(tmp_path, capsys):
         ("kinetics400", "annotations/test.csv", "youtube_id,time_start,time_end\na,b,2\n", "'b'"),
         ("refcoco", "refs(unc).p", b"junk", "is not a pickle of plain values"),
         ("refcoco", "instances.json", {"images": [], "annotations": []}, "has no image"),
+        (
+            "nocaps",
+            "nocaps_val_4500_captions.json",
+            {"images": [{"id": 3, "domain": "x"}], "annotations": []},
+            "image 3 is of domain 'x'",
+        ),
         ("vqav2", "v2_mscoco_train2014_annotations.json", {"annotations": []}, "no annotation"),
     ],
 )

@@ -10,7 +10,12 @@ from PIL import Image
 from data.examples import decode, resolve
 from mplug2_jax.preprocess import video
 from mplug2_jax.preprocess.image import _resize_box
-from mplug2_jax.preprocess.video import MediaError, decode_video, frame_indices
+from mplug2_jax.preprocess.video import (
+    MediaError,
+    decode_video,
+    dense_indices,
+    frame_indices,
+)
 
 COUNT = 60
 
@@ -132,3 +137,30 @@ def test_quick_resizing_is_near_pillow_and_the_same_for_all_frames(box, size):
     tolerance = 8 if box[2] - box[0] == 1 else 3  # filters differ most where all is border
     assert np.abs(found[0].astype(int) - np.asarray(expected)).max() <= tolerance
     assert (found == found[:1]).all()
+
+
+def test_dense_clips_keep_their_stride():
+    np.testing.assert_array_equal(dense_indices(20, 4, 3), [5, 8, 11, 14])  # in the middle
+    np.testing.assert_array_equal(dense_indices(5, 4, 3), [0, 3, 4, 4])  # the last one again
+    views = dense_indices(20, 4, 3, clips=3).reshape(4, 3).T
+    np.testing.assert_array_equal(views, [[0, 3, 6, 9], [5, 8, 11, 14], [10, 13, 16, 19]])
+    rng = np.random.default_rng(0)
+    drawn = np.stack([dense_indices(20, 4, 3, rng) for _ in range(300)])
+    assert (np.diff(drawn, axis=1) == 3).all()
+    assert set(drawn[:, 0]) == set(range(11)) and drawn.max() == 19
+    with pytest.raises(ValueError, match="stride=0"):
+        dense_indices(20, 4, 0)
+
+
+def test_a_dense_stream_reads_the_frames_it_names():
+    data = encode("libx264", "mp4", g="12", bf="2")
+    every = decode_video(data, COUNT)
+    np.testing.assert_array_equal(
+        decode_video(data, 4, stride=5), every[dense_indices(COUNT, 4, 5)])
+    record = {"kind": "video", "media": data, "start": 0.0, "end": 0.0}
+    stream = resolve(dict(frames=4, frame_stride=7, image_size=16))
+    expected = every[dense_indices(COUNT, 4, 7, np.random.default_rng(3))]
+    np.testing.assert_array_equal(decode(record, stream, np.random.default_rng(3)), expected)
+    views = decode(record, stream, None, clips=3)
+    for number, start in enumerate((0, 19, 38)):
+        np.testing.assert_array_equal(views[number::3], every[start:start + 22:7])

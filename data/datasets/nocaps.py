@@ -1,0 +1,64 @@
+"""NoCaps: images of Open Images with ten captions, by how well COCO covers what they show."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from data.builder import DataError
+from data.datasets.raw import Dataset, Entry, RawFolder, group_by, read_json, require
+
+VAL, TEST = "nocaps_val_4500_captions.json", "nocaps_test_image_info.json"
+# As in the files: the split here.
+_DOMAINS = {"in-domain": "in_domain", "near-domain": "near_domain", "out-domain": "out_domain"}
+
+
+def read(raw: RawFolder) -> dict[str, Iterable[Entry]]:
+    """A split a domain of the validation images, and `test` without captions; `group`: the domain.
+
+    All domains together are the split `in_domain+near_domain+out_domain`.
+    """
+    paths = raw.some({"val": (VAL,), "test": (TEST,)})
+    splits: dict[str, list[Entry]] = {}
+    if "val" in paths:
+        splits |= {split: [] for split in _DOMAINS.values()}
+        path, said = paths["val"], {}
+        images, annotations = require(path, read_json(path), "images", "annotations")
+        for number, items in group_by(
+            annotations, lambda item: require(path, item, "image_id")
+        ).items():
+            said[number] = [require(path, item, "caption") for item in items]
+        for image in images:
+            number, domain = require(path, image, "id", "domain")
+            if domain not in _DOMAINS:
+                raise DataError(
+                    f"{path}: image {number} is of domain {domain!r}, not of {', '.join(_DOMAINS)}"
+                )
+            splits[_DOMAINS[domain]].append(
+                _entry(raw, path, image, {"texts": said.get(number, []), "group": domain})
+            )
+    if "test" in paths:
+        path = paths["test"]
+        splits["test"] = [
+            _entry(raw, path, image, {}) for image in require(path, read_json(path), "images")
+        ]
+    return splits
+
+
+def _entry(raw: RawFolder, path: Path, image: dict, fields: dict) -> Entry:
+    number, name = require(path, image, "id", "file_name")
+    return Entry(str(number), "image", raw.exactly(name), fields)
+
+
+DATASETS = (
+    Dataset(
+        "nocaps",
+        "NoCaps, captions of objects that COCO lacks",
+        "image",
+        read,
+        {
+            "in_domain": {"records": 648, "texts": 6480},
+            "near_domain": {"records": 2938, "texts": 29380},
+            "out_domain": {"records": 914, "texts": 9140},
+            "test": {"records": 10600},
+        },
+    ),
+)

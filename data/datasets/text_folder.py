@@ -1,0 +1,39 @@
+"""Plain text of one's own: a document or a sentence a line."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from data.builder import DataError
+from data.datasets.raw import Dataset, Entry, RawFolder
+
+_SPLITS = ("train", "val", "validation", "test")
+# A document of more words becomes several records, so that little is cut off: about 128 pieces.
+PASSAGE_WORDS = 96
+
+
+def read(raw: RawFolder) -> dict[str, Iterable[Entry]]:
+    """`SPLIT/**.txt`, or `*.txt` alone for a split `train`; empty lines are left out.
+
+    A record is a line, or `PASSAGE_WORDS` words of it; its id is the file, the line's number and
+    the word's, from 1 on.
+    """
+    found = {split: sorted((raw.root / split).rglob("*.txt")) for split in _SPLITS}
+    if not any(found.values()):
+        found["train"] = sorted(raw.root.glob("*.txt"))
+    if not any(found.values()):
+        raise DataError(f"--raw={raw.root} has no text: expected train/*.txt or *.txt")
+    return {split: _entries(raw.root, files) for split, files in found.items() if files}
+
+
+def _entries(root: Path, files: list[Path]) -> Iterator[Entry]:
+    for path in files:
+        name = path.relative_to(root)
+        with path.open(encoding="utf-8", errors="replace") as file:
+            for number, line in enumerate(file, 1):
+                words = line.split()
+                for start in range(0, len(words), PASSAGE_WORDS):
+                    text = " ".join(words[start : start + PASSAGE_WORDS])
+                    yield Entry(f"{name}:{number}:{start + 1}", "text", [], {"texts": [text]})
+
+
+DATASETS = (Dataset("text_folder", "Plain text, a document or a sentence a line", "text", read),)

@@ -1,0 +1,107 @@
+"""What a decoder is asked of a record, and what it should say: `prompt`, `target` and `box`.
+
+A stream's `ask` says which: a "question" and its answer; a "caption", with nothing asked but the
+`instruction`; or the "box" of a phrase, whose location tokens the task makes (the target is empty).
+The `instruction` stands in front of the prompt.
+"""
+
+import numpy as np
+
+from data.labels import box_field
+from data.skips import RecordError
+from mplug2_jax.preprocess.text import clean_caption, clean_question
+from mplug2_jax.preprocess.tokenizer import Tokenizer
+
+# What may be asked, and the field of a record that holds it.
+ASKS = {"question": "questions", "caption": "texts", "box": "boxes"}
+BOX_TARGET = 6  # ids of a target that is a box: [CLS], four location tokens, [SEP]
+
+
+def train_prompt(
+    record: dict, stream, tokenizer: Tokenizer, rng: np.random.Generator
+) -> tuple[dict, list[str]]:
+    """`prompt`, `target` and `box` of a random question, caption or box, and its texts.
+
+    Of several people's answers each is as likely as it is frequent, so that over the epochs an
+    answer weighs in the loss as many people as gave it.
+
+    Raises:
+        RecordError: the record has none that can be used.
+    """
+    key = ASKS[stream.ask]
+    usable = [item for item in record[key] if _usable(item, stream)]
+    if not usable:
+        said = {"question": "is usable", "caption": "has a word", "box": "has a phrase"}
+        reason = {"caption": "empty caption"}.get(stream.ask, f"no {stream.ask}")
+        name = {"texts": "captions"}.get(key, key)
+        raise RecordError(reason, f"none of {len(record[key])} {name} {said[stream.ask]}")
+    item = usable[rng.integers(len(usable))]
+    if stream.ask == "question":
+        answers = _answers(item)
+        target = answers[rng.integers(len(answers))] if len(answers) > 1 else answers[0]
+        return _fields(item["question"], target, stream, tokenizer), [item["question"], target]
+    if stream.ask == "caption":
+        return _fields("", _caption(item, stream), stream, tokenizer), [item]
+    return _fields(item["phrase"], "", stream, tokenizer) | box_field(item), [item["phrase"]]
+
+
+def eval_prompt(record: dict, item: int, stream, tokenizer: Tokenizer) -> dict:
+    """The same of one question, caption or box of the record, with nothing random.
+
+    Raises:
+        RecordError: there is no such one, or it has no word, or the box cannot be used.
+    """
+    found = record[ASKS[stream.ask]][item : item + 1]
+    if stream.ask == "caption":  # nothing is read of it but its target, which may be missing
+        return _fields("", _caption(found[0], stream) if found else "", stream, tokenizer)
+    if not found or not _asked(found[0], stream):
+        words = {"question": "is missing or has no word",
+                 "box": "is missing or its phrase has no word"}
+        raise RecordError(f"no {stream.ask}", f"{stream.ask} {item} {words[stream.ask]}")
+    if stream.ask == "box":
+        return _fields(found[0]["phrase"], "", stream, tokenizer) | box_field(found[0])
+    # Test splits hide the answers: their target is empty, [CLS] [SEP].
+    answer = found[0]["answer"]
+    if not answer.strip():
+        answer = next(iter(_answers(found[0])), "")
+    return _fields(found[0]["question"], answer, stream, tokenizer)
+
+
+def prompt_lengths(stream) -> dict[str, int]:
+    """The text fields of these that a stream has, and their ids; a question comes with a target."""
+    lengths = {"prompt": stream.prompt_length, "target": stream.target_length}
+    if stream.ask == "question" and not stream.target_length:
+        return {}
+    return {name: length for name, length in lengths.items() if length}
+
+
+def _fields(asked: str, target: str, stream, tokenizer: Tokenizer) -> dict:
+    """Padded ids and masks of what is asked, after the instruction, and of the target."""
+    texts = {"prompt": clean_question(f"{stream.instruction} {asked}".strip(" "),
+                                      stream.prompt_length),
+             "target": target}
+    fields = {}
+    for name, length in prompt_lengths(stream).items():
+        fields[name], fields[f"{name}_mask"] = tokenizer.encode_padded(texts[name], length)
+    return fields
+
+
+def _caption(text: str, stream) -> str:
+    return clean_caption(text, stream.target_length)
+
+
+def _asked(item: dict, stream) -> bool:
+    words = item["phrase"] if stream.ask == "box" else item["question"]
+    return bool(clean_question(words, stream.prompt_length).strip())
+
+
+def _usable(item: dict | str, stream) -> bool:
+    if stream.ask == "caption":
+        return bool(_caption(item, stream))
+    return _asked(item, stream) and (stream.ask == "box" or bool(_answers(item)))
+
+
+def _answers(question: dict) -> list[str]:
+    """The answer, or those of several people, without empty ones."""
+    answers = question.get("answers") or [question["answer"]]
+    return [answer for answer in answers if answer.strip()]

@@ -1,0 +1,43 @@
+"""Instruction tuning: whatever a decoder can be asked, in one run."""
+
+from typing import Any
+
+from mplug2_jax import losses
+from mplug2_jax.config import ConfigError
+from mplug2_jax.tasks.base import Array, Batch
+from mplug2_jax.tasks.generation import Generation
+from mplug2_jax.tasks.grounding import Locating, has_box
+
+
+class Instructions(Locating):
+    """Captions, answers and boxes, each after an instruction that says what is wanted.
+
+    A stream mixes its sources by weight, each with its own `ask` and `instruction`; there may be
+    several streams, such as one of images and one of videos. An example counts as much as any
+    other, however long its target: a caption's tokens would outvote an answer's. Evaluated by the
+    tasks it teaches, with the same instructions in their streams.
+    """
+
+    fields = ("prompt", "target")
+
+    @classmethod
+    def composition(cls, options: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        if options.beams != 1:
+            raise ConfigError(f"task.beams = {options.beams}: task {options.name!r} is evaluated "
+                              "by other tasks (evals), give it to those")
+        return super().composition(options)
+
+    def target(self, batch: Batch) -> tuple[Array, Array]:
+        return super().target(batch) if "box" in batch else Generation.target(self, batch)
+
+    def shares(self, batch: Batch) -> dict[str, Array]:
+        counted = losses.counted(self.target(batch)[1], batch["example_mask"])  # [B, L - 1]
+        own = counted / counted.sum(axis=1, keepdims=True).clip(1)
+        result = {"share": own * losses.shares(batch["example_mask"])[:, None]}
+        if "box" in batch:
+            result["box_share"] = losses.shares(has_box(batch) & batch["example_mask"])
+        return result
+
+    def beside(self, logits: Array, rows: Batch) -> tuple[Array, dict[str, Array]]:
+        return super().beside(logits, rows) if "box" in rows else Generation.beside(
+            self, logits, rows)

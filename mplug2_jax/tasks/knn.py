@@ -1,0 +1,137 @@
+"""k-NN over features: what a checkpoint's features know of classes, without training anything.
+
+The weighted vote of Wu et al., 2018 (https://arxiv.org/abs/1805.01978), section 3.4.
+"""
+
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mplug2_jax.config import ConfigError
+from mplug2_jax.preprocess.classes import SCORE, count_outputs
+from mplug2_jax.tasks.base import Annotate, Array, Batch, Scores, fetch
+from mplug2_jax.tasks.classification import INPUTS, Classification
+
+QUERIES, BANK = 256, 16_384  # rows of a block of similarities
+TEMPERATURE = 0.07  # of a neighbour's weight, exp(cosine / temperature)
+
+
+class Knn(Classification):
+    """Classes by the vote of the `task.neighbours` nearest of the labelled reference split.
+
+    Features are the pooled tokens that the classification of `task.inputs` would put its head on.
+    """
+
+    @classmethod
+    def composition(cls, options: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        super().composition(options)  # raises
+        if options.classes == SCORE or options.inputs == "images":
+            raise ConfigError(f"task.classes = {options.classes!r}, inputs = {options.inputs!r}: "
+                              "k-NN is of classes, and of one image, video or text")
+        if options.neighbours < 1:
+            raise ConfigError(f"task.neighbours = {options.neighbours}: expected at least 1")
+        return INPUTS[options.inputs][0], ()
+
+    def loss(self, params: Any, batch: Any, rng: Array) -> Any:
+        raise ConfigError("task.name = 'knn': it evaluates and has no loss")
+
+    def predict(self, params: Any, batch: Batch) -> dict[str, Array]:
+        """`features float32 [B, D]` of unit length, means over the views, and `label [B]`."""
+        features = self.features(params, batch).astype(jnp.float32)  # [B, V, D]
+        features = features / jnp.linalg.norm(features, axis=-1, keepdims=True).clip(1e-12)
+        features = features.mean(axis=1)
+        norm = jnp.linalg.norm(features, axis=-1, keepdims=True).clip(1e-12)
+        return {"features": features / norm, "label": batch["label"]}
+
+    def evaluate(self, params: Any, batches: Iterable[Batch], annotate: Annotate, kind: str,
+                 reference: Iterable[Batch] = ()) -> tuple[Scores, list[dict[str, Any]]]:
+        """As of `Task`, by the labelled examples of the `reference` batches.
+
+        Raises:
+          ConfigError: there are none.
+        """
+        known = [row for row in self.outputs(params, reference) if row["label"] >= 0]
+        if not known:
+            raise ConfigError("evaluation without a `reference` split of labelled examples: name "
+                              "the training split")
+        bank, labels = (np.stack([row[key] for row in known]) for key in ("features", "label"))
+        rows = list(self.outputs(params, batches))
+        votes = vote(np.stack([row["features"] for row in rows]), bank, labels,
+                     self.options.neighbours, count_outputs(self.options.classes))
+        records = []
+        for row, logits in zip(rows, votes, strict=True):
+            index, item = int(row["index"]), int(row["item"])
+            said = self.record({"logits": logits, "item": row["item"]}, annotate(index))
+            records.append({"index": index, "item": item, **said})
+        return self.score(records, kind), records
+
+
+def vote(queries: np.ndarray, bank: np.ndarray, labels: np.ndarray, neighbours: int,
+         classes: int) -> np.ndarray:
+    """The weight of each class among the nearest: float32 `[Q, classes]`.
+
+    Args:
+      queries: float32 `[Q, D]` of unit length.
+      bank: float32 `[N, D]` of unit length.
+      labels: int32 `[N]`.
+      neighbours: that vote; all, if the bank has fewer.
+      classes: their number.
+    """
+    similarity, index = nearest(queries, bank, min(neighbours, len(bank)))
+    votes = np.zeros((len(queries), classes), np.float32)
+    # Relative to the nearest, for the weights themselves could overflow.
+    weights = np.exp((similarity - similarity[:, :1]) / TEMPERATURE)
+    np.add.at(votes, (np.arange(len(queries))[:, None], labels[index]), weights)
+    return votes
+
+
+def nearest(queries: np.ndarray, bank: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `count` most similar of a bank: their similarities and numbers, `[Q, count]` each.
+
+    Best first, the first of equal ones. Blocks of the bank pass one after the other, each with the
+    best so far, so that no more than `QUERIES x BANK` similarities exist at once.
+
+    Args:
+      queries: float32 `[Q, D]`.
+      bank: float32 `[N, D]`, N at least `count`.
+      count: of each query.
+    """
+    size = max(count, min(BANK, len(bank)))
+    padding = -len(bank) % size
+    blocks = np.pad(bank, ((0, padding), (0, 0))).reshape(-1, size, bank.shape[1])
+    blocks, total = jnp.asarray(blocks), len(bank)
+    values, numbers = [], []
+    rows = min(QUERIES, len(queries))
+    for start in range(0, len(queries), rows):
+        part = queries[start:start + rows]
+        filled = np.pad(part, ((0, rows - len(part)), (0, 0)))
+        best = fetch(_search(jnp.asarray(filled), blocks, total, count))
+        values.append(best[0][:len(part)])
+        numbers.append(best[1][:len(part)])
+    return np.concatenate(values), np.concatenate(numbers)
+
+
+@partial(jax.jit, static_argnames=("total", "count"))
+def _search(queries: Array, blocks: Array, total: int, count: int) -> tuple[Array, Array]:
+    size = blocks.shape[1]
+
+    def step(best, block):
+        first, rows = block
+        number = first + jnp.arange(size)
+        similarity = jnp.einsum("qd,nd->qn", queries, rows,
+                                precision=jax.lax.Precision.HIGHEST)
+        similarity = jnp.where(number < total, similarity, -jnp.inf)
+        values = jnp.concatenate([best[0], similarity], axis=1)
+        numbers = jnp.concatenate(
+            [best[1], jnp.broadcast_to(number, similarity.shape)], axis=1)
+        values, places = jax.lax.top_k(values, count)
+        return (values, jnp.take_along_axis(numbers, places, axis=1)), None
+
+    start = (jnp.full((queries.shape[0], count), -jnp.inf),
+             jnp.zeros((queries.shape[0], count), jnp.int32))
+    firsts = jnp.arange(blocks.shape[0]) * size
+    return jax.lax.scan(step, start, (firsts, blocks))[0]

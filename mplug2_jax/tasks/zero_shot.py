@@ -1,0 +1,127 @@
+"""Zero-shot classification: a pretraining checkpoint's contrastive space, and prompts for classes.
+
+The contrastive head gives each prompt a probability, its softmax over all prompts; a class has the
+mean of its prompts' probabilities. Radford et al., 2021 (https://arxiv.org/abs/2103.00020, section
+3.1.4) average features, as prompts that say the same allow; here a prompt may also name one of the
+many things that an example can be beside its class. Nothing is trained; images and videos alike.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mplug2_jax.config import ConfigError
+from mplug2_jax.preprocess.classes import class_names, class_prompts
+from mplug2_jax.preprocess.text import clean_caption
+from mplug2_jax.tasks.base import Array, Batch, Scores, Task, fetch
+from mplug2_jax.tasks.classification import Classification
+
+ROWS = 64  # prompts or examples a call; all calls alike, so that one compilation serves
+
+
+class ZeroShot(Classification):
+    """The likeliest class of an image or video by prompts (`task.templates`, `task.wordings`).
+
+    Several views of an example have the logarithms of their probabilities averaged.
+    """
+
+    @classmethod
+    def composition(cls, options: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        class_prompts(options.classes, options.wordings, options.templates)  # raises
+        if options.inputs != "visual":
+            raise ConfigError(f"task.inputs = {options.inputs!r}: zero-shot classification is of "
+                              "'visual'")
+        return ("vision", "text", "universal"), ("vtc",)
+
+    @classmethod
+    def head_sizes(cls, options: Any) -> dict[str, int]:
+        return Task.head_sizes(options)
+
+    def __init__(self, *args: Any):
+        super().__init__(*args)
+        self._encode, self._compare = jax.jit(self.text_features), jax.jit(self.compare)
+
+    def loss(self, params: Any, batch: Any, rng: Array) -> Any:
+        raise ConfigError("task.name = 'zero_shot': it evaluates and has no loss; train pretrain "
+                          "or retrieval")
+
+    def predict(self, params: Any, batch: Batch) -> dict[str, Array]:
+        """`features float32 [B, V, C]`, of each view `[B, C]` in the contrastive space."""
+        video = batch["video"]
+        rows = video.shape[0]
+        visual = self.call(params, "encode_visual", video.reshape(-1, *video.shape[-4:]))
+        features = self.call(params, "contrastive", visual, "visual")  # [B * V, C]
+        return {"features": features.reshape(rows, -1, features.shape[-1])}
+
+    def text_features(self, params: Any, ids: Array, mask: Array) -> Array:
+        """Contrastive features float32 `[P, C]` of prompts, `ids, mask [P, L]`."""
+        text = self.call(params, "encode_text", ids, mask)
+        return self.call(params, "contrastive", text, "text")
+
+    def compare(self, params: Any, features: Array, prompts: Array, owners: Array) -> Array:
+        """Log-probabilities of the classes, each relative to its number of prompts.
+
+        Args:
+          params: give the temperature.
+          features: `[B, V, C]` of examples.
+          prompts: `[P, C]` of all classes.
+          owners: int `[P]`, the class of each.
+
+        Returns:
+          float32 `[B, classes]`, but for a number an example.
+        """
+        count = len(class_names(self.options.classes))
+        sizes = jnp.zeros(count).at[owners].add(1.0)
+        logits = features @ prompts.T / self.call(params, "temperature")  # [B, V, P]
+        most = logits.max(axis=-1, keepdims=True)
+        sums = jnp.zeros((*logits.shape[:2], count)).at[..., owners].add(jnp.exp(logits - most))
+        # A class whose prompts are all out of float32's range beside the likeliest one's.
+        each = jnp.log(jnp.maximum(sums / sizes, jnp.finfo(jnp.float32).tiny)) + most
+        return (each - jax.nn.logsumexp(each, axis=-1, keepdims=True)).mean(axis=1)
+
+    def prompt_features(self, params: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Features float32 `[P, C]` of all prompts, and the class of each.
+
+        Raises:
+          ConfigError: a prompt is longer than the model's positions.
+        """
+        options, tokenizer = self.options, self.tokenizer
+        prompts, owners = class_prompts(options.classes, options.wordings, options.templates)
+        most = self.model.config.max_positions
+        prompts = [clean_caption(prompt, most) for prompt in prompts]
+        length = 2 + max(len(tokenizer.encode(prompt)) for prompt in prompts)
+        if length > most:
+            raise ConfigError(f"task.templates: a prompt has {length} tokens; expected at most "
+                              f"model.max_positions = {most}")
+        rows = (np.stack(part) for part in zip(
+            *(tokenizer.encode_padded(prompt, length) for prompt in prompts), strict=True))
+        return in_rows(partial(self._encode, params), *rows), owners
+
+    def record(self, output: dict[str, np.ndarray], annotation: dict[str, Any]) -> dict[str, Any]:
+        return {"id": annotation["id"], "label": annotation["label"], "texts": [],
+                "features": output["features"]}
+
+    def finish(self, params: Any, records: list[dict[str, Any]], kind: str) -> Scores:
+        """Compares every example with every prompt, and scores what it says."""
+        prompts, owners = (jnp.asarray(part) for part in self.prompt_features(params))
+        features = np.stack([record.pop("features") for record in records])
+        logits = in_rows(lambda part: self._compare(params, part, prompts, owners), features)
+        for record, row in zip(records, logits, strict=True):
+            record |= self.said(row)
+        return self.score(records, kind)
+
+
+def in_rows(function: Callable[..., Array], *arrays: np.ndarray) -> np.ndarray:
+    """`function` of arrays `[N, ...]`, in calls of `ROWS` rows: its rows `[N, ...]`."""
+    results = []
+    for start in range(0, len(arrays[0]), ROWS):
+        parts = [array[start:start + ROWS] for array in arrays]
+        count = len(parts[0])
+        filled = (np.concatenate([part, np.repeat(part[-1:], ROWS - count, axis=0)])
+                  for part in parts)
+        results.append(fetch(function(*(jnp.asarray(part) for part in filled)))[:count])
+    return np.concatenate(results)

@@ -1,0 +1,118 @@
+"""What a decoder is asked: questions, captions, boxes, instructions; one by one and mixed."""
+
+import numpy as np
+import pytest
+from raw_images import image
+
+from configs import common
+from data import examples, records
+from data.pipeline import eval_batches, references, train_batches
+from data.skips import SkipLog
+
+QUESTIONS = [{"question": "what colour is it?", "answer": "red", "answers": ["red", "red", "blue"]},
+             {"question": "?", "answer": "no"}, {"question": "which digit?", "answer": ""}]
+BOXES = [{"phrase": "the red three", "box": [0.25, 0.5, 0.75, 1.0]},
+         {"phrase": "?!", "box": [0, 0, 1, 1]}]
+LENGTHS = dict(frames=1, image_size=32, prompt_length=12, target_length=8)
+
+
+@pytest.fixture
+def written(write_records):
+    """Twelve records with all there is, and one that has neither words nor boxes."""
+    made = [records.record(f"r{n}", "image", image(n), ["a red three", "?!"], QUESTIONS, BOXES)
+            for n in range(12)]
+    bare = [{"question": "!", "answer": "red"}]
+    made.append(records.record("bare", "image", image(0), ["!"], bare, BOXES[1:]))
+    return write_records({"train": made})
+
+
+def said(batch, name, tokenizer):
+    """The texts of a field, and whether its mask ends with its last token."""
+    ids, mask = batch[name], batch[f"{name}_mask"]
+    assert ((ids != tokenizer.pad_id) == mask).all()
+    return [tokenizer.decode(row) for row in ids]
+
+
+@pytest.mark.parametrize(("ask", "prompt", "targets"), [
+    ("question", "see the image what colour is it", {"red", "blue"}),
+    ("caption", "see the image", {"a red three"}),
+    ("box", "see the image the red three", {""}),
+])
+def test_what_is_asked_in_training(written, tokenizer, ask, prompt, targets):
+    stream = common.stream("train", 64, ask=ask, instruction="see the image", **LENGTHS)
+    skips = SkipLog(1.0)
+    batch = next(train_batches(written, {"s": stream}, tokenizer, 0, skips=skips))["s"]
+    assert set(said(batch, "prompt", tokenizer)) == {prompt}
+    assert set(said(batch, "target", tokenizer)) == targets
+    assert ("box" in batch) == (ask == "box")
+    reason = {"question": "no question", "caption": "empty caption", "box": "no box"}[ask]
+    assert skips.counts["train", reason] >= 1  # the bare record, counted
+    if ask == "question":  # of three people two said red
+        red = [text == "red" for text in said(batch, "target", tokenizer)]
+        assert 0.45 < np.mean(red) < 0.85
+
+
+def test_what_is_asked_in_evaluation(written, tokenizer):
+    skips, found = SkipLog(), {}
+    for ask, expand in (("question", "question"), ("caption", "record"), ("box", "box")):
+        stream = common.stream("train", 64, ask=ask, instruction="", **LENGTHS)
+        stream.expand = expand
+        (found[ask],) = eval_batches(written, stream, tokenizer, skips=skips)
+    usable = found["question"]["example_mask"]
+    assert usable[:37].tolist() == [True, False, True] * 12 + [False]
+    asked = said(found["question"], "prompt", tokenizer)
+    assert asked[0] == "what colour is it" and asked[2] == "which digit"
+    assert found["caption"]["example_mask"][:13].all()  # nothing of the caption is read
+    assert set(said(found["caption"], "prompt", tokenizer)) == {""}
+    np.testing.assert_array_equal(found["box"]["box"][0], np.float32([0.25, 0.5, 0.75, 1.0]))
+    assert found["box"]["example_mask"][:2].tolist() == [True, False]
+    assert skips.counts["train", "no box"] == 13 and skips.counts["train", "no question"] == 13
+
+
+def test_sources_of_one_stream_ask_differently(written, corpus, tokenizer):
+    sources = {
+        "captions": common.source("image_train", 2, root=str(corpus), ask="caption",
+                                  instruction="what is this image showing"),
+        "boxes": common.source("train", 1, ask="box", instruction="where is"),
+        "questions": common.source("train", 1, instruction="the image"),
+    }
+    stream = common.stream(sources, 200, **LENGTHS)
+    batch = next(train_batches(written, {"s": stream}, tokenizer, 0, skips=SkipLog(1.0)))["s"]
+    prompts = said(batch, "prompt", tokenizer)
+    kinds = {"captions": "what is this image showing", "boxes": "where is the red three",
+             "questions": "the image what colour is it"}
+    rows = {name: np.array([text == prompt for text in prompts]) for name, prompt in kinds.items()}
+    assert sum(rows.values()).tolist() == [1] * 200
+    assert 80 < rows["captions"].sum() < 120 and 35 < rows["boxes"].sum() < 65
+    assert (batch["box"][rows["boxes"]] == np.float32([0.25, 0.5, 0.75, 1])).all()
+    assert not batch["box"][~rows["boxes"]].any()
+    targets = np.array(said(batch, "target", tokenizer))
+    assert set(targets[rows["questions"]]) == {"red", "blue"}
+    assert not any(targets[rows["boxes"]]) and all(targets[rows["captions"]])
+
+
+def test_a_stream_may_have_a_folder_of_its_own(written, corpus, tokenizer):
+    stream = common.stream("train", 4, root=str(written), **LENGTHS)
+    batch = next(train_batches(corpus, {"s": stream}, tokenizer, 0, skips=SkipLog(1.0)))["s"]
+    assert set(said(batch, "prompt", tokenizer)) == {"what colour is it"}
+    stream.expand = "question"
+    rows = sum(b["example_mask"].sum() for b in eval_batches(corpus, stream, tokenizer))
+    assert rows == 24
+
+
+def test_references_stand_at_their_pair_ids(written, corpus, tokenizer):
+    sources = {"b": common.source("train", 1), "a": common.source("image_train", 1,
+                                                                  root=str(corpus))}
+    stream = common.stream(sources, 64, ask="caption", **LENGTHS)
+    texts = list(references(written, {"s": stream})["s"])
+    assert len(texts) == 24 + 13 and texts[-1] == ["!"]
+    batch = next(train_batches(written, {"s": stream}, tokenizer, 0, skips=SkipLog(1.0)))["s"]
+    for row, text in zip(batch["pair_id"], said(batch, "target", tokenizer), strict=True):
+        assert any(one.startswith(text) for one in texts[row])
+
+
+def test_unequal_fields_cannot_come_about():
+    stream = examples.resolve(common.stream(
+        {"a": common.source("x", 1, ask="box"), "b": common.source("y", 1)}, 8, **LENGTHS))
+    assert stream.boxes
+    assert not examples.resolve(common.stream("x", 8, **LENGTHS)).boxes
