@@ -21,7 +21,8 @@ import evaluation
 from configs import common
 from data import pipeline
 from data.examples import eval_clip, resolve
-from mplug2_jax import launch
+from data.fingerprint import fingerprint
+from mplug2_jax import hosts, launch
 from mplug2_jax.metrics.scores import keep
 from mplug2_jax.model import init_params
 from mplug2_jax.preprocess.tokenizer import load_tokenizer
@@ -50,6 +51,9 @@ def main() -> None:
     meta = checkpoints.meta()
     config = CONFIG.value or ConfigDict(meta["config"])
     model_config = common.validate(config)
+    hosts.agree({"config": launch.plain(config), "code": launch.code(),
+                 "data": fingerprint(config.data), "step": meta["step"],
+                 "flags": {flag.name: flag.value for flag in (ONLY, UNTRAINED, VALIDATION)}})
     mesh = sharding.make_mesh(**config.mesh)
     tokenizer = load_tokenizer(config.data.tokenizer)
     evaluations = evaluation.build(config, model_config, tokenizer, VALIDATION.value, ONLY.value)
@@ -79,7 +83,7 @@ def main() -> None:
             fresh = sharding.init_sharded(create, mesh)
             untrained |= evaluation.run(one, config, tokenizer, fresh, mesh)[0]
     checkpoints.close()
-    if jax.process_index() == 0:
+    if hosts.is_first():
         folder = Path(OUT.value or CHECKPOINT.value)
         page = write_report(folder, contents(config, meta, figures, untrained, records, absent),
                             [section(name, evaluations[name], config, figures, records[name])
@@ -220,4 +224,4 @@ def outlined(frames: np.ndarray, box: list[float], colour: tuple[int, int, int])
 
 
 if __name__ == "__main__":
-    launch.main(main)
+    launch.main(main, distributed=True)

@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from data import pipeline
+from mplug2_jax import hosts
 from mplug2_jax.config import ModelConfig
 from mplug2_jax.metrics.scores import Score, intervals, keep
 from mplug2_jax.preprocess.tokenizer import Tokenizer
@@ -72,7 +73,7 @@ def run(evaluations: dict[str, Evaluation], config: ConfigDict, tokenizer: Token
         split = pipeline.open_split(stream.root or config.data.root, stream.split)
         skips = pipeline.SkipLog()
         batches = pipeline.eval_batches(
-            config.data.root, stream, tokenizer, jax.process_index(), jax.process_count(),
+            config.data.root, stream, tokenizer, *sharding.data_slice(mesh),
             config.data.threads, skips, limit, config.data.workers)
         with jax.set_mesh(mesh):
             scores, records[name] = task.evaluate(
@@ -84,8 +85,8 @@ def run(evaluations: dict[str, Evaluation], config: ConfigDict, tokenizer: Token
         figures |= keep(records[name], scores)
         if with_intervals:
             figures |= ends(scores)
-        if skips.total():
-            figures[f"{name}_skipped"] = skips.total()
+        if skipped := hosts.total(skips.total()):
+            figures[f"{name}_skipped"] = skipped
     return figures, records
 
 

@@ -3,10 +3,10 @@
     python train.py --config=configs/demo.py --workdir=runs/demo
 
 A run that was stopped goes on by the same command. The work folder holds `checkpoints/`,
-TensorBoard files, and `train.jsonl` with every logged step.
+TensorBoard files, and `train.jsonl` with every logged step. On several hosts the same command runs
+on each of them, with one work folder that all share: `docs/scaling.md`.
 """
 
-import json
 import math
 import time
 from pathlib import Path
@@ -15,12 +15,13 @@ import jax
 from absl import flags, logging
 from clu import parameter_overview
 from ml_collections import config_flags
-from tensorboardX import SummaryWriter
 
 import evaluation
 from configs import common
 from data import pipeline
-from mplug2_jax import launch
+from data.fingerprint import fingerprint
+from mplug2_jax import hosts, launch
+from mplug2_jax.config import HOW
 from mplug2_jax.preprocess.tokenizer import load_tokenizer
 from mplug2_jax.tasks import TASKS
 from mplug2_jax.training import sharding
@@ -28,6 +29,7 @@ from mplug2_jax.training.checkpoint import Checkpoints
 from mplug2_jax.training.flops import count_flops, peak_flops
 from mplug2_jax.training.optimizer import make_optimizer
 from mplug2_jax.training.progress import Progress
+from mplug2_jax.training.runlog import RunLog
 from mplug2_jax.training.step import create_state, make_train_step, start_from
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The run's config.", lock_config=True)
@@ -38,7 +40,10 @@ flags.mark_flags_as_required(["config", "workdir"])
 def main() -> None:
     config, workdir = CONFIG.value, Path(WORKDIR.value)
     model_config = common.validate(config)
+    hosts.agree({"config": launch.plain(config), "code": launch.code(),
+                 "data": fingerprint(config.data)})
     workdir.mkdir(parents=True, exist_ok=True)
+    hosts.require_shared(workdir)
     jax.config.update("jax_compilation_cache_dir", str(Path(".cache/jax").absolute()))
     mesh = sharding.make_mesh(**config.mesh)
     for name, stream in config.data.streams.items():
@@ -66,7 +71,7 @@ def main() -> None:
     positions = {name: 0 for name in sizes}  # global samples seen of each stream
     if checkpoints.latest is not None:
         meta = checkpoints.meta()
-        launch.require_same("model", meta["config"]["model"], launch.plain(config.model))
+        launch.require_same("model", meta["config"]["model"], launch.plain(config.model), HOW)
         positions |= {name: meta["samples"].get(name, 0) for name in sizes}
         state = checkpoints.restore_state(shapes, mesh)
         logging.info("going on from step %d of %s", checkpoints.latest, checkpoints.folder)
@@ -80,20 +85,18 @@ def main() -> None:
 
     # The data goes on at the sample where the state stopped, also with other batch sizes.
     start = int(state.step)
-    skips = pipeline.SkipLog(config.data.max_skipped, workdir / "skipped.jsonl")
+    skips = pipeline.SkipLog(config.data.max_skipped, workdir / hosts.own_file("skipped.jsonl"))
     batches = pipeline.prefetch_to_device(
         pipeline.train_batches(
             config.data.root, config.data.streams, tokenizer, config.seed, positions,
-            jax.process_index(), jax.process_count(), config.data.threads, skips,
-            config.data.workers),
+            *sharding.data_slice(mesh), config.data.threads, skips, config.data.workers),
         lambda batch: sharding.put_batch(batch, mesh))
     step_function = make_train_step(task, optimizer, shapes, mesh, config.seed)
     evaluations = evaluation.build(config, model_config, tokenizer, validation=True)
 
     progress, batch = None, next(batches)
     flops = 3 * count_flops(task.loss, shapes.params, batch, jax.random.key(0))
-    writer = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
-    with launch.open_log(workdir / "train.jsonl", start) as log:
+    with RunLog(workdir, start) as log:
         for step in range(start + 1, config.optimizer.steps + 1):
             with jax.transfer_guard("disallow"):
                 state, metrics = step_function(state, batch)
@@ -111,12 +114,8 @@ def main() -> None:
                                              "from the last checkpoint")
                 speed = progress.measure(step)
                 logging.info("%s", progress.line(step, values, speed))
-                values |= {"learning_rate": float(learning_rate(step)), "step": step, **speed,
-                           "skipped": skips.total()}
-                log.write(json.dumps(values) + "\n")
-                log.flush()
-                for name, value in values.items():
-                    writer.add_scalar(name, value, step)
+                log.step(step, values | speed | {"learning_rate": float(learning_rate(step)),
+                                                 "skipped": hosts.total(skips.total())})
             if step % config.checkpoint_every == 0 or step == config.optimizer.steps:
                 checkpoints.save(state, launch.plain(config),
                                  {name: positions[name] + (step - start) * size
@@ -126,10 +125,8 @@ def main() -> None:
                 scores, _ = evaluation.run(evaluations, config, tokenizer, state.params, mesh,
                                            config.eval_limit)
                 logging.info("validation at step %d: %s", step, evaluation.summary(scores))
-                for name, value in scores.items():
-                    writer.add_scalar(f"validation/{name}", value, step)
+                log.scores(step, {f"validation/{name}": value for name, value in scores.items()})
                 progress.pause(time.perf_counter() - paused)
-    writer.close()
     checkpoints.close()
     for (source, reason), count in sorted(skips.counts.items()):
         logging.warning("skipped %d of %s: %s", count, source, reason)
@@ -137,4 +134,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    launch.main(main)
+    launch.main(main, distributed=True)

@@ -58,7 +58,7 @@ def open_split(root: str | Path, split: str) -> Split:
             of its files is missing.
     """
     root = Path(root)
-    builder = tfds.builder_from_directory(str(_find_version(root)))
+    builder = tfds.builder_from_directory(str(find_version(root)))
     if split not in builder.info.splits:
         raise DataError(
             f"no split {split!r} in {root}: it has {', '.join(sorted(builder.info.splits))}"
@@ -77,7 +77,7 @@ def open_split(root: str | Path, split: str) -> Split:
     return Split(root, split, source, tfds_examples.parser(builder.info))
 
 
-def _find_version(root: Path) -> Path:
+def find_version(root: Path) -> Path:
     """The folder of the one finished dataset at or below `root` (`root/name/version` at most)."""
     # A write that was interrupted leaves a folder named `...incomplete...` behind.
     found = [

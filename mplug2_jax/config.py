@@ -20,6 +20,7 @@ REMAT_POLICIES = {
     "dots": jax.checkpoint_policies.dots_saveable,
     "dots_no_batch": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
 }
+HOW = ("remat", "shard_frames")  # keys that say how the model is computed, not what it is
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -49,6 +50,8 @@ class ModelConfig:
       contrastive_dim: width of the contrastive space.
       dtype: of computation; parameters are always float32.
       scan: one compiled layer body run in a loop, or the layers laid out one after another.
+      shard_frames: whether the vision encoder spreads a clip's frames over the mesh's `tensor`
+        axis: less memory for long clips, more communication.
       remat: what the backward pass keeps of a layer, a name of `REMAT_POLICIES`.
     """
 
@@ -76,6 +79,7 @@ class ModelConfig:
     dtype: str = "float32"
     scan: bool = True
     remat: str = "none"
+    shard_frames: bool = False
 
     def __post_init__(self):
         def require(condition: bool, key: str, expected: str) -> None:

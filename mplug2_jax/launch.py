@@ -1,28 +1,36 @@
 """What every command-line script shares: config flags, and errors of one line instead of traces."""
 
+import hashlib
 import json
 import logging as python_logging
+import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
+import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
+from mplug2_jax import hosts
 from mplug2_jax.config import ConfigError
 
 # What wrong input raises, here and in the libraries, and a run that diverges.
 EXPECTED = (ValueError, FileNotFoundError, FloatingPointError)
 
 
-def main(run: Callable[..., None], arguments: tuple[str, ...] = ()) -> None:
+def main(run: Callable[..., None], arguments: tuple[str, ...] = (),
+         distributed: bool = False) -> None:
     """Runs a script under absl; wrong flags, configs or data end in one line and exit code 2.
 
     Args:
       run: the script; gets the arguments that are no flags.
       arguments: what they are, for the message where their number is wrong; one whose name ends
         with "..." stands for one or more.
+      distributed: whether it can be one of several processes (`mplug2_jax.hosts`): all of them
+        end when one does, with exit code 3 those that had no error of their own.
     """
 
     def parse(argv: list[str]) -> list[str]:
@@ -45,14 +53,50 @@ def main(run: Callable[..., None], arguments: tuple[str, ...] = ()) -> None:
                                  "beside the flags"
                                  f"{': ' + ' '.join(arguments) if arguments else ''}; got "
                                  f"{' '.join(argv[1:]) or 'none'}")
+            if distributed:
+                hosts.join(flags.FLAGS.coordinator, flags.FLAGS.processes, flags.FLAGS.process,
+                           flags.FLAGS.join_timeout, flags.FLAGS.lost_after)
+                if not hosts.is_first():  # one of them tells what all of them do
+                    logging.set_verbosity(logging.WARNING)
             run(*argv[1:])
+            hosts.leave()
         except EXPECTED as error:
-            if flags.FLAGS.debug:
-                raise
-            fail(error)
+            if not flags.FLAGS.debug:
+                fail(error)
+            end_all(error)
+            raise
+        except BaseException as error:
+            if isinstance(error, jax.errors.JaxRuntimeError):
+                hosts.await_loss()
+            end_all(error)
+            raise
 
     flags.DEFINE_bool("debug", False, "Show the whole trace of an error.")
+    if distributed:
+        define_hosts()
     app.run(guarded, flags_parser=parse)
+
+
+def define_hosts() -> None:
+    """The flags of a run of several processes; the first three are found on TPU pods and Slurm."""
+    environment = os.environ.get
+    flags.DEFINE_string("coordinator", environment("JAX_COORDINATOR_ADDRESS"),
+                        "HOST:PORT of process 0, for several processes; all of these by default "
+                        "from JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.")
+    flags.DEFINE_integer("processes", environment("JAX_NUM_PROCESSES"), "How many there are.",
+                         lower_bound=1)
+    flags.DEFINE_integer("process", environment("JAX_PROCESS_ID"), "Which this is, from 0 on.")
+    flags.DEFINE_integer("join_timeout", 300, "Seconds to wait for the others at the start.",
+                         lower_bound=1)
+    flags.DEFINE_integer("lost_after", 60, "Seconds without a sign of life after which a process "
+                         "counts as lost, and the run ends.", lower_bound=5)
+
+
+def end_all(error: BaseException) -> None:
+    """Ends all processes, if there are several, for an error whose whole trace is wanted."""
+    if hosts.several():
+        traceback.print_exc()
+        hosts.fail(f"{type(error).__name__}: {one_line(error)}", 1)
 
 
 def of_interest(record: python_logging.LogRecord) -> bool:
@@ -62,10 +106,24 @@ def of_interest(record: python_logging.LogRecord) -> bool:
 
 def fail(error: BaseException) -> None:
     """Prints the error in one line and ends the process with code 2."""
-    # A KeyError's own text is its message quoted.
-    text = " ".join(str(error.args[0] if isinstance(error, KeyError) else error).split())
-    print(f"error: {text}", file=sys.stderr, flush=True)
+    hosts.fail(one_line(error), 2)
+    print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
     sys.exit(2)
+
+
+def one_line(error: BaseException) -> str:
+    """The error's text; a KeyError's own is its message quoted."""
+    return " ".join(str(error.args[0] if isinstance(error, KeyError) else error).split())
+
+
+def code() -> dict[str, str]:
+    """A hash of each of the project's files that this process has loaded, by path."""
+    root = Path(__file__).parents[1]
+    files = {Path(module.__file__) for module in list(sys.modules.values())
+             if getattr(module, "__file__", None)}
+    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+            for path in files if path.is_relative_to(root) and "site-packages" not in path.parts
+            and path.suffix == ".py"}
 
 
 def plain(config: ConfigDict) -> dict[str, Any]:
@@ -89,9 +147,10 @@ def open_log(path: Path, last_step: int) -> TextIO:
     return open(path, "a")
 
 
-def require_same(key: str, stored: dict[str, Any], given: dict[str, Any]) -> None:
-    """Raises ConfigError, naming the key, where a config section differs from the stored one."""
-    for name in sorted(stored.keys() | given.keys()):
+def require_same(key: str, stored: dict[str, Any], given: dict[str, Any],
+                 free: tuple[str, ...] = ()) -> None:
+    """Raises ConfigError where a config section differs from the stored one, but in `free` keys."""
+    for name in sorted((stored.keys() | given.keys()) - set(free)):
         if stored.get(name) != given.get(name):
             raise ConfigError(f"{key}.{name} = {given.get(name)!r}, but the checkpoint was made "
                               f"with {stored.get(name)!r}: give it that, or another workdir")

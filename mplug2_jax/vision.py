@@ -23,6 +23,7 @@ from mplug2_jax.layers import (
     bert_init,
     quick_gelu,
 )
+from mplug2_jax.training.sharding import shard_frames
 
 Array = jax.Array
 # CLIP's statistics, of RGB in 0..1.
@@ -142,7 +143,8 @@ class VisionBlock(nn.Module):
         if kind == "twice":
             x = temporal(x, "temporal_2")
         mlp = Mlp(width, 4 * width, quick_gelu, dense_init, dtype, name="mlp")
-        return x + mlp(norm("norm_2")(x)), None
+        x = x + mlp(norm("norm_2")(x))
+        return shard_frames(x) if config.shard_frames else x, None
 
 
 class DualVisionEncoder(nn.Module):
@@ -177,6 +179,8 @@ class DualVisionEncoder(nn.Module):
         x = jnp.concatenate([jnp.broadcast_to(token, (*x.shape[:2], 1, width)), x], axis=2)
         x = x + self.position(grid).astype(dtype)  # [B, T, 1 + N, D]
         x = nn.LayerNorm(epsilon=VISION_EPS, dtype=dtype, name="norm_pre")(x)
+        if config.shard_frames:
+            x = shard_frames(x)
         blocks = Repeat(partial(VisionBlock, config=config), config.vision_layers, config.scan,
                         config.remat, name="blocks")
         x, _ = blocks(x)

@@ -1,6 +1,8 @@
 """One device against many, whole batches against split ones; what is sharded and what is not."""
 
+import dataclasses
 import functools
+import types
 
 import jax
 import numpy as np
@@ -15,6 +17,7 @@ from mplug2_jax.model import HEADS, MODULES, build, init_params
 from mplug2_jax.training import sharding
 from mplug2_jax.training.optimizer import make_optimizer
 from mplug2_jax.training.step import create_state, make_train_step
+from mplug2_jax.vision import DualVisionEncoder
 
 pytestmark = pytest.mark.slow
 # (mesh, accumulation)
@@ -29,9 +32,10 @@ def mesh_of(data, fsdp, tensor):
 
 
 @functools.cache
-def gradients(shape, accumulation):
+def gradients(shape, accumulation, frames=False):
     """The pretraining loss with its parts, its gradient, and the bytes of temporaries."""
-    task, mesh = small.task(model=SINGLE, accumulation=accumulation), mesh_of(*shape)
+    model = dataclasses.replace(SINGLE, shard_frames=frames)
+    task, mesh = small.task(model=model, accumulation=accumulation), mesh_of(*shape)
     params = jax.device_put(initial(), sharding.tree_shardings(initial(), mesh))
     batch = small.batch(padding=1)
     del batch["image"]  # to the losses, a video of one frame
@@ -46,10 +50,11 @@ def initial():
     return small.params_of(small.task(model=SINGLE).model)
 
 
-@pytest.mark.parametrize("shape, accumulation", SPLITS, ids=str)
-def test_loss_and_gradients_do_not_depend_on_the_mesh_and_the_split(shape, accumulation):
+@pytest.mark.parametrize("shape, accumulation, frames", [
+    *((*split, False) for split in SPLITS), ((2, 2, 2), 1, True)], ids=str)
+def test_loss_and_gradients_do_not_depend_on_the_mesh_and_the_split(shape, accumulation, frames):
     (one, one_parts), one_grads, memory = gradients((1, 1, 1), 1)
-    (many, many_parts), many_grads, many_memory = gradients(shape, accumulation)
+    (many, many_parts), many_grads, many_memory = gradients(shape, accumulation, frames)
     np.testing.assert_allclose(many, one, rtol=1e-5)
     assert many_parts.keys() == one_parts.keys()
     for name, value in one_parts.items():
@@ -57,6 +62,21 @@ def test_loss_and_gradients_do_not_depend_on_the_mesh_and_the_split(shape, accum
     assert_gradients_equal(many_grads, one_grads, 1e-5)
     if shape == (1, 1, 1):
         assert many_memory < memory / 4  # of 8 micro-batches
+
+
+def test_sharded_frames_take_less_memory():
+    video = jax.ShapeDtypeStruct((1, 8, 128, 128, 3), np.uint8)  # more of them than of weights
+    mesh, temporary = mesh_of(1, 1, 8), {}
+    for frames in (False, True):
+        encoder = DualVisionEncoder(small.model(image_size=128, shard_frames=frames))
+        shapes = jax.eval_shape(encoder.init, jax.random.key(0), video)["params"]
+        where = sharding.tree_shardings({"vision": shapes}, mesh)["vision"]
+        with jax.set_mesh(mesh):
+            compiled = jax.jit(lambda p, v, encoder=encoder: encoder.apply({"params": p}, v),
+                               in_shardings=(where, sharding.batch_sharding(mesh))).lower(
+                                   shapes, video).compile()
+        temporary[frames] = compiled.memory_analysis().temp_size_in_bytes
+    assert temporary[True] < 0.7 * temporary[False]
 
 
 def test_training_on_eight_devices_follows_one_device():
@@ -109,3 +129,40 @@ def test_the_mesh_must_fit_the_devices_and_the_batch():
         sharding.check_batch("video.batch_size", 12, mesh_of(2, 2, 2), accumulation=2)
     with pytest.raises(ConfigError, match="multiple of task.negative_block = 3"):
         sharding.check_batch("video.batch_size", 8, mesh_of(2, 2, 2), block=3)
+
+
+def device(number, slice_index=0, platform="cpu"):
+    return types.SimpleNamespace(id=number, slice_index=slice_index, platform=platform,
+                                 device_kind="none")
+
+
+def test_data_is_the_axis_that_crosses_slices():
+    devices = [device(i, slice_index=i % 2) for i in range(8)]  # in no helpful order
+    for shape in ((2, 2, 2), (4, 2, 1), (2, 1, 4)):
+        placed = sharding.arrange(shape, devices)
+        assert placed.shape == shape
+        for half, slice_index in zip(np.split(placed, 2), (0, 1), strict=True):
+            assert {d.slice_index for d in half.flat} == {slice_index}
+        assert len({d.id for d in placed.flat}) == 8
+    # GPU hosts are slices too: where `data` cannot, `fsdp` crosses them, host by host.
+    hosts = [device(i, slice_index=i // 4) for i in (4, 5, 6, 7, 0, 1, 2, 3)]
+    assert [d.id for d in sharding.arrange((1, 8, 1), hosts).flat] == list(range(8))
+    slices = [device(i, slice_index=i // 4, platform="tpu") for i in range(8)]
+    with pytest.raises(ConfigError, match="mesh.data = 1: expected a multiple of 2, the number of"):
+        sharding.arrange((1, 8, 1), slices)
+
+
+@pytest.mark.parametrize("parts, expected", [
+    ([[0, 0], [0, 0], [1, 1], [1, 1]], [(0, 2), (1, 2)]),
+    ([[1], [0], [1], [0]], [(1, 2), (0, 2)]),  # by where the devices stand, not by number
+    ([[0, 1], [0, 1]], [(0, 1), (0, 1)]),  # `tensor` crosses processes: the same rows
+    ([[0, 1], [0, 1], [2, 3], [2, 3]], [(0, 2), (0, 2), (1, 2), (1, 2)]),
+])
+def test_processes_feed_the_rows_that_their_devices_hold(parts, expected):
+    found = [sharding.part_of(process, np.array(parts)) for process in range(len(expected))]
+    assert found == expected
+
+
+def test_rows_that_processes_share_in_part_are_refused():
+    with pytest.raises(ConfigError, match="mesh.tensor"):
+        sharding.part_of(0, np.array([[0, 0], [0, 1], [1, 1]]))

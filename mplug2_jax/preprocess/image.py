@@ -143,15 +143,18 @@ def _random_box(
 
 def _resize_box(clip: np.ndarray, size: int, box: tuple[int, int, int, int]) -> np.ndarray:
     x0, y0, x1, y1 = box
-    clip = clip[:, y0:y1, x0:x1]
+    clip = np.ascontiguousarray(clip)[:, y0:y1, x0:x1]
     if clip.shape[1:3] == (size, size):
         return np.ascontiguousarray(clip)
     # Colours as separate planes, which swscale resizes as they are; interleaved ones it would take
     # through YUV.
     split, scale, join = VideoReformatter(), VideoReformatter(), VideoReformatter()
     out = np.empty((len(clip), size, size, 3), np.uint8)
-    for target, pixels in zip(out, clip, strict=True):
-        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+    for number, (target, pixels) in enumerate(zip(out, clip, strict=True)):
+        if number + 1 < len(clip):  # read where it lies; swscale may look past the end of a row
+            frame = av.VideoFrame.from_numpy_buffer(pixels, format="rgb24")
+        else:
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
         frame = split.reformat(frame, format="gbrp", threads=1)
         frame = scale.reformat(
             frame, width=size, height=size, interpolation=Interpolation.BICUBIC, threads=1

@@ -1,7 +1,8 @@
 """The mesh and where arrays live on it: a short ordered table, first match wins.
 
 Mesh axes: `data` (batch only), `fsdp` (batch and parameters), `tensor` (heads, MLP, vocabulary).
-The same program runs on one device, where every axis has size 1.
+The same program runs on one device, where every axis has size 1. Over several TPU slices, `data`
+is the axis that crosses the network between them.
 """
 
 import math
@@ -12,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mplug2_jax.config import ConfigError
@@ -39,7 +41,8 @@ def make_mesh(data: int, fsdp: int, tensor: int,
     """The mesh over all devices (or those given); one of the sizes may be -1, "what is left".
 
     Raises:
-      ConfigError: the sizes do not multiply to the number of devices.
+      ConfigError: the sizes do not multiply to the number of devices, or `data` cannot be divided
+        among the TPU slices.
     """
     devices = jax.devices() if devices is None else devices
     sizes, count = [data, fsdp, tensor], len(devices)
@@ -49,7 +52,26 @@ def make_mesh(data: int, fsdp: int, tensor: int,
     if min(sizes) < 1 or math.prod(sizes) != count:
         raise ConfigError(f"mesh = {data} x {fsdp} x {tensor} (data x fsdp x tensor): expected a "
                           f"product of {count}, the number of devices (-1 once for the rest)")
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    return Mesh(arrange(sizes, devices), AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def arrange(sizes: Sequence[int], devices: Sequence[jax.Device]) -> np.ndarray:
+    """The devices as an array `[data, fsdp, tensor]`, neighbours near each other.
+
+    Within a slice, the fast network (ICI) decides the order. Of several slices, each holds an equal
+    part of `data`, whose only traffic is the gradients' sum.
+    """
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices > 1 and sizes[0] % slices == 0:
+        inner = (sizes[0] // slices, *sizes[1:])
+        return mesh_utils.create_hybrid_device_mesh(
+            inner, (slices, 1, 1), devices, allow_split_physical_axes=True)
+    if slices > 1 and devices[0].platform == "tpu":
+        raise ConfigError(f"mesh.data = {sizes[0]}: expected a multiple of {slices}, the number of "
+                          "TPU slices, for it is the axis that crosses slices")
+    if slices > 1:  # GPU hosts: `fsdp` may cross them too, process by process
+        return np.asarray(sorted(devices, key=lambda device: device.id)).reshape(sizes)
+    return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
 
 
 def path_name(path: tuple[Any, ...]) -> str:
@@ -91,14 +113,27 @@ def mesh_in_use() -> AbstractMesh | None:
 
 def shard_batch(x: jax.Array, axis: int = 0) -> jax.Array:
     """Constrains a dimension of an activation to the batch axes of the mesh in use, if any."""
-    if mesh_in_use() is None:
+    return _constrain(x, PartitionSpec(*(None,) * axis, BATCH))
+
+
+def shard_frames(x: jax.Array) -> jax.Array:
+    """Spreads the frames of `x [B, T, ...]` over `tensor`, where it divides T, besides the batch.
+
+    For long clips: between layers a device holds its frames alone.
+    """
+    mesh = mesh_in_use()
+    if mesh is None or x.shape[1] % mesh.shape["tensor"]:
         return x
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(*(None,) * axis, BATCH))
+    return _constrain(x, PartitionSpec(BATCH, "tensor"))
 
 
 def replicate(x: jax.Array) -> jax.Array:
     """Constrains an activation to be whole on every device of the mesh in use, if any."""
-    return x if mesh_in_use() is None else jax.lax.with_sharding_constraint(x, PartitionSpec())
+    return _constrain(x, PartitionSpec())
+
+
+def _constrain(x: jax.Array, spec: PartitionSpec) -> jax.Array:
+    return x if mesh_in_use() is None else jax.lax.with_sharding_constraint(x, spec)
 
 
 def shard_params(params: Any) -> Any:
@@ -161,11 +196,43 @@ def check_batch(name: str, size: int, mesh: Mesh, block: int = 0, accumulation: 
         raise ConfigError(f"{name} = {size}: expected a multiple of task.negative_block = {block}")
 
 
+def data_slice(mesh: Mesh) -> tuple[int, int]:
+    """Which part of every global batch this process feeds: `(index, count)`.
+
+    Processes whose devices hold the same rows (where `tensor` crosses them) feed the same part.
+
+    Raises:
+      ConfigError: the mesh gives processes parts that overlap.
+    """
+    parts = np.vectorize(lambda device: device.process_index)(mesh.devices)
+    return part_of(jax.process_index(), parts.reshape(-1, parts.shape[-1]))
+
+
+def part_of(process: int, parts: np.ndarray) -> tuple[int, int]:
+    """`data_slice` of `process`, from the processes int `[data * fsdp, tensor]` of the devices."""
+    held = {int(p): tuple(np.flatnonzero((parts == p).any(axis=1))) for p in np.unique(parts)}
+    distinct = sorted(set(held.values()))
+    rows = [row for rows in distinct for row in rows]
+    if len(rows) != len(set(rows)) or len({len(rows) for rows in distinct}) > 1:
+        raise ConfigError("mesh: the devices of a process share some but not all of their rows of "
+                          "a batch with another process; make mesh.tensor a divisor or a multiple "
+                          "of the devices of a process")
+    return distinct.index(held[process]), len(distinct)
+
+
 def put_batch(batch: Any, mesh: Mesh) -> Any:
-    """This process's rows of a batch to one global array each, rows over the batch axes."""
-    sharding = batch_sharding(mesh)
-    return jax.tree.map(
-        lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)
+    """This process's rows of a batch (see `data_slice`) to one global array each.
+
+    Rows are spread over the batch axes, in the order in which the devices stand in the mesh.
+    """
+    sharding, (_, count) = batch_sharding(mesh), data_slice(mesh)
+
+    def put(x):
+        x = np.asarray(x)
+        shape = (x.shape[0] * count, *x.shape[1:])
+        return jax.make_array_from_process_local_data(sharding, x, shape)
+
+    return jax.tree.map(put, batch)
 
 
 def sharded_share(tree: Any, mesh: Mesh) -> float:

@@ -1,0 +1,36 @@
+"""What the data is, as short hashes: with them hosts see that they read the same."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from data.sources import find_version
+
+
+def fingerprint(data: Any) -> dict[str, str]:
+    """Hashes of the tokenizer and of each written dataset that a config's `data` section names.
+
+    A dataset's covers its description and its files' names and sizes, not their contents: they may
+    be terabytes, and each record has a checksum.
+
+    Raises:
+      DataError: a dataset is not there.
+      OSError: the tokenizer is not there.
+    """
+    roots = {str(data.root)}
+    for stream in data.streams.values():
+        if not isinstance(stream.split, str):
+            roots |= {source.get("root", "") or str(data.root)
+                      for source in stream.split.values()}
+    return {"tokenizer": _hash(Path(data.tokenizer).read_bytes())} | {
+        root: _dataset(find_version(Path(root))) for root in sorted(roots)}
+
+
+def _dataset(folder: Path) -> str:
+    texts = [path.read_text() for path in sorted(folder.glob("*.json"))]
+    files = sorted((path.name, path.stat().st_size) for path in folder.glob("*.array_record*"))
+    return _hash(repr((texts, files)).encode())
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]

@@ -1,0 +1,44 @@
+"""What a run writes about itself: `train.jsonl` and TensorBoard files."""
+
+import json
+from pathlib import Path
+
+from tensorboardX import SummaryWriter
+
+from mplug2_jax import hosts, launch
+
+
+class RunLog:
+    """The logs of a work folder; of several processes, process 0 alone writes them.
+
+    Args:
+      workdir: the work folder.
+      start: the step from which the run goes on; what the files say of later ones is dropped.
+    """
+
+    def __init__(self, workdir: Path, start: int):
+        self._writes = hosts.is_first()
+        if self._writes:
+            self._file = launch.open_log(workdir / "train.jsonl", start)
+            self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
+
+    def step(self, step: int, values: dict[str, float]) -> None:
+        """Writes a step's values to both."""
+        if self._writes:
+            self._file.write(json.dumps(values | {"step": step}) + "\n")
+            self._file.flush()
+        self.scores(step, values)
+
+    def scores(self, step: int, values: dict[str, float]) -> None:
+        """Writes values to TensorBoard alone."""
+        if self._writes:
+            for name, value in values.items():
+                self._tensorboard.add_scalar(name, value, step)
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._writes:
+            self._file.close()
+            self._tensorboard.close()

@@ -1,0 +1,21 @@
+"""What the tests of several processes train: the end-to-end tests' config with less to compile."""
+
+import e2e_config
+
+
+def get_config():
+    config = e2e_config.get_config()
+    streams = config.data.streams
+    del streams.image
+    streams.video.frames = 2
+    for name in ("prefix_lm", "instruct"):
+        config.task.objectives[name] = 0.0
+    config.optimizer.update(dict(steps=4, warmup_steps=1))
+    config.checkpoint_every, config.eval_every = 2, 0
+    for name in set(config.evals) - {"video_retrieval"}:
+        del config.evals[name]
+    evaluation = config.evals.video_retrieval
+    evaluation.stream.update(dict(frames=2, batch_size=8))
+    evaluation.task.rerank = 4
+    config.mesh.update(dict(data=2, fsdp=2, tensor=2))
+    return config

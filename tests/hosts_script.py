@@ -1,0 +1,25 @@
+"""A process of several that does nothing but wait; what it does wrong is the first argument."""
+
+import sys
+import time
+
+from absl import flags
+
+from mplug2_jax import hosts, launch
+
+FAULT = flags.DEFINE_enum("fault", "", ["", "raises", "bug"], "What goes wrong.")
+
+
+def main():
+    print("met", flush=True)
+    if FAULT.value == "raises":
+        raise ValueError("a record that only this process reads")
+    if FAULT.value == "bug":
+        raise TypeError("nobody foresaw this")
+    assert hosts.several()
+    sys.stdin.read()  # until the test closes it
+    time.sleep(0.1)
+
+
+if __name__ == "__main__":
+    launch.main(main, distributed=True)
