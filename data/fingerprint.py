@@ -19,9 +19,10 @@ def fingerprint(data: Any) -> dict[str, str]:
     """
     roots = {str(data.root)}
     for stream in data.streams.values():
+        own = stream.get("root", "") or str(data.root)
+        roots.add(own)
         if not isinstance(stream.split, str):
-            roots |= {source.get("root", "") or str(data.root)
-                      for source in stream.split.values()}
+            roots |= {source.get("root", "") or own for source in stream.split.values()}
     return {"tokenizer": _hash(Path(data.tokenizer).read_bytes())} | {
         root: _dataset(find_version(Path(root))) for root in sorted(roots)}
 

@@ -240,11 +240,13 @@ def test_real_models_hold_just_their_modules(task):
 
 
 def test_demo_configs_are_valid():
-    for family in demo_tasks.INPUTS:
+    for family in demo_tasks.FAMILIES:
         config = demo_tasks.get_config(family)
         common.validate(config)
-        assert config.init_from and list(config.evals) == [family]
-        assert config.evals[family].stream.expand == ("box" if family == "grounding" else "record")
+        assert config.init_from and config.optimizer.steps > config.optimizer.warmup_steps
+        for entry in config.evals.values():
+            expected = {"grounding": "box", "qa": "question"}.get(entry.task.name, "record")
+            assert entry.stream.expand == expected
     assert not demo_tasks.get_config("grounding,scratch").init_from
     with pytest.raises(ValueError, match="family 'sounds': expected one of image_digit"):
         demo_tasks.get_config("sounds")

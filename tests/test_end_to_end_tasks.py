@@ -25,6 +25,8 @@ def data(tmp_path_factory):
 
 def train(data, family, workdir, *more):
     corpus, tasks = data
+    if family == "grounding":  # whose pictures of one digit are the corpus'
+        more = (*more, f"--config.data.streams.train.split.corpus.root={corpus}")
     return run("train.py", f"--config={CONFIG}:{family}", f"--config.data.root={tasks}",
                f"--config.data.tokenizer={corpus}/vocab.model", f"--workdir={workdir}", *more)
 

@@ -8,9 +8,12 @@ import pytest
 import small
 from trees import assert_gradients_equal
 
+from configs import common
 from mplug2_jax.metrics.cider import CiderD
 from mplug2_jax.tasks.self_critical import CaptionReward, advantages, policy_gradient
 from mplug2_jax.training import sharding
+from mplug2_jax.training.optimizer import make_optimizer
+from mplug2_jax.training.step import create_state, make_train_step
 
 TINY = small.model(vision_layers=1, decoder_layers=1)
 KEY = jax.random.key(0)
@@ -92,6 +95,28 @@ def test_a_later_step_draws_other_captions_and_an_equal_key_the_same():
     one, again, other = (float(loss(params, batch(), jax.random.key(seed))[0])
                          for seed in (0, 0, 1))
     assert one == again != other
+
+
+def test_the_trainer_s_step_runs_under_its_transfer_guard():
+    """As `train.py` calls it, on a mesh; two runs of two steps are equal to the bit."""
+    task, _ = make()
+    config = common.base("tiny").optimizer
+    config.update(dict(steps=4, warmup_steps=1))
+    optimizer, _ = make_optimizer(config)
+    mesh = sharding.make_mesh(1, 2, 1, jax.devices()[:2])
+    shapes = jax.eval_shape(lambda: create_state(task, optimizer, 0))
+    step = make_train_step(task, optimizer, shapes, mesh, seed=0)
+    results = []
+    for _ in range(2):
+        state = sharding.init_sharded(lambda: create_state(task, optimizer, 0), mesh)
+        for _ in range(2):
+            rows = {"s": sharding.put_batch(batch()["s"], mesh)}
+            with jax.transfer_guard("disallow"):
+                state, metrics = step(state, rows)
+                jax.block_until_ready(metrics)
+        results.append(jax.device_get((state.params, metrics)))
+    jax.tree.map(np.testing.assert_array_equal, *results)
+    assert results[0][1]["s/reward"] >= 0
 
 
 def test_it_raises_the_reward():

@@ -195,9 +195,10 @@ class Classification(Task):
             family, scores = "score", score_values(known)
         else:
             family, scores = "class", class_values(known, class_names(self.options.classes))
-            if self.options.inputs == "images":
+            said_of = [tuple(r.get("texts", ())) for r in known]
+            if self.options.inputs == "images" and all(said_of):
                 scores["consistency"] = classification.consistency(
-                    scores["accuracy"].each, [r["texts"][0] for r in known])
+                    scores["accuracy"].each, said_of)
         named = {f"{kind}_{family}_{name}":
                  within(score, rows, len(records)) if isinstance(score, Score) else score
                  for name, score in scores.items()}

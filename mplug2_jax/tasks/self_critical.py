@@ -6,8 +6,8 @@ example's other ones, a baseline that costs nothing (Luo, 2020, https://arxiv.or
 its gradient is that of -advantage x log-probability (Rennie et al., 2017,
 https://arxiv.org/abs/1612.00563).
 
-Only the backward pass waits for the rewards: while the host judges, the device computes the
-log-probabilities.
+Only the backward pass needs the rewards: while the host judges, a runtime that runs callbacks
+beside the rest computes the log-probabilities.
 """
 
 from collections.abc import Callable, Sequence
