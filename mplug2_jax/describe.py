@@ -90,9 +90,8 @@ def find_calls(function: Callable[..., Any], params: Any, frozen: Sequence[str],
         depth = 2 if path[:1] == ("heads",) else 1
         if inside or len(path) != depth or method in OWN_METHODS:
             return next_function(*args, **kwargs)
-        inside = True
+        inside = True  # also while the call is traced once more
         out = next_function(*args, **kwargs)
-        inside = False
         own, own_trained = params, trained
         for key in path:
             own, own_trained = own[key], own_trained[key]
@@ -100,6 +99,7 @@ def find_calls(function: Callable[..., Any], params: Any, frozen: Sequence[str],
         reaches = any(call.trained for call in calls)
         calls.append(measure(context.module, method, "/".join(path), own, own_trained, reaches,
                              (args, kwargs), out))
+        inside = False
         return out
 
     with nn.intercept_methods(intercept):
@@ -139,13 +139,13 @@ def measure(module: nn.Module, method: str, name: str, params: Any, trained: Any
         values = [(params, arrays)[which][i] for which, i in differentiated]
         return jax.vjp(call, values)[1]
 
-    with nn.intercept_methods(lambda function, args, kwargs, context: function(*args, **kwargs)):
-        flops = count_flops(run, params, shapes)
-        residuals = new_outputs(kept, flat, shapes) if differentiated else 0
-    return Call(name, "" if method == "__call__" else method, shapes_of(leaves), shapes_of(
-        jax.tree.leaves(outputs)), count(params),
-        sum(math.prod(x.shape) for x, yes in zip(flat, jax.tree.leaves(trained), strict=True)
-            if yes), flops, residuals)
+    return Call(
+        module=name, method="" if method == "__call__" else method,
+        inputs=shapes_of(leaves), outputs=shapes_of(jax.tree.leaves(outputs)),
+        parameters=count(params),
+        trained=sum(math.prod(flat[i].shape) for which, i in differentiated if which == 0),
+        flops=count_flops(run, params, shapes),
+        kept=new_outputs(kept, flat, shapes) if differentiated else 0)
 
 
 def shapes_of(leaves: list[Any]) -> tuple[tuple[int, ...], ...]:
