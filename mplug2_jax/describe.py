@@ -16,6 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from absl import flags
+from jax.extend.core import Var
 from ml_collections import ConfigDict, config_flags
 
 from mplug2_jax import launch
@@ -40,7 +41,7 @@ class Call:
       inputs, outputs: shapes of the arrays.
       parameters, trained: their numbers.
       flops: of the forward pass.
-      kept: bytes that the backward pass needs, but for the parameters and the inputs.
+      kept: bytes that the backward pass needs, its inputs included, its parameters not.
     """
 
     module: str
@@ -145,7 +146,7 @@ def measure(module: nn.Module, method: str, name: str, params: Any, trained: Any
         parameters=count(params),
         trained=sum(math.prod(flat[i].shape) for which, i in differentiated if which == 0),
         flops=count_flops(run, params, shapes),
-        kept=new_outputs(kept, flat, shapes) if differentiated else 0)
+        kept=kept_bytes(kept, flat, shapes) if differentiated else 0)
 
 
 def shapes_of(leaves: list[Any]) -> tuple[tuple[int, ...], ...]:
@@ -154,13 +155,13 @@ def shapes_of(leaves: list[Any]) -> tuple[tuple[int, ...], ...]:
                  if hasattr(x, "shape") and x.dtype != jnp.bool_ and x.ndim)
 
 
-def new_outputs(function: Callable[..., Any], *args: Any) -> int:
-    """Bytes of what the function gives, each array once, without those that were given to it."""
-    jaxpr = jax.make_jaxpr(function)(*args).jaxpr
-    given = set(jaxpr.invars)
-    made = {x for x in jaxpr.outvars if hasattr(x, "count") and x not in given}
-    return sum(math.prod(x.aval.shape) * x.aval.dtype.itemsize for x in made
-               if jnp.issubdtype(x.aval.dtype, jnp.number) or x.aval.dtype == jnp.bool_)
+def kept_bytes(function: Callable[..., Any], params: list[Any], arrays: list[Any]) -> int:
+    """Bytes of what `function(params, arrays)` gives, each array once, without the parameters."""
+    jaxpr = jax.make_jaxpr(function)(params, arrays).jaxpr
+    own = set(jaxpr.invars[:len(params)])
+    return sum(math.prod(x.aval.shape) * x.aval.dtype.itemsize
+               for x in {x for x in jaxpr.outvars if isinstance(x, Var)} - own
+               if not jax.dtypes.issubdtype(x.aval.dtype, jax.dtypes.prng_key))
 
 
 def describe(config: ConfigDict) -> str:
