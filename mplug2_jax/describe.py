@@ -16,6 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from absl import flags
+from jax.extend.core import Var
 from ml_collections import ConfigDict, config_flags
 
 from mplug2_jax import launch
@@ -40,7 +41,7 @@ class Call:
       inputs, outputs: shapes of the arrays.
       parameters, trained: their numbers.
       flops: of the forward pass.
-      kept: bytes that the backward pass needs, but for the parameters and the inputs.
+      kept: bytes that the backward pass needs, its inputs included, its parameters not.
     """
 
     module: str
@@ -90,9 +91,8 @@ def find_calls(function: Callable[..., Any], params: Any, frozen: Sequence[str],
         depth = 2 if path[:1] == ("heads",) else 1
         if inside or len(path) != depth or method in OWN_METHODS:
             return next_function(*args, **kwargs)
-        inside = True
+        inside = True  # also while the call is traced once more
         out = next_function(*args, **kwargs)
-        inside = False
         own, own_trained = params, trained
         for key in path:
             own, own_trained = own[key], own_trained[key]
@@ -100,6 +100,7 @@ def find_calls(function: Callable[..., Any], params: Any, frozen: Sequence[str],
         reaches = any(call.trained for call in calls)
         calls.append(measure(context.module, method, "/".join(path), own, own_trained, reaches,
                              (args, kwargs), out))
+        inside = False
         return out
 
     with nn.intercept_methods(intercept):
@@ -139,13 +140,13 @@ def measure(module: nn.Module, method: str, name: str, params: Any, trained: Any
         values = [(params, arrays)[which][i] for which, i in differentiated]
         return jax.vjp(call, values)[1]
 
-    with nn.intercept_methods(lambda function, args, kwargs, context: function(*args, **kwargs)):
-        flops = count_flops(run, params, shapes)
-        residuals = new_outputs(kept, flat, shapes) if differentiated else 0
-    return Call(name, "" if method == "__call__" else method, shapes_of(leaves), shapes_of(
-        jax.tree.leaves(outputs)), count(params),
-        sum(math.prod(x.shape) for x, yes in zip(flat, jax.tree.leaves(trained), strict=True)
-            if yes), flops, residuals)
+    return Call(
+        module=name, method="" if method == "__call__" else method,
+        inputs=shapes_of(leaves), outputs=shapes_of(jax.tree.leaves(outputs)),
+        parameters=count(params),
+        trained=sum(math.prod(flat[i].shape) for which, i in differentiated if which == 0),
+        flops=count_flops(run, params, shapes),
+        kept=kept_bytes(kept, flat, shapes) if differentiated else 0)
 
 
 def shapes_of(leaves: list[Any]) -> tuple[tuple[int, ...], ...]:
@@ -154,13 +155,13 @@ def shapes_of(leaves: list[Any]) -> tuple[tuple[int, ...], ...]:
                  if hasattr(x, "shape") and x.dtype != jnp.bool_ and x.ndim)
 
 
-def new_outputs(function: Callable[..., Any], *args: Any) -> int:
-    """Bytes of what the function gives, each array once, without those that were given to it."""
-    jaxpr = jax.make_jaxpr(function)(*args).jaxpr
-    given = set(jaxpr.invars)
-    made = {x for x in jaxpr.outvars if hasattr(x, "count") and x not in given}
-    return sum(math.prod(x.aval.shape) * x.aval.dtype.itemsize for x in made
-               if jnp.issubdtype(x.aval.dtype, jnp.number) or x.aval.dtype == jnp.bool_)
+def kept_bytes(function: Callable[..., Any], params: list[Any], arrays: list[Any]) -> int:
+    """Bytes of what `function(params, arrays)` gives, each array once, without the parameters."""
+    jaxpr = jax.make_jaxpr(function)(params, arrays).jaxpr
+    own = set(jaxpr.invars[:len(params)])
+    return sum(math.prod(x.aval.shape) * x.aval.dtype.itemsize
+               for x in {x for x in jaxpr.outvars if isinstance(x, Var)} - own
+               if not jax.dtypes.issubdtype(x.aval.dtype, jax.dtypes.prng_key))
 
 
 def describe(config: ConfigDict) -> str:

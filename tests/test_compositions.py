@@ -185,7 +185,7 @@ def test_loading_says_what_became_of_every_module(tmp_path, caplog):
         loaded = checkpoints.load_params(shapes, mesh, ["heads/classify"])
     counts = {name: sum(x.size for x in jax.tree.leaves(params[name]))
               for name in ("vision", "text", "fusion", "universal")}
-    line = caplog.messages[-1]
+    line = next(message for message in caplog.messages if "loaded" in message)
     assert f"loaded universal {counts['universal']:,}, vision {counts['vision']:,}; " in line
     assert f"dropped fusion {counts['fusion']:,}, heads/vtc " in line
     assert f", text {counts['text']:,}; new heads/classify {32 * 3 + 3}" in line
@@ -227,11 +227,11 @@ def test_older_checkpoints_get_the_defaults_of_younger_keys(caplog):
     common.validate(config)
     for said in ("task.mixup = 0.0", "task.momentum.decay = 0.995", "evals.video_qa.reference = ''",
                  "model.universal_sharing = 'shared'", "data.streams.video.frame_stride = 0"):
-        assert said in caplog.messages[-1]
+        assert said in caplog.text
     # Converted weights have a model section alone.
     converted = {"model": {key: value for key, value in stored["model"].items()
                            if key != "stochastic_depth"}}
-    assert common.completed(converted).to_dict() == {"model": stored["model"]}
+    assert common.completed(converted).to_dict() == {"model": whole.model.to_dict()}
 
 
 def universal_model(params, **changes):
@@ -316,7 +316,7 @@ def test_the_description_counts_what_a_step_computes():
         assert call.parameters == call.trained == sum(x.size for x in jax.tree.leaves(tree))
         assert call.state == "trained" and call.kept > 0
     assert calls[0].inputs == ((4, 2, 16, 16, 3),) and calls[0].outputs == ((4, 9, 32),)
-    assert calls[2].kept < 4 * 32 * 4 * 3  # of a linear layer at most its input, twice
+    assert calls[2].kept == 4 * 32 * 4  # of a linear layer its input
     probe = find_calls(task.loss, shapes, ("^(vision|universal)/",), batch, key)
     assert [call.state for call in probe] == ["frozen", "frozen", "trained"]
     assert [call.kept for call in probe[:2]] == [0, 0]
