@@ -108,7 +108,8 @@ def test_rank_answers():
             inner = rng.integers(3, 13, rng.integers(0, 3))
             row[:3 + len(inner)] = [1, token, *inner, 2]
         real = candidates != 0
-        kept, probabilities = rank_answers(MODEL, params, memory, mask, candidates, real, keep=4)
+        kept, probabilities = rank_answers(MODEL, params, memory, mask, candidates, real, keep=4,
+                                           chunk=3)  # the second chunk is filled up
         for b, decoder in enumerate(references(params, memory, mask)):
             indices, expected = reference.rank_answers(decoder, candidates, real, 4)
             np.testing.assert_array_equal(kept[b], indices)
