@@ -186,9 +186,10 @@ def describe(config: ConfigDict) -> str:
     hidden = matching(frozen)
     trained = sum(math.prod(x.shape) for path, x in jax.tree_util.tree_leaves_with_path(params)
                   if not hidden.search(path_name(path)))
+    named = {"heads ": task.model.heads_used, "without ": unused}
     return "\n".join([
-        f"task {config.task.name}: {', '.join(task.model.modules)}; heads "
-        f"{', '.join(task.model.heads_used) or 'none'}; without {', '.join(unused) or 'nothing'}",
+        f"task {config.task.name}: {', '.join(task.model.modules)}" + "".join(
+            f"; {words}{', '.join(some)}" for words, some in named.items() if some),
         "", *lines,
         f"{count(params):,} parameters, {trained:,} of them trained; "
         f"{scaled(total, 1000, 'FLOPs')} a forward pass of the batch"])

@@ -19,13 +19,17 @@ def batch_shapes(streams: Mapping[str, Any]) -> dict[str, dict[str, jax.ShapeDty
         if stream.frames:
             size = stream.image_size
             fields["video"] = (rows, stream.frames, size, size, 3), jnp.uint8
-        for text in ("text",) * bool(stream.text_length) + (
-                ("prompt", "target") if stream.target_length else ()):
-            shape = rows, stream[f"{text}_length"]
-            fields |= {text: (shape, jnp.int32), f"{text}_mask": (shape, jnp.bool_)}
+        sources = [] if isinstance(stream.split, str) else stream.split.values()
+        asks = {stream.ask, *(source.get("ask") for source in sources)}
+        # A question comes with its answer, or not at all.
+        asked = stream.target_length or stream.ask != "question"
+        for text in ("text", "prompt", "target") if asked else ("text",):
+            if length := stream[f"{text}_length"]:
+                fields |= {text: ((rows, length), jnp.int32),
+                           f"{text}_mask": ((rows, length), jnp.bool_)}
         if stream.classes:
             fields["label"] = (rows,), jnp.float32 if stream.classes == SCORE else jnp.int32
-        if stream.boxes:
+        if "box" in asks:
             fields["box"] = (rows, 4), jnp.float32
         batch[name] = {field: jax.ShapeDtypeStruct(*value) for field, value in fields.items()}
     return batch

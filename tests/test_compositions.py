@@ -341,7 +341,7 @@ def test_the_description_counts_what_a_step_computes():
 
 def test_every_demo_task_is_described():
     for config in (demo.get_config(), *(demo_tasks.get_config(family)
-                                        for family in ("text_pair", "image_pair", "grounding"))):
+                                        for family in ("text_pair", "image_pair", "instructions"))):
         config = ConfigDict(config)
         text = describe(config)
         assert all(f"stream {name}\n" in text for name in config.data.streams)

@@ -9,14 +9,13 @@ from collections import Counter
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax.experimental import topologies
 from ml_collections import ConfigDict
 
 from mplug2_jax.aot.chips import GIB, Chip, chip_of
 from mplug2_jax.aot.hlo import Program
 from mplug2_jax.config import ConfigError, ModelConfig
-from mplug2_jax.preprocess.tokenizer import SPECIAL_TOKENS, Tokenizer
+from mplug2_jax.shapes import batch_shapes, placeholder_tokenizer
 from mplug2_jax.tasks import TASKS
 from mplug2_jax.training import sharding
 from mplug2_jax.training.flops import count_flops
@@ -152,31 +151,15 @@ def with_batch(config: ConfigDict, global_batch: int) -> ConfigDict:
     return config
 
 
-def batch_shapes(config: ConfigDict, mesh: jax.sharding.Mesh) -> dict[str, dict[str, Any]]:
+def batch_on(config: ConfigDict, mesh: jax.sharding.Mesh) -> dict[str, dict[str, Any]]:
     """What the data pipeline gives a step, as shapes on the mesh."""
-    batch = {}
     for name, stream in config.data.streams.items():
-        rows = stream.batch_size
-        sharding.check_batch(f"data.streams.{name}.batch_size", rows, mesh,
+        sharding.check_batch(f"data.streams.{name}.batch_size", stream.batch_size, mesh,
                              config.task.negative_block if stream.frames else 0,
                              config.task.accumulation)
-        fields = {"pair_id": ((rows,), jnp.int32), "example_mask": ((rows,), jnp.bool_)}
-        if stream.frames:
-            size = stream.image_size
-            fields["video"] = (rows, stream.frames, size, size, 3), jnp.uint8
-        for text in ("text",) * bool(stream.text_length) + (
-                ("prompt", "target") if stream.target_length else ()):
-            shape = rows, stream[f"{text}_length"]
-            fields |= {text: (shape, jnp.int32), f"{text}_mask": (shape, jnp.bool_)}
-        batch[name] = {field: jax.ShapeDtypeStruct(*value, sharding=sharding.batch_sharding(mesh))
-                       for field, value in fields.items()}
-    return batch
-
-
-def placeholder_tokenizer(size: int) -> Tokenizer:
-    """A vocabulary of the right size: a program does not depend on what its pieces are."""
-    pieces = [*SPECIAL_TOKENS, *(f"piece{i}" for i in range(size - len(SPECIAL_TOKENS)))]
-    return Tokenizer(pieces, [True] * size, lambda text: [], lambda ids: "")
+    where = sharding.batch_sharding(mesh)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+                        batch_shapes(config.data.streams))
 
 
 def compile_plan(config: ConfigDict, topology: str) -> Plan:
@@ -191,12 +174,14 @@ def compile_plan(config: ConfigDict, topology: str) -> Plan:
     task = TASKS[config.task.name](config.task, model, placeholder_tokenizer(model.vocab_size))
     optimizer, _ = make_optimizer(config.optimizer)
     mesh = sharding.make_mesh(**config.mesh, devices=devices)
-    shapes = jax.eval_shape(lambda: create_state(task, optimizer, config.seed))
+    shapes = jax.eval_shape(lambda: create_state(
+        task, optimizer, config.seed, config.optimizer.ema_decay > 0))
     state = jax.tree.map(
         lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
         shapes, sharding.tree_shardings(shapes, mesh))
-    batch = batch_shapes(config, mesh)
-    step = make_train_step(task, optimizer, shapes, mesh, config.seed)
+    batch = batch_on(config, mesh)
+    step = make_train_step(task, optimizer, shapes, mesh, config.seed, config.optimizer.frozen,
+                           config.optimizer.ema_decay)
 
     start = time.perf_counter()
     lowered = step.lower(state, batch)
