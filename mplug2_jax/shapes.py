@@ -36,6 +36,9 @@ def batch_shapes(streams: Mapping[str, Any]) -> dict[str, dict[str, jax.ShapeDty
 
 
 def placeholder_tokenizer(size: int) -> Tokenizer:
-    """A vocabulary of the right size: a program does not depend on what its pieces are."""
-    pieces = [*SPECIAL_TOKENS, *(f"piece{i}" for i in range(size - len(SPECIAL_TOKENS)))]
+    """A vocabulary of the right size: a program does not depend on what its pieces are.
+
+    They are reserved entries, of which a task may want some.
+    """
+    pieces = [*SPECIAL_TOKENS, *(f"[unused{i}]" for i in range(size - len(SPECIAL_TOKENS)))]
     return Tokenizer(pieces, [True] * size, lambda text: [], lambda ids: "")
