@@ -103,7 +103,7 @@ def test_evaluation_reports(data, trained, tmp_path):
     report = json.loads((tmp_path / "report.json").read_text())
     for kind in ("video", "image"):
         assert 0 <= report[f"text_to_{kind}_r1"] <= 1
-        assert report["gallery"][f"{kind}_retrieval"] == 20
+        assert report["gallery"][f"{kind}_retrieval"] == 3 * 20  # every caption asks
         for name in (f"{kind}_qa_accuracy", f"{kind}_qa_majority", f"{kind}_caption_cider",
                      f"{kind}_caption_cider_untrained"):
             assert report[name] >= 0

@@ -158,7 +158,7 @@ def test_a_dense_stream_reads_the_frames_it_names():
     np.testing.assert_array_equal(
         decode_video(data, 4, stride=5), every[dense_indices(COUNT, 4, 5)])
     record = {"kind": "video", "media": data, "start": 0.0, "end": 0.0}
-    stream = resolve(dict(frames=4, frame_stride=7, image_size=16))
+    stream = resolve(dict(split="train", frames=4, frame_stride=7, image_size=16))
     expected = every[dense_indices(COUNT, 4, 7, np.random.default_rng(3))]
     np.testing.assert_array_equal(decode(record, stream, np.random.default_rng(3)), expected)
     views = decode(record, stream, None, clips=3)
