@@ -7,12 +7,17 @@ RUN := runs/demo
 MEMORY := MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=17179869184 \
 	GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
-.PHONY: setup demo demo-tasks test lint clean
+.PHONY: setup setup-dev demo demo-tasks test lint clean
 
 setup: $(VENV)/.ready
+setup-dev: $(VENV)/.ready-dev
 
-$(VENV)/.ready: requirements.txt requirements-dev.txt
+$(VENV)/.ready: requirements.txt
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	touch $@
+
+$(VENV)/.ready-dev: requirements-dev.txt $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
@@ -29,10 +34,10 @@ demo-tasks: setup
 	test -f $(RUN)/report.json || $(MAKE) demo
 	$(MEMORY) $(BIN)/python -m benchmarks.demo_tasks
 
-test: setup
+test: setup-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-lint: setup
+lint: setup-dev
 	$(BIN)/ruff check .
 
 clean:

@@ -7,9 +7,9 @@ SIZE is tiny, base or large. STREAMS is what a step reads: "image" (the default)
 and a text; "video", clips of 8 frames with their captions; "paper", a batch of images, one of
 clips and one of text alone, and the momentum teacher, whose soft targets cost a forward pass.
 
-`docs/data.md` says how each source is prepared; SBU, Visual Genome and the text corpora are read
-from tar files (`webdataset`), into folders of their names. Tiny starts from nothing; START holds
-the weights of CLIP and BERT for the others:
+`docs/data.md` says how each source is prepared; SBU and Visual Genome are read from tar files
+(`webdataset`), into folders of their names, the text corpora from plain text (`text_folder`). Tiny
+starts from nothing; START holds the weights of CLIP and BERT for the others:
 
     python -m mplug2_jax.convert bert BERT --config=configs/pretrain.py:large --out=BERT_DIR
     python -m mplug2_jax.convert clip CLIP --config=configs/pretrain.py:large --with=BERT_DIR \
@@ -63,7 +63,7 @@ def get_config(options: str = "large,image"):
                         frames=8, rand_augment=(2, 5),
                         **pixels | dict(crop_area=(1.14 ** -2, 1.14 ** -2))),
         "text": stream(
-            "text", {"corpus": common.source("train", 1, root=f"{DATA}/text/webdataset")},
+            "text", {"corpus": common.source("train", 1, root=f"{DATA}/text_folder")},
             text_length=128),
     }
     config.data.streams.update({name: streams[name] for name in STREAMS[chosen]})
