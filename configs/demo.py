@@ -33,7 +33,7 @@ def get_config(stage: str = "joint"):
 
     # A second moment over the last 50 gradients suits a run of a thousand steps. At a higher rate,
     # or without the long warm-up, the fusion encoder takes hundreds of steps to begin to learn.
-    config.optimizer.update(dict(steps=580, learning_rate=7e-4, vision_learning_rate=7e-4,
+    config.optimizer.update(dict(steps=600, learning_rate=7e-4, vision_learning_rate=7e-4,
                                  warmup_steps=50, b2=0.98))
     config.task.objectives.instruct = 3.0  # answers are a few tokens, captions twenty
     config.log_every, config.checkpoint_every, config.keep_checkpoints = 20, 100, 2
@@ -55,7 +55,7 @@ def get_config(stage: str = "joint"):
     for kind, frames in (("video", 4), ("image", 1)):
         split = f"{kind}_test"
         config.evals[f"{kind}_retrieval"] = evaluate(
-            common.task("retrieval"), split, frames, text_length=24)
+            common.task("retrieval", rerank=8), split, frames, text_length=24)
         config.evals[f"{kind}_qa"] = evaluate(
             common.task("qa", max_length=3), split, frames, prompt_length=14, target_length=4)
         config.evals[f"{kind}_caption"] = evaluate(

@@ -15,7 +15,6 @@ import jax.numpy as jnp
 from mplug2_jax.config import ModelConfig
 from mplug2_jax.layers import (
     BERT_EPS,
-    BERT_WIDTH,
     VISION_EPS,
     Attention,
     Dropout,
@@ -233,9 +232,7 @@ class DualVisionEncoder(nn.Module):
         """The positional embedding `[1 + N, D]`, its patch part resized to `grid` if it differs."""
         side = self.config.image_size // self.config.patch_size
         width = self.config.vision_width
-        # As CLIP's, but for narrow encoders, in which so little would drown in the patches.
-        scale = width ** -0.5 * max(1.0, BERT_WIDTH / width)
-        table = self.param("position", nn.initializers.normal(scale),
+        table = self.param("position", nn.initializers.normal(width ** -0.5),
                            (1 + side * side, width))
         if grid == (side, side):
             return table

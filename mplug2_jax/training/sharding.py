@@ -106,9 +106,12 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def mesh_in_use() -> AbstractMesh | None:
-    """The mesh that `jax.set_mesh` has set, if it has the axes of this table."""
+    """The mesh that `jax.set_mesh` has set, if it has the axes of this table and several devices.
+
+    On one device a constraint says nothing, but would keep what is on both sides of it apart.
+    """
     mesh = jax.sharding.get_abstract_mesh()
-    return mesh if set(AXES) <= set(mesh.axis_names) else None
+    return mesh if set(AXES) <= set(mesh.axis_names) and mesh.size > 1 else None
 
 
 def shard_batch(x: jax.Array, axis: int = 0) -> jax.Array:
