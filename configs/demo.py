@@ -33,7 +33,7 @@ def get_config(stage: str = "joint"):
 
     # A second moment over the last 50 gradients suits a run of a thousand steps. At a higher rate,
     # or without the long warm-up, the fusion encoder takes hundreds of steps to begin to learn.
-    config.optimizer.update(dict(steps=600, learning_rate=7e-4, vision_learning_rate=7e-4,
+    config.optimizer.update(dict(steps=660, learning_rate=7e-4, vision_learning_rate=7e-4,
                                  warmup_steps=50, b2=0.98))
     config.task.objectives.instruct = 3.0  # answers are a few tokens, captions twenty
     config.log_every, config.checkpoint_every, config.keep_checkpoints = 20, 100, 2
