@@ -138,6 +138,11 @@ def test_the_message_of_a_program_that_does_not_fit():
         "buffers:",
         "  8.00 GiB  f32[65536,32768]  jit(step)/dot_general",
         "  0.50 GiB  bf16[64,4194304]  copy.1 = copy(a)"]
+    far = out_of_memory("RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required "
+                        "for HLO temporaries (831.58G) exceeds available HBM (15.75G).")
+    assert isinstance(far, DoesNotFit)
+    assert str(far) == ("does not fit: 831.58 GiB of 15.75 GiB HBM a device, 815.83 GiB too much; "
+                        "the compiler names no buffers of so much")
     assert not isinstance(out_of_memory("INTERNAL: something else"), DoesNotFit)
 
 
@@ -238,11 +243,13 @@ def test_the_plan_of_a_run_that_fits(program):
     rows = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in out.splitlines())
     peak, limit, arguments, temporaries = map(float, re.findall(r"([\d.]+) GiB",
                                                                 rows["HBM a device"]))
-    assert limit == 15.75 and 0 < arguments <= peak < limit and 0 < temporaries < limit
+    assert limit == 15.75 and 0 <= arguments < peak < limit and 0 < temporaries < limit
     assert rows["devices"] == "16 x TPU v5e, mesh data 1 x fsdp 16 x tensor 1"
     assert rows["examples a step"] == "image 256"
-    assert float(rows["executed FLOPs a step"].split()[0]) >= float(
-        rows["model FLOPs a step"].split()[0]) > 1e12
+    # No remat here; of the first layers' inputs the backward pass needs no gradients.
+    executed, counted = (float(rows[f"{name} FLOPs a step"].split()[0])
+                         for name in ("executed", "model"))
+    assert 0.98 * counted < executed < counted and counted > 1e11
     assert "all-gather" in rows["collectives a device"]
     assert re.match(r"0\.\d+ s, by (compute|memory|interconnect): ", rows["step time at least"])
 
@@ -274,7 +281,7 @@ def test_too_large_a_batch_is_told_with_the_amount_and_the_largest_buffers():
     first, *buffers = done.stdout.splitlines()
     used, limit, excess = map(float, re.findall(r"([\d.]+) GiB", first))
     assert limit == 15.75 and excess == pytest.approx(used - limit, abs=0.02) and excess > 0
-    assert len(buffers) == 3
+    assert len(buffers) == (0 if "names no buffers" in first else 3)
     for line in buffers:
         assert re.match(r"  [\d.]+ GiB  \w+\[[\d,]+\]  \S", line)
 

@@ -105,8 +105,9 @@ class DoesNotFit(Exception):
 
     def __init__(self, used: float, limit: float, buffers: list[tuple[float, str, str]]):
         self.used, self.limit, self.buffers = used, limit, buffers[:LARGEST]
+        named = "the largest buffers:" if buffers else "the compiler names no buffers of so much"
         lines = [f"does not fit: {gib(used)} of {gib(limit)} HBM a device, {gib(used - limit)} too "
-                 "much; the largest buffers:"]
+                 f"much; {named}"]
         lines += [f"  {gib(size)}  {shape}  {source}" for size, shape, source in self.buffers]
         super().__init__("\n".join(lines))
 
@@ -211,12 +212,15 @@ def compile_plan(config: ConfigDict, topology: str) -> Plan:
 
 UNITS = {"": 1, "K": 2 ** 10, "M": 2 ** 20, "G": 2 ** 30, "T": 2 ** 40}
 _USED = re.compile(r"Used ([\d.]+)([KMGT]?)\S* of ([\d.]+)([KMGT]?)\S* hbm")
+# Said before buffers have places, where temporaries alone are far too much.
+_FAR = re.compile(r"required for HLO temporaries \(([\d.]+)([KMGT]?)\) exceeds available HBM "
+                  r"\(([\d.]+)([KMGT]?)\)")
 _BUFFER = re.compile(r"Size: ([\d.]+)([KMGT]?).*?(?=\n\s*\d+\. Size:|\n\s*=====|\Z)", re.DOTALL)
 
 
 def out_of_memory(message: str) -> Exception:
     """The compiler's message that a program does not fit, as a `DoesNotFit`; others as they are."""
-    used = _USED.search(message)
+    used = _USED.search(message) or _FAR.search(message)
     if used is None:
         return RuntimeError(message)
 
