@@ -49,7 +49,8 @@ def unpack_images(data: bytes) -> list[bytes]:
                 if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
                     raise zipfile.BadZipFile(f"{info.filename!r} is compressed or encrypted")
             return [archive.read(name) for name in archive.namelist()]
-    # Opening and checking damaged archives raises more than `BadZipFile`.
+    # What zipfile raises of damaged bytes besides its own: NotImplementedError is that of a format
+    # version it does not know, which a flipped bit can claim.
     except (zipfile.BadZipFile, ValueError, OSError, EOFError, NotImplementedError) as error:
         raise MediaError(f"not several images in a ZIP: {_line(error)}") from error
 

@@ -1,4 +1,4 @@
-"""Comparison of gradient trees."""
+"""Comparison of gradient trees, and of losses whole and in parts."""
 
 import jax
 import numpy as np
@@ -21,3 +21,13 @@ def assert_gradients_equal(actual, expected, rtol: float) -> None:
         assert a.shape == b.shape, path_name(path)
         error = np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-3 * norm)
         assert error <= rtol, f"{path_name(path)}: relative error {error:.2e}"
+
+
+def assert_micro_batches_change_nothing(whole, split, params, batch, key) -> None:
+    """Loss, metrics and gradients of a task are those of the same with `accumulation`."""
+    (one, parts), grads = jax.jit(jax.value_and_grad(whole.loss, has_aux=True))(params, batch, key)
+    (two, others), more = jax.jit(jax.value_and_grad(split.loss, has_aux=True))(params, batch, key)
+    np.testing.assert_allclose(two, one, rtol=1e-5)
+    for name, value in parts.items():
+        np.testing.assert_allclose(others[name], value, rtol=1e-5, err_msg=name)
+    assert_gradients_equal(more, grads, 1e-5)

@@ -129,7 +129,7 @@ def topology_devices(topology: str) -> list[jax.Device]:
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     try:
         return topologies.get_topology_desc(topology_name=topology, platform="tpu").devices
-    except (RuntimeError, FileNotFoundError, ValueError, NotImplementedError) as error:
+    except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"--topology={topology}: {reason} (it needs libtpu, of "
                           "requirements-dev.txt, and a slice that exists)") from None
