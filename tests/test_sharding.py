@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec
 from trees import assert_gradients_equal
 
 from configs import common, sizes
+from mplug2_jax.aot.hlo import Program
 from mplug2_jax.config import ConfigError, ModelConfig
 from mplug2_jax.model import HEADS, MODULES, build, init_params
 from mplug2_jax.training import sharding
@@ -77,6 +78,24 @@ def test_sharded_frames_take_less_memory():
                                    shapes, video).compile()
         temporary[frames] = compiled.memory_analysis().temp_size_in_bytes
     assert temporary[True] < 0.7 * temporary[False]
+
+
+@pytest.mark.parametrize("module", ["text", "visual"])
+def test_weights_are_sent_and_not_activations(module):
+    """Of many examples; without constraints between layers the compiler prefers the opposite."""
+    task, mesh = small.task(), mesh_of(1, 8, 1)
+    shapes = jax.eval_shape(lambda: init_params(task.model, jax.random.key(0)))
+    rows = {name: jax.ShapeDtypeStruct((512, *x.shape[1:]), x.dtype)
+            for name, x in small.pairs().items()}
+    names = ("video",) if module == "visual" else ("text", "text_mask")
+    with jax.set_mesh(mesh):
+        encode = jax.jit(lambda p, *args: task.call(p, f"encode_{module}", *args),
+                         in_shardings=(sharding.tree_shardings(shapes, mesh),
+                                       *[sharding.batch_sharding(mesh)] * len(names)))
+        program = Program(encode.lower(shapes, *(rows[n] for n in names)).compile().as_text())
+    modules = {"text": ("text",), "visual": ("vision",)}[module] + ("universal",)
+    weights = sum(4 * x.size for m in modules for x in jax.tree.leaves(shapes[m]))
+    assert 0 < sum(c.moved for c in program.collectives()) < 1.5 * weights
 
 
 def test_training_on_eight_devices_follows_one_device():
