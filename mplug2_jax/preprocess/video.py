@@ -174,17 +174,18 @@ class _Clip:
     def _read(self, container: av.container.InputContainer) -> list[av.Packet]:
         """The stream's packets, undecoded, in the order of decoding."""
         packets, ends = [], {}  # ends: of the last packet of each stream, in its own units
+        own = self._stream.index
         for total, packet in enumerate(container.demux()):
             if total == _MAX_PACKETS:
                 raise MediaError(f"more than {_MAX_PACKETS} packets")
             if packet.size == 0:
                 continue
             number = packet.stream_index
-            if number == self._stream.index:
+            if number == own:
                 packets.append(packet)
             time = packet.dts if packet.pts is None else packet.pts
-            if time is not None:
-                ends[number] = max(ends.get(number, 0), time + (packet.duration or 0))
+            if time is not None and (end := time + (packet.duration or 0)) > ends.get(number, 0):
+                ends[number] = end
         if not packets:
             raise MediaError("no frame in the video stream")
         # A file cut off in the middle raises nothing in some containers.
@@ -210,9 +211,9 @@ class _Clip:
             scale = float(self._stream.time_base)
             inside = _within([pts * scale - self._origin for pts in shown], start, end)
             wanted = [shown[inside[i]] for i in choose(len(inside))]
-            images = self._decode_times(set(wanted))
+            images = self._decode_times(wanted)
             if images is not None:
-                return np.stack([images[pts] for pts in wanted])
+                return images
             # Packets that show nothing (alternate references of VP8): the frames must be counted.
         times = self._times(len(shown)) if start or end else [0.0] * len(shown)
         inside = _within(times, start, end)
@@ -220,9 +221,9 @@ class _Clip:
             if rng is not None:
                 rng.bit_generator.state = state  # one draw, whichever way the frames are found
             wanted = [inside[i] for i in choose(len(inside))]
-            seen, images = self._decode_numbers(set(wanted))
+            seen, images = self._decode_numbers(wanted)
             if images is not None:
-                return np.stack([images[number] for number in wanted])
+                return images
             if seen == 0:
                 raise MediaError("no frame in the video stream")
             if seen >= len(times):
@@ -230,31 +231,32 @@ class _Clip:
             times = times[:seen]  # the count was too high
             inside = _within(times, start, end)
 
-    def _decode_times(self, wanted: set[int]) -> dict[int, np.ndarray] | None:
-        """Images by presentation time, or None if one does not come up under its time."""
+    def _decode_times(self, wanted: list[int]) -> np.ndarray | None:
+        """The frames shown at these times, or None if one does not come up under its time."""
         restarts = self._restarts()
         skipping = self._codec.name in _SKIPPING
-        convert, images = _RgbConverter(), {}
+        images, skip = _Images(wanted), "DEFAULT"
         for first, last in zip(restarts, [*restarts[1:], len(self._packets)], strict=True):
             group = self._packets[first:last]
-            missing = {packet.pts for packet in group} & wanted
+            missing = {packet.pts for packet in group} & images.missing
             if not missing:
                 continue
             self._codec.flush_buffers()
             for packet in [*group, None]:  # None drains the decoder
                 if skipping:
-                    shown = packet is not None and packet.pts in wanted
-                    self._codec.skip_frame = "DEFAULT" if shown else "NONREF"
+                    shown = packet is not None and packet.pts in images.places
+                    if skip != (skip := "DEFAULT" if shown else "NONREF"):
+                        self._codec.skip_frame = skip
                 for frame in self._decode(packet):
                     if frame.pts in missing:
                         missing.remove(frame.pts)
-                        images[frame.pts] = convert(frame)
+                        images.add(frame.pts, frame)
                 if not missing:
                     break
             if missing:
                 break
         self._codec.skip_frame = "DEFAULT"
-        return images if len(images) == len(wanted) else None
+        return None if images.missing else images.array
 
     def _restarts(self) -> list[int]:
         """Numbers of the packets from which on nothing earlier is needed or shown."""
@@ -270,15 +272,15 @@ class _Clip:
             and latest_before[number - 1] < pts[number] == earliest_from[number]
         ]
 
-    def _decode_numbers(self, wanted: set[int]) -> tuple[int, dict[int, np.ndarray] | None]:
-        """Frames seen, and images by frame number, or None if there are fewer frames."""
-        convert, images, seen = _RgbConverter(), {}, 0
+    def _decode_numbers(self, wanted: list[int]) -> tuple[int, np.ndarray | None]:
+        """How many frames were seen, and those of these numbers, or None if there are fewer."""
+        images, seen = _Images(wanted), 0
         for frame in self._every_frame():
-            if seen in wanted:
-                images[seen] = convert(frame)
+            if seen in images.missing:
+                images.add(seen, frame)
             seen += 1
-            if len(images) == len(wanted):
-                return seen, images
+            if not images.missing:
+                return seen, images.array
         return seen, None
 
     def _times(self, count: int) -> list[float]:
@@ -301,21 +303,44 @@ class _Clip:
         return self._codec.decode(packet)
 
 
-class _RgbConverter:
-    """Frames of one clip to uint8 [H, W, 3]."""
+class _Images:
+    """The wanted frames of one clip, as RGB, each written where it belongs as it comes.
 
-    def __init__(self):
+    Attributes:
+        places: of every wanted frame, by its time or number, its rows of the array: some are shown
+            several times.
+        missing: those that did not come yet.
+        array: uint8 [T, H, W, 3], once the first frame came.
+    """
+
+    def __init__(self, wanted: list[int]):
+        self.places: dict[int, list[int]] = {}
+        for place, name in enumerate(wanted):
+            self.places.setdefault(name, []).append(place)
+        self.missing = set(wanted)
+        self.array: np.ndarray | None = None
+        self._count = len(wanted)
         # One converter for the clip, without threads: setting up either costs more than converting
         # a small frame.
         self._reformatter = VideoReformatter()
-        self._shape = None
 
-    def __call__(self, frame: av.VideoFrame) -> np.ndarray:
-        image = self._reformatter.reformat(frame, format="rgb24", threads=1).to_ndarray()
-        if self._shape not in (None, image.shape):
+    def add(self, name: int, frame: av.VideoFrame) -> None:
+        """Takes the frame of this time or number.
+
+        Raises:
+            MediaError: its size differs from that of the frames before.
+        """
+        plane = self._reformatter.reformat(frame, format="rgb24", threads=1).planes[0]
+        shape = (frame.height, frame.width, 3)
+        if self.array is None:
+            self.array = np.empty((self._count, *shape), np.uint8)
+        elif self.array.shape[1:] != shape:
             raise MediaError("the frame size changes within the video")
-        self._shape = image.shape
-        return image
+        rows = np.frombuffer(plane, np.uint8).reshape(frame.height, plane.line_size)
+        pixels = rows[:, : 3 * frame.width].reshape(shape)
+        for place in self.places[name]:
+            self.array[place] = pixels
+        self.missing.remove(name)
 
 
 def _within(times: list[float], start: float, end: float) -> list[int]:
