@@ -15,12 +15,16 @@ GLOBAL_BATCH = flags.DEFINE_integer(
     "config has it.", lower_bound=0)
 SEARCH = flags.DEFINE_bool("search", False, "Look for the largest batch that fits, from "
                            "--global_batch on, with a mesh and remat for it.")
+LEVEL = flags.DEFINE_enum(
+    "optimization_level", "O1", ["O1", "O2"],
+    "How hard the compiler tries: O2 as for train.py, O1 in a tenth of the time.")
 TEXT = flags.DEFINE_string("text", None, "File to write the compiled program's text to.")
 flags.mark_flags_as_required(["config", "topology"])
 
 
 def main() -> None:
     jax.config.update("jax_platforms", "cpu")  # nothing runs; a TPU here would only be locked
+    jax.config.update("jax_optimization_level", LEVEL.value)
     config, topology = CONFIG.value, TOPOLOGY.value
     if GLOBAL_BATCH.value:
         config = with_batch(config, GLOBAL_BATCH.value)

@@ -35,7 +35,8 @@ class Plan:
       mesh: sizes of its axes.
       parameters: of the model, their number.
       sharded: share of their bytes that is split.
-      arguments, temporaries, peak: bytes of HBM: state and batch; all else; both at the worst time.
+      arguments, temporaries: bytes of HBM: state and batch; all else, gaps included.
+      peak: bytes of HBM in all, with the program itself and results that take no argument's place.
       model_flops: of the step on all devices, by the convention of `training.flops`.
       executed_flops: with what remat and accumulation compute again, and the teacher's, on all
         devices.
@@ -203,7 +204,10 @@ def compile_plan(config: ConfigDict, topology: str) -> Plan:
         parameters=sum(math.prod(x.shape) for x in jax.tree.leaves(shapes.params)),
         sharded=sharding.sharded_share(shapes.params, mesh),
         arguments=memory.argument_size_in_bytes, temporaries=memory.temp_size_in_bytes,
-        peak=memory.peak_memory_in_bytes,
+        # Not the compiler's own "peak", which leaves out the gaps and takes in on-chip memory.
+        peak=(memory.argument_size_in_bytes + memory.temp_size_in_bytes
+              + memory.output_size_in_bytes - memory.alias_size_in_bytes
+              + memory.generated_code_size_in_bytes),
         model_flops=3 * count_flops(task.loss, shapes.params, batch, key),
         executed_flops=count_flops(step.jitted, state, batch),
         collectives=dict(moved.most_common()), traffic=program.traffic(),

@@ -14,7 +14,7 @@ from mplug2_jax.model import init_params
 from mplug2_jax.tasks.base import Task
 from mplug2_jax.tasks.momentum import Momentum, empty_queue, moving_average, soft_weight
 from mplug2_jax.training.optimizer import hold
-from mplug2_jax.training.sharding import batch_sharding, tree_shardings
+from mplug2_jax.training.sharding import batch_sharding, compiler_options, tree_shardings
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -146,4 +146,4 @@ def make_train_step(task: Task, optimizer: optax.GradientTransformation, state_s
     shardings = tree_shardings(state_shape, mesh)
     return TrainStep(
         jax.jit(step, donate_argnums=0, in_shardings=(shardings, batch_sharding(mesh)),
-                out_shardings=(shardings, None)), mesh)
+                out_shardings=(shardings, None), compiler_options=compiler_options(mesh)), mesh)
