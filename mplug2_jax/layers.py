@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from mplug2_jax.attention import cached_attention, dot_product_attention
 from mplug2_jax.config import REMAT_POLICIES
-from mplug2_jax.training.sharding import shard_batch
+from mplug2_jax.training.sharding import shard_batch, whole_rows
 
 Array = jax.Array
 KeyValue = tuple[Array, Array]  # each [B, S, H, Dh]
@@ -328,7 +328,8 @@ class Embeddings(nn.Module):
             raise ValueError(f"text of {length} tokens, but model.max_positions is "
                              f"{self.max_positions}: shorten the text or raise it")
         position = jax.lax.dynamic_slice_in_dim(self.position, start, length)  # [L, D]
-        x = shard_batch(self.word[ids] + position + self.token_type[0])
+        word = whole_rows(self.word)[ids]
+        x = shard_batch(word + position + self.token_type[0])
         return self.drop(self.norm(x))
 
 

@@ -158,7 +158,7 @@ def test_search_finds_the_largest_batch_then_the_lightest_remat(largest, lightes
                 batch > largest and order.index(policy) > order.index(lightest)):
             raise DoesNotFit(20 * GIB, 16 * GIB, [])
         seconds = {"full": 3.0, "dots_no_batch": 2.0, "none": 1.0}[policy]
-        return Plan(CHIPS["v5e"], {}, {"fsdp": 16}, 1, 1.0, 1, 1, 1, 1, 1,
+        return Plan(CHIPS["v5e"], {}, {"fsdp": 16}, 1, 1.0, 1, 1, 1, 1, 1, 1,
                     {"all-gather": seconds * CHIPS["v5e"].ici_bandwidth}, 1, 1.0, 1.0, "")
 
     config, plan = search(pretrain.get_config("large"), compiled, 16, start=32)
@@ -241,8 +241,8 @@ def program(tmp_path_factory):
 def test_the_plan_of_a_run_that_fits(program):
     out, parsed = program
     rows = dict(re.split(r"\s{2,}", line, maxsplit=1) for line in out.splitlines())
-    peak, limit, arguments, temporaries = map(float, re.findall(r"([\d.]+) GiB",
-                                                                rows["HBM a device"]))
+    peak, limit, arguments, temporaries, _ = map(float, re.findall(r"([\d.]+) GiB",
+                                                                   rows["HBM a device"]))
     assert limit == 15.75 and 0 <= arguments < peak < limit and 0 < temporaries < limit
     assert rows["devices"] == "16 x TPU v5e, mesh data 1 x fsdp 16 x tensor 1"
     assert rows["examples a step"] == "image 256"
@@ -305,8 +305,8 @@ def test_nearly_all_of_large_is_sharded():
 def test_a_plan_names_what_bounds_it():
     chip = CHIPS["v5e"]
     plan = Plan(chip, {"image": 8}, {"data": 1, "fsdp": 4, "tensor": 1}, 10, 1.0, GIB, 2 * GIB,
-                3 * GIB, 4 * int(chip.flops), 8 * int(chip.flops), {"all-reduce": 3e12}, 0, 1.0,
-                2.0, "")
+                3 * GIB, 3 * GIB, 4 * int(chip.flops), 8 * int(chip.flops),
+                {"all-reduce": 3e12}, 0, 1.0, 2.0, "")
     assert plan.bounds == {"compute": 2.0, "memory": 0.0,
                            "interconnect": pytest.approx(3e12 / chip.ici_bandwidth)}
     assert "by interconnect" in plan.table()

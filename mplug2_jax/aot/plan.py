@@ -37,6 +37,8 @@ class Plan:
       sharded: share of their bytes that is split.
       arguments, temporaries: bytes of HBM: state and batch; all else, gaps included.
       peak: bytes of HBM in all, with the program itself and results that take no argument's place.
+      live: bytes of the buffers that are in use at the worst time, on-chip memory included, without
+        the gaps between them.
       model_flops: of the step on all devices, by the convention of `training.flops`.
       executed_flops: with what remat and accumulation compute again, and the teacher's, on all
         devices.
@@ -54,6 +56,7 @@ class Plan:
     arguments: int
     temporaries: int
     peak: int
+    live: int
     model_flops: int
     executed_flops: int
     collectives: dict[str, float]
@@ -80,7 +83,8 @@ class Plan:
             "examples a step": ", ".join(f"{n} {size:,}" for n, size in self.batches.items()),
             "parameters": f"{self.parameters:,}, {100 * self.sharded:.2f}% of their bytes sharded",
             "HBM a device": f"peak {gib(self.peak)} of {gib(self.chip.hbm)}: arguments "
-                            f"{gib(self.arguments)}, temporaries {gib(self.temporaries)}",
+                            f"{gib(self.arguments)}, temporaries {gib(self.temporaries)}; "
+                            f"live {gib(self.live)}",
             "model FLOPs a step": f"{self.model_flops:.4g} (matrix products, multiply-add = 2, "
                                   "3 x forward)",
             "executed FLOPs a step": f"{self.executed_flops:.4g} (with recomputation, teacher)",
@@ -204,12 +208,11 @@ def compile_plan(config: ConfigDict, topology: str) -> Plan:
         parameters=sum(math.prod(x.shape) for x in jax.tree.leaves(shapes.params)),
         sharded=sharding.sharded_share(shapes.params, mesh),
         arguments=memory.argument_size_in_bytes, temporaries=memory.temp_size_in_bytes,
-        # Not the compiler's own "peak", which leaves out the gaps and takes in on-chip memory.
         peak=(memory.argument_size_in_bytes + memory.temp_size_in_bytes
               + memory.output_size_in_bytes - memory.alias_size_in_bytes
-              + memory.generated_code_size_in_bytes),
+              + memory.generated_code_size_in_bytes), live=memory.peak_memory_in_bytes,
         model_flops=3 * count_flops(task.loss, shapes.params, batch, key),
-        executed_flops=count_flops(step.jitted, state, batch),
+        executed_flops=count_flops(step.jitted.__wrapped__, state, batch),
         collectives=dict(moved.most_common()), traffic=program.traffic(),
         lower_seconds=lowered_at - start, compile_seconds=compiled_at - lowered_at, text=text)
 

@@ -149,6 +149,18 @@ def shard_frames(x: jax.Array) -> jax.Array:
     return _constrain(x, PartitionSpec(BATCH, "tensor"))
 
 
+def whole_rows(table: jax.Array) -> jax.Array:
+    """Constrains a table `[V, D]`, from which rows are taken, to whole rows on the mesh in use.
+
+    Without it every device takes its own columns for the rows of the global batch, which are
+    then sent around: more than the table, and the more the larger the batch.
+    """
+    mesh = mesh_in_use()
+    if mesh is None or table.shape[0] % mesh.shape["tensor"]:
+        return replicate(table)
+    return _constrain(table, PartitionSpec("tensor"))
+
+
 def replicate(x: jax.Array) -> jax.Array:
     """Constrains an activation to be whole on every device of the mesh in use, if any."""
     return _constrain(x, PartitionSpec())
