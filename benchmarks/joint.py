@@ -116,8 +116,8 @@ def main() -> None:
     kept = RUNS / "done.json"  # until all are done, so that the table is of whole arms
     done = json.loads(kept.read_text()) if kept.is_file() else {}
     RUNS.mkdir(parents=True, exist_ok=True)
-    for arm in options.arms:
-        for seed in options.seeds:
+    for seed in options.seeds:
+        for arm in options.arms:
             if f"{arm}_{seed}" in done:
                 print(f"{arm}, seed {seed}: done", flush=True)
                 continue
