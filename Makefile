@@ -45,4 +45,4 @@ lint: setup-dev
 	$(BIN)/ruff check .
 
 clean:
-	rm -rf $(RUN) .cache
+	rm -rf $(RUN) runs/joint .cache
