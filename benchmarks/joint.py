@@ -48,7 +48,7 @@ def measure(arm: str, seed: int) -> dict[str, Any]:
         raise ValueError(f"{RUNS}/{arm}_{seed}: a run of seed {report['seed']}, not {seed}: remove "
                          "it")
     return {"figures": {name: report[name] for name in FIGURES},
-            "majorities": {name: report[other] for name, other in FIGURES.items() if other},
+            "majorities": {name: round(report[other], 4) for name, other in FIGURES.items() if other},
             "steps": report["step"], "device": report["run"]["device"],
             "batches": {name: stream["batch_size"]
                         for name, stream in report["config"]["data"]["streams"].items()},
@@ -71,7 +71,7 @@ def table(done: dict[str, dict[str, Any]], arms: list[str], seeds: list[int]) ->
         for key, value in entry.items():
             if any(other[key] != value for other in runs):
                 raise ValueError(f"{arm}: {key} of the seeds differ: remove {RUNS} and start again")
-        entry["seconds"] = [sum(one["seconds"].values()) for one in runs]
+        entry["seconds"] = [round(sum(one["seconds"].values()), 1) for one in runs]
         entry["figures"] = {}
         for name in FIGURES:
             values = [one["figures"][name] for one in runs]
