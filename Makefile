@@ -7,7 +7,7 @@ RUN := runs/demo
 MEMORY := MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=17179869184 \
 	GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
-.PHONY: setup setup-dev demo demo-tasks test lint clean
+.PHONY: setup setup-dev demo demo-tasks joint test lint clean
 
 setup: $(VENV)/.ready
 setup-dev: $(VENV)/.ready-dev
@@ -34,6 +34,10 @@ demo-tasks: setup
 	test -f $(RUN)/report.json || $(MAKE) demo
 	$(MEMORY) $(BIN)/python -m benchmarks.demo_tasks
 
+# Both modalities together against each alone: benchmarks/joint.json. It goes on, too.
+joint: setup
+	$(MEMORY) $(BIN)/python -m benchmarks.joint
+
 test: setup-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
@@ -41,4 +45,4 @@ lint: setup-dev
 	$(BIN)/ruff check .
 
 clean:
-	rm -rf $(RUN) .cache
+	rm -rf $(RUN) runs/joint .cache

@@ -2,6 +2,8 @@
 
 import e2e_config
 
+from configs import demo_zero_shot
+
 
 def get_config():
     config = e2e_config.get_config()
@@ -14,8 +16,11 @@ def get_config():
     config.checkpoint_every, config.eval_every = 2, 0
     for name in set(config.evals) - {"video_retrieval"}:
         del config.evals[name]
-    evaluation = config.evals.video_retrieval
-    evaluation.stream.update(dict(frames=2, batch_size=8))
-    evaluation.task.rerank = 4
+    config.evals.video_retrieval.task.rerank = 4
+    for name, entry in demo_zero_shot.get_config().evals.items():
+        if name.startswith("video_motion"):
+            config.evals[name] = entry
+    for entry in config.evals.values():
+        entry.stream.update(dict(frames=2, batch_size=8))
     config.mesh.update(dict(data=2, fsdp=2, tensor=2))
     return config

@@ -17,6 +17,7 @@ from data.fingerprint import fingerprint
 
 pytestmark = pytest.mark.slow
 CONFIG, SCRIPT = "tests/hosts_config.py", "tests/hosts_script.py"
+LABELLED = "video_motion_zero_shot", "video_motion_knn"  # evaluations of labelled records
 JOIN, LOST = 8, 5  # seconds: --join_timeout and --lost_after
 SLACK = 45  # seconds more for two processes to import and to end, on a busy machine
 
@@ -70,8 +71,13 @@ def wait_for(condition, processes, timeout=900):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """A miniature of the demo corpus, with a test split that is no multiple of the batch."""
+    """A miniature of the demo corpus, with a test split that is no multiple of the batch.
+
+    Beside it, named `<folder>_tasks`, are labelled records.
+    """
     folder = tmp_path_factory.mktemp("data")
+    run("-m", "data.prepare", "moving_digits_tasks", f"--out={folder}_tasks", "--train=20",
+        "--validation=1", "--test=11")
     sizes = {"video_train": 24, "video_validation": 4, "video_test": 11, "image_train": 4,
              "image_validation": 4, "image_test": 4, "text_train": 64, "text_validation": 4}
     run("-m", "data.prepare", "moving_digits", f"--out={folder}", "--processes=1",
@@ -81,7 +87,8 @@ def data(tmp_path_factory):
 
 def train(data, workdir, *more):
     return ("train.py", f"--config={CONFIG}", f"--config.data.root={data}",
-            f"--config.data.tokenizer={data}/vocab.model", f"--workdir={workdir}", *more)
+            f"--config.data.tokenizer={data}/vocab.model", f"--workdir={workdir}",
+            *(f"--config.evals.{name}.stream.root={data}_tasks" for name in LABELLED), *more)
 
 
 @pytest.fixture(scope="module")
@@ -119,18 +126,25 @@ def test_one_process_goes_on_where_two_stopped(data, both, tmp_path):
 
 
 def test_two_processes_evaluate_as_one(both, tmp_path):
-    reports = []
+    reports, said = [], []
     for name, processes in (
             ("one", lambda *a: [start(*a, devices=8)]), ("two", start_all)):
         outputs, codes = end(processes("eval.py", f"--checkpoint={both[1]}", "--cards=2",
                                        f"--out={tmp_path / name}"))
         assert not any(codes), "\n".join(output[-5000:] for output in outputs)
         reports.append(json.loads((tmp_path / name / "report.json").read_text()))
+        said.append({(kind, r["index"]): (r["label"], r["prediction"]) for kind in LABELLED
+                     for r in map(json.loads, (tmp_path / name / f"{kind}.jsonl").open())})
     one, two = reports
     assert one["gallery"] == two["gallery"] and one["gallery"]["video_retrieval"] == 33  # captions
     scores = {key: value for key, value in one.items() if key.startswith(("video", "text_to"))}
     assert len(scores) >= 12
     assert {key: two[key] for key in scores} == pytest.approx(scores, rel=1e-5)
+    # Each record once, and voted on or compared with the prompts as by one process.
+    for kind in LABELLED:
+        assert two["gallery"][kind] == 11 and f"{kind}_class_accuracy" in scores
+        assert len({prediction for (k, _), (_, prediction) in said[0].items() if k == kind}) > 1
+    assert said[0] == said[1] and len(said[0]) == 22
 
 
 def test_a_lost_host_ends_the_training(data, tmp_path):

@@ -85,6 +85,8 @@ def test_classes_have_their_prompts_mean_probability():
     hits = np.mean([p == label for p, label in zip(said, labels, strict=True)])
     assert scores["image_class_accuracy"].value == pytest.approx(hits)
     assert "features" not in records[0] and records[0]["texts"] == []
+    with pytest.raises(ValueError, match="zero-shot has nothing to classify"):
+        task.finish(params, [], "image")
 
 
 def test_neighbours_are_found_block_by_block(monkeypatch):
@@ -143,6 +145,9 @@ def test_knn_compares_with_the_reference_split():
     assert scores["image_class_accuracy"].value == 1.0
     with pytest.raises(ConfigError, match="without a `reference` split"):
         task.evaluate(params, [asked], annotate, "image")
+    nothing = asked | {"example_mask": np.zeros(6, bool)}
+    with pytest.raises(ValueError, match="k-NN has nothing to classify"):
+        task.evaluate(params, [nothing], annotate, "image", reference=[known])
 
 
 def test_the_demo_config_is_valid_and_names_what_is_wrong():

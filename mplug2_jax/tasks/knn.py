@@ -53,6 +53,7 @@ class Knn(Classification):
 
         Raises:
           ConfigError: there are none.
+          ValueError: there is nothing to classify.
         """
         known = [row for row in self.outputs(params, reference) if row["label"] >= 0]
         if not known:
@@ -60,6 +61,8 @@ class Knn(Classification):
                               "the training split")
         bank, labels = (np.stack([row[key] for row in known]) for key in ("features", "label"))
         rows = list(self.outputs(params, batches))
+        if not rows:
+            raise ValueError("k-NN has nothing to classify: no example could be used")
         votes = vote(np.stack([row["features"] for row in rows]), bank, labels,
                      self.options.neighbours, count_outputs(self.options.classes))
         records = []
@@ -93,7 +96,8 @@ def nearest(queries: np.ndarray, bank: np.ndarray, count: int) -> tuple[np.ndarr
     """The `count` most similar of a bank: their similarities and numbers, `[Q, count]` each.
 
     Best first, the first of equal ones. Blocks of the bank pass one after the other, each with the
-    best so far, so that no more than `QUERIES x BANK` similarities exist at once.
+    best so far, so that no more than `QUERIES x BANK` similarities exist at once. All of it is one
+    call: the bank goes to the devices once.
 
     Args:
       queries: float32 `[Q, D]`.
@@ -101,37 +105,38 @@ def nearest(queries: np.ndarray, bank: np.ndarray, count: int) -> tuple[np.ndarr
       count: of each query.
     """
     size = max(count, min(BANK, len(bank)))
-    padding = -len(bank) % size
-    blocks = np.pad(bank, ((0, padding), (0, 0))).reshape(-1, size, bank.shape[1])
-    blocks, total = jnp.asarray(blocks), len(bank)
-    values, numbers = [], []
-    rows = min(QUERIES, len(queries))
-    for start in range(0, len(queries), rows):
-        part = queries[start:start + rows]
-        filled = np.pad(part, ((0, rows - len(part)), (0, 0)))
-        best = fetch(_search(jnp.asarray(filled), blocks, total, count))
-        values.append(best[0][:len(part)])
-        numbers.append(best[1][:len(part)])
-    return np.concatenate(values), np.concatenate(numbers)
+    found = fetch(_search(in_blocks(queries, min(QUERIES, len(queries))), in_blocks(bank, size),
+                          len(bank), count))
+    values, numbers = (x.reshape(-1, count)[:len(queries)] for x in found)
+    return values, numbers
+
+
+def in_blocks(rows: np.ndarray, size: int) -> np.ndarray:
+    """`[N, D]` to `[blocks, size, D]`, the last one filled up with zeros."""
+    filled = np.pad(rows, ((0, -len(rows) % size), (0, 0)))
+    return filled.reshape(-1, size, rows.shape[1])
 
 
 @partial(jax.jit, static_argnames=("total", "count"))
 def _search(queries: Array, blocks: Array, total: int, count: int) -> tuple[Array, Array]:
+    """Of queries `[P, Q, D]` in `blocks [N, size, D]`: similarities and numbers `[P, Q, count]`."""
     size = blocks.shape[1]
-
-    def step(best, block):
-        first, rows = block
-        number = first + jnp.arange(size)
-        similarity = jnp.einsum("qd,nd->qn", queries, rows,
-                                precision=jax.lax.Precision.HIGHEST)
-        similarity = jnp.where(number < total, similarity, -jnp.inf)
-        values = jnp.concatenate([best[0], similarity], axis=1)
-        numbers = jnp.concatenate(
-            [best[1], jnp.broadcast_to(number, similarity.shape)], axis=1)
-        values, places = jax.lax.top_k(values, count)
-        return (values, jnp.take_along_axis(numbers, places, axis=1)), None
-
-    start = (jnp.full((queries.shape[0], count), -jnp.inf),
-             jnp.zeros((queries.shape[0], count), jnp.int32))
     firsts = jnp.arange(blocks.shape[0]) * size
-    return jax.lax.scan(step, start, (firsts, blocks))[0]
+
+    def search(part):  # [Q, D]
+        def step(best, block):
+            first, rows = block
+            number = first + jnp.arange(size)
+            similarity = jnp.einsum("qd,nd->qn", part, rows, precision=jax.lax.Precision.HIGHEST)
+            similarity = jnp.where(number < total, similarity, -jnp.inf)
+            values = jnp.concatenate([best[0], similarity], axis=1)
+            numbers = jnp.concatenate(
+                [best[1], jnp.broadcast_to(number, similarity.shape)], axis=1)
+            values, places = jax.lax.top_k(values, count)
+            return (values, jnp.take_along_axis(numbers, places, axis=1)), None
+
+        start = (jnp.full((part.shape[0], count), -jnp.inf),
+                 jnp.zeros((part.shape[0], count), jnp.int32))
+        return jax.lax.scan(step, start, (firsts, blocks))[0]
+
+    return jax.lax.map(search, queries)

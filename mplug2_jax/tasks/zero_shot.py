@@ -106,7 +106,13 @@ class ZeroShot(Classification):
                 "features": output["features"]}
 
     def finish(self, params: Any, records: list[dict[str, Any]], kind: str) -> Scores:
-        """Compares every example with every prompt, and scores what it says."""
+        """Compares every example with every prompt, and scores what it says.
+
+        Raises:
+          ValueError: there is no example.
+        """
+        if not records:
+            raise ValueError("zero-shot has nothing to classify: no example could be used")
         prompts, owners = (jnp.asarray(part) for part in self.prompt_features(params))
         features = np.stack([record.pop("features") for record in records])
         logits = in_rows(lambda part: self._compare(params, part, prompts, owners), features)
