@@ -5,7 +5,8 @@
 Needs `runs/demo` (`make demo`). Prepares the labelled records, fine-tunes and evaluates each family
 of `configs/demo_tasks.py` by the commands that a user would give, and writes
 `benchmarks/demo_tasks.json`: for each family its held-out figure, the 95 % interval, what chance or
-the majority reaches, what it started from where that says something, seconds and commands.
+the majority reaches, what it started from where that says something, seconds and commands. Beside
+them stands what the checkpoint classifies without training (`configs/demo_zero_shot.py`).
 Interrupted, the same command goes on where it stopped; a family that is done is not run again.
 """
 
@@ -18,12 +19,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from configs import demo, demo_tasks
+from configs import demo, demo_tasks, demo_zero_shot
 
+ZERO_SHOT = "zero_shot"  # and k-NN: nothing is trained
+FAMILIES = (ZERO_SHOT, *demo_tasks.FAMILIES)
 OUT = Path("benchmarks/demo_tasks.json")
 # By family the figures that count, and with what a reader compares each: a figure of the same
 # report, "chance" of a random order, or None where an untrained model reaches next to nothing.
 FIGURES = {
+    ZERO_SHOT: {f"{family}_{kind}_class_accuracy": f"{family}_{kind}_class_majority"
+                for family in demo_zero_shot.PROMPTS for kind in ("zero_shot", "knn")},
     **{family: {f"{family.partition('_')[0]}_class_accuracy":
                 f"{family.partition('_')[0]}_class_majority"}
        for family in ("image_digit", "video_digit", "video_motion", "text_motion", "text_pair")},
@@ -45,6 +50,9 @@ STARTS = {"caption_scst": "caption"}
 def commands(family: str) -> list[list[str]]:
     """What trains and evaluates a family."""
     workdir = f"{demo.RUN}/{family}"
+    if family == ZERO_SHOT:
+        return [["eval.py", "--config=configs/demo_zero_shot.py", f"--checkpoint={demo.RUN}",
+                 f"--out={workdir}"]]
     return [["train.py", f"--config=configs/demo_tasks.py:{family}", f"--workdir={workdir}"],
             ["eval.py", f"--checkpoint={workdir}"]]
 
@@ -92,7 +100,7 @@ def write(path: Path, table: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", nargs="*", choices=demo_tasks.FAMILIES, help="these families")
+    parser.add_argument("--only", nargs="*", choices=FAMILIES, help="these families")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
     if not (Path(demo.RUN) / "report.json").is_file():
@@ -101,7 +109,7 @@ def main() -> None:
     # Kept beside the checkpoints until all are done, so that the table is of one run of them all.
     kept = Path(demo.RUN) / "demo_tasks.json"
     done = json.loads(kept.read_text()) if kept.is_file() else {}
-    for family in options.only or demo_tasks.FAMILIES:
+    for family in options.only or FAMILIES:
         if family in done:
             print(f"{family}: done")
             continue
@@ -115,7 +123,7 @@ def main() -> None:
     for family, entry in done.items():
         for name, row in entry["figures"].items():
             beside = {key: row[key] for key in ("chance", "majority", "start") if key in row}
-            print(f"{family:14} {name:28} {row['value']:.3f} {beside or ''} {entry['seconds']} s")
+            print(f"{family:14} {name:36} {row['value']:.3f} {beside or ''} {entry['seconds']} s")
 
 
 if __name__ == "__main__":

@@ -23,20 +23,21 @@ INPUTS = {
     "video_motion": ("visual", dict(frames=4)),
     "text_motion": ("text", dict(text_length=24)),
     "text_pair": ("text", dict(text_length=48, text_pair=True)),
-    "image_text": ("both", dict(frames=1, text_length=24)),
-    "image_pair": ("images", dict(frames=2, text_length=24)),
+    "image_text": ("both", dict(frames=1, text_length=16)),
+    "image_pair": ("images", dict(frames=2, text_length=16)),
 }
 # By generated family: the split, and the task and the stream beside what all of these have. An
-# instruction says what is wanted, in words of the corpus.
+# instruction says what is wanted, in words of the corpus. No text is cut off at these lengths.
 GENERATED = {
     "grounding": ("grounding", dict(location_bins=32),
-                  dict(ask="box", instruction="where is")),
-    "caption": ("image", dict(max_length=23),
-                dict(ask="caption", instruction="what is this image showing", text_length=24)),
-    "qa": ("image", dict(max_length=3), dict(ask="question", instruction="the image")),
+                  dict(ask="box", instruction="where is", prompt_length=8)),
+    "caption": ("image", dict(max_length=15),
+                dict(ask="caption", instruction="what is this image showing", prompt_length=8,
+                     text_length=16)),
+    "qa": ("image", dict(max_length=3),
+           dict(ask="question", instruction="the image", prompt_length=12, target_length=4)),
 }
 NAMES = {"grounding": "grounding", "caption": "captioning", "qa": "qa"}
-ASKED = dict(frames=1, prompt_length=18)
 FAMILIES = (*INPUTS, *GENERATED, "caption_scst", "instructions", "retrieval")
 # Together no more than half an hour on two cores.
 STEPS = {"video_digit": 300, "video_motion": 300, "image_pair": 300, "retrieval": 300,
@@ -56,7 +57,7 @@ def generated(family: str, size: int) -> tuple[ConfigDict, dict]:
     """The task of a generated family, and its stream's options but for split and batch size."""
     _, options, stream = GENERATED[family]
     return (common.task(NAMES[family], **options),
-            dict(image_size=size, target_length=24, **ASKED, **stream))
+            dict(image_size=size, frames=1, **stream))
 
 
 def get_config(family: str = "image_digit"):
@@ -109,8 +110,8 @@ def get_config(family: str = "image_digit"):
         sources = {name: common.source(f"{split}_train", 1.0, root=root(name), ask=stream["ask"],
                                        instruction=stream["instruction"])
                    for name, (split, _, stream) in GENERATED.items()}
-        config.data.streams.train = common.stream(sources, 64, image_size=size, target_length=24,
-                                                  **ASKED)
+        config.data.streams.train = common.stream(sources, 64, image_size=size, frames=1,
+                                                  prompt_length=12, target_length=16)
         for name, (split, _, _) in GENERATED.items():
             task, options = generated(name, size)
             evaluate(name, task, split, options | dict(root=root(name)))
