@@ -3,7 +3,7 @@
     python -m benchmarks.joint          (make joint)
 
 Needs nothing but the two corpora, which it prepares. Trains and evaluates every arm of
-`configs/joint.py` with every seed, by the commands that a user would give, and writes
+`configs/demo_joint.py` with every seed, by the commands that a user would give, and writes
 `benchmarks/joint.json`: for each arm and figure the held-out values by seed, their mean and their
 spread (standard deviation of a sample), and how far `joint` is from the arm, seed by seed; with
 seconds, device and commands. Nothing is chosen: what an arm's last step gives counts.
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.demo_tasks import run, write
-from configs import demo, demo_tasks, joint
+from configs import demo, demo_joint, demo_tasks
 
 OUT = Path("benchmarks/joint.json")
 RUNS = Path("runs/joint")
@@ -36,7 +36,7 @@ FIGURES |= {f"{kind}_qa_{asked}_accuracy": None
 def commands(arm: str, seed: int) -> list[list[str]]:
     """What trains and evaluates an arm."""
     workdir = RUNS / f"{arm}_{seed}"
-    return [["train.py", f"--config=configs/joint.py:{arm}", f"--config.seed={seed}",
+    return [["train.py", f"--config=configs/demo_joint.py:{arm}", f"--config.seed={seed}",
              f"--workdir={workdir}"], ["eval.py", f"--checkpoint={workdir}"]]
 
 
@@ -48,7 +48,8 @@ def measure(arm: str, seed: int) -> dict[str, Any]:
         raise ValueError(f"{RUNS}/{arm}_{seed}: a run of seed {report['seed']}, not {seed}: remove "
                          "it")
     return {"figures": {name: report[name] for name in FIGURES},
-            "majorities": {name: round(report[other], 4) for name, other in FIGURES.items() if other},
+            "majorities": {name: round(report[other], 4)
+                           for name, other in FIGURES.items() if other},
             "steps": report["step"], "device": report["run"]["device"],
             "batches": {name: stream["batch_size"]
                         for name, stream in report["config"]["data"]["streams"].items()},
@@ -105,7 +106,7 @@ def lines(made: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--arms", nargs="+", choices=joint.ARMS, default=list(joint.ARMS))
+    parser.add_argument("--arms", nargs="+", choices=demo_joint.ARMS, default=list(demo_joint.ARMS))
     parser.add_argument("--seeds", nargs="+", type=int, default=list(SEEDS))
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()

@@ -133,7 +133,7 @@ def test_two_processes_evaluate_as_one(both, tmp_path):
                                        f"--out={tmp_path / name}"))
         assert not any(codes), "\n".join(output[-5000:] for output in outputs)
         reports.append(json.loads((tmp_path / name / "report.json").read_text()))
-        said.append({(kind, r["index"]): (r["label"], r["prediction"]) for kind in LABELLED
+        said.append({(kind, r["index"]): (r["label"], *r["best"]) for kind in LABELLED
                      for r in map(json.loads, (tmp_path / name / f"{kind}.jsonl").open())})
     one, two = reports
     assert one["gallery"] == two["gallery"] and one["gallery"]["video_retrieval"] == 33  # captions
@@ -143,7 +143,7 @@ def test_two_processes_evaluate_as_one(both, tmp_path):
     # Each record once, and voted on or compared with the prompts as by one process.
     for kind in LABELLED:
         assert two["gallery"][kind] == 11 and f"{kind}_class_accuracy" in scores
-        assert len({prediction for (k, _), (_, prediction) in said[0].items() if k == kind}) > 1
+        assert len({tuple(best) for (of, _), (_, *best) in said[0].items() if of == kind}) > 1
     assert said[0] == said[1] and len(said[0]) == 22
 
 

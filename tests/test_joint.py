@@ -5,14 +5,14 @@ import json
 import pytest
 
 from benchmarks import joint as table
-from configs import common, joint
+from configs import common, demo_joint
 
 MOTION = "video_motion_zero_shot_class_accuracy"
 
 
 def value(arm, seed, name):
     """Told apart by arm, seed and figure."""
-    return (list(joint.ARMS).index(arm) + 1) * 0.1 + seed**2 * 0.01 + 0.001 * (name == MOTION)
+    return (list(demo_joint.ARMS).index(arm) + 1) * 0.1 + seed**2 * 0.01 + 0.001 * (name == MOTION)
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def ran(tmp_path, monkeypatch):
         if command[0] == "eval.py":
             folder = tmp_path / command[1].removeprefix("--checkpoint=")
             arm, _, seed = folder.name.rpartition("_")
-            config = joint.get_config(arm)
+            config = demo_joint.get_config(arm)
             streams = {name: {"batch_size": s.batch_size} for name, s in
                        config.data.streams.items()}
             folder.mkdir(parents=True)
@@ -59,13 +59,13 @@ def test_an_interrupted_table_goes_on_and_says_mean_and_spread(ran, monkeypatch,
     monkeypatch.setattr(table, "measure", real)
     table.main()
     again = [command for command in ran[before:] if command[0] == "train.py"]
-    runs = [(arm, seed) for seed in table.SEEDS for arm in joint.ARMS]
+    runs = [(arm, seed) for seed in table.SEEDS for arm in demo_joint.ARMS]
     assert [command[1:] for command in again] == [
-        [f"--config=configs/joint.py:{arm}", f"--config.seed={seed}",
+        [f"--config=configs/demo_joint.py:{arm}", f"--config.seed={seed}",
          f"--workdir=runs/joint/{arm}_{seed}"] for arm, seed in runs[runs.index(("video", 1)):]]
 
     made = json.loads(table.OUT.read_text())
-    assert made["seeds"] == [0, 1, 2] and set(made["arms"]) == set(joint.ARMS)
+    assert made["seeds"] == [0, 1, 2] and set(made["arms"]) == set(demo_joint.ARMS)
     assert made["seconds"] == 2 * 2.0 * len(runs)
     alone = made["arms"]["image"]
     assert alone["batches"] == {"image": 32} and alone["seconds"] == [4.0, 4.0, 4.0]
@@ -82,7 +82,7 @@ def test_an_interrupted_table_goes_on_and_says_mean_and_spread(ran, monkeypatch,
 
     heads, *rows = [line for line in capsys.readouterr().out.splitlines()
                     if not line.endswith("done")]
-    assert heads.split() == [*joint.ARMS, "majority"]
+    assert heads.split() == [*demo_joint.ARMS, "majority"]
     (row,) = [row for row in rows if row.startswith(MOTION)]
     assert "0.118 ± 0.021" in row and row.endswith("0.050")
 
@@ -105,7 +105,7 @@ def test_one_seed_has_no_spread(ran, monkeypatch):
 
 
 def test_arms_differ_in_their_data_alone():
-    configs = {arm: joint.get_config(arm) for arm in joint.ARMS}
+    configs = {arm: demo_joint.get_config(arm) for arm in demo_joint.ARMS}
     batches = {}
     for arm, config in configs.items():
         common.validate(config)
@@ -121,4 +121,4 @@ def test_arms_differ_in_their_data_alone():
     assert batches["joint"] == batches["image"] | batches["video"]
     assert sum(batches["joint_half"].values()) == batches["image"]["image"] == 32
     with pytest.raises(ValueError, match="arm 'text': expected one of joint"):
-        joint.get_config("text")
+        demo_joint.get_config("text")
