@@ -77,6 +77,7 @@ def task(name: str, **options: Any) -> ConfigDict:
         answers=(),  # a list or a file of them, ranked in place of generating one
         rank_keep=128,  # of them scored whole: those with the most probable first token
         location_bins=100,  # to which a box's four numbers are rounded, a token each
+        box_weight=1.0,  # of L1 and GIoU beside the cross-entropy of a box's tokens
         rerank=16,  # best of every query that matching reranks in retrieval; 0 for none
         # What is classified: "text", "visual", "both", or two "images" and text. Pretraining with
         # "text" is of text alone.

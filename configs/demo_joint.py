@@ -2,7 +2,8 @@
 
     python -m data.prepare moving_digits --out=runs/demo/data
     python -m data.prepare moving_digits_tasks --out=runs/demo/tasks
-    python train.py --config=configs/demo_joint.py:image --config.seed=1 --workdir=runs/joint/image_1
+    python train.py --config=configs/demo_joint.py:image --config.seed=1 \
+        --workdir=runs/joint/image_1
     python eval.py --checkpoint=runs/joint/image_1
 
 The arms are joint, joint_half, image and video. It is the demo's first training (`configs/demo.py`,

@@ -26,10 +26,12 @@ INPUTS = {
     "image_text": ("both", dict(frames=1, text_length=16)),
     "image_pair": ("images", dict(frames=2, text_length=16)),
 }
+# While nothing is known of the place, L1 and GIoU pull to the mean box, away from any token.
+BOX_WEIGHT = 0.2
 # By generated family: the split, and the task and the stream beside what all of these have. An
 # instruction says what is wanted, in words of the corpus. No text is cut off at these lengths.
 GENERATED = {
-    "grounding": ("grounding", dict(location_bins=32),
+    "grounding": ("grounding", dict(location_bins=32, box_weight=BOX_WEIGHT),
                   dict(ask="box", instruction="where is", prompt_length=8)),
     "caption": ("image", dict(max_length=15),
                 dict(ask="caption", instruction="what is this image showing", prompt_length=8,
@@ -41,7 +43,7 @@ NAMES = {"grounding": "grounding", "caption": "captioning", "qa": "qa"}
 FAMILIES = (*INPUTS, *GENERATED, "caption_scst", "instructions", "retrieval")
 # Together no more than half an hour on two cores.
 STEPS = {"video_digit": 300, "video_motion": 300, "image_pair": 300, "retrieval": 300,
-         "grounding": 600, "instructions": 600, "caption_scst": 120}
+         "grounding": 1500, "instructions": 2000, "caption_scst": 120}
 LABELLED = f"{demo.RUN}/tasks"
 # Where things are is learned soonest where there is but one: so in most images of the corpus.
 SEEN = {"two": common.source("grounding_train", 1.0),
@@ -58,6 +60,17 @@ def generated(family: str, size: int) -> tuple[ConfigDict, dict]:
     _, options, stream = GENERATED[family]
     return (common.task(NAMES[family], **options),
             dict(image_size=size, frames=1, **stream))
+
+
+def places(config: ConfigDict) -> None:
+    """For tasks that ask where: captions and questions of the corpus' images never do.
+
+    So the checkpoint's positions are as small as they were drawn, and hardly anything of where
+    things are is in its features. Wider positions and many small steps teach it.
+    """
+    config.model.position_gain = 12.0
+    config.data.streams.train.batch_size = 16
+    config.optimizer.update(dict(learning_rate=7e-4, vision_learning_rate=7e-4, warmup_steps=60))
 
 
 def get_config(family: str = "image_digit"):
@@ -92,10 +105,7 @@ def get_config(family: str = "image_digit"):
         task, options = generated(family, size)
         add(task, GENERATED[family][0], options, SEEN if family == "grounding" else None)
         if family == "grounding":
-            # Captions and questions of images never ask for places, so that hardly anything of them
-            # is left in the checkpoint's features.
-            config.data.streams.train.batch_size = 64
-            config.optimizer.update(dict(learning_rate=1e-3, vision_learning_rate=3e-3))
+            places(config)
     elif family == "caption_scst":
         task, options = generated("caption", size)
         task.samples = 5
@@ -106,7 +116,7 @@ def get_config(family: str = "image_digit"):
     elif family == "retrieval":
         add(common.task("retrieval"), "video", dict(image_size=size, frames=4, text_length=24))
     else:
-        config.task = common.task("instructions", location_bins=32)
+        config.task = common.task("instructions", location_bins=32, box_weight=BOX_WEIGHT)
         sources = {name: common.source(f"{split}_train", 1.0, root=root(name), ask=stream["ask"],
                                        instruction=stream["instruction"])
                    for name, (split, _, stream) in GENERATED.items()}
@@ -115,4 +125,5 @@ def get_config(family: str = "image_digit"):
         for name, (split, _, _) in GENERATED.items():
             task, options = generated(name, size)
             evaluate(name, task, split, options | dict(root=root(name)))
+        places(config)
     return config

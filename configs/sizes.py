@@ -37,7 +37,7 @@ def model(size: str) -> ml_collections.ConfigDict:
     if size not in sizes:
         raise ValueError(f"size {size!r}: expected one of {', '.join(sizes)}")
     shared = dict(temporal_stride=0, local_temporal="twice", temporal_groups=4,
-                  universal_variant="release", universal_sharing="shared", stochastic_depth=0.0,
-                  remat=dict.fromkeys(MODULES, "none"), shard_frames=False,
+                  universal_variant="release", universal_sharing="shared", position_gain=1.0,
+                  stochastic_depth=0.0, remat=dict.fromkeys(MODULES, "none"), shard_frames=False,
                   fusion_stride=3 if size == "base" else 1000)
     return ml_collections.ConfigDict(shared | sizes[size])

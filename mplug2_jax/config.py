@@ -72,6 +72,8 @@ class ModelConfig:
         (before attention only), "grouped" (paper's figure: once, channel groups, video only),
         "none".
       temporal_groups: number of channel groups of the "grouped" variant.
+      position_gain: what the ViT multiplies its positional embedding by. More than 1 where the
+        pretraining left it small, so that a task that asks for places can read it.
       stochastic_depth: share of examples for which training leaves out the last vision block's
         residuals; it grows linearly from 0 at the first block.
       width, heads, mlp_dim: of every BERT part (text, universal, fusion, decoder).
@@ -107,6 +109,7 @@ class ModelConfig:
     temporal_stride: int = 0
     local_temporal: str = "twice"
     temporal_groups: int = 4
+    position_gain: float = 1.0
     stochastic_depth: float = 0.0
     max_positions: int = 512
     dropout: float = 0.1
@@ -137,6 +140,7 @@ class ModelConfig:
                 f"a multiple of model.patch_size = {self.patch_size}")
         require(self.width % self.heads == 0, "width", f"a multiple of model.heads = {self.heads}")
         require(0.0 <= self.dropout < 1.0, "dropout", "a share in [0, 1)")
+        require(self.position_gain > 0.0, "position_gain", "a factor above 0")
         require(0.0 <= self.stochastic_depth < 1.0, "stochastic_depth", "a share in [0, 1)")
         require(self.local_temporal in LOCAL_TEMPORAL, "local_temporal",
                 "one of " + ", ".join(LOCAL_TEMPORAL))

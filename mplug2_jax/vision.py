@@ -232,8 +232,8 @@ class DualVisionEncoder(nn.Module):
         """The positional embedding `[1 + N, D]`, its patch part resized to `grid` if it differs."""
         side = self.config.image_size // self.config.patch_size
         width = self.config.vision_width
-        table = self.param("position", nn.initializers.normal(width ** -0.5),
-                           (1 + side * side, width))
+        table = self.config.position_gain * self.param(
+            "position", nn.initializers.normal(width ** -0.5), (1 + side * side, width))
         if grid == (side, side):
             return table
         patches = jax.image.resize(table[1:].reshape(side, side, width), (*grid, width),

@@ -102,6 +102,9 @@ def test_the_loss_by_hand(grounding):
     assert float(metrics["s/lm"]) == pytest.approx(np.mean(words), rel=1e-5)
     assert float(value) == pytest.approx(np.mean(words) + np.mean(parts), rel=1e-5)
     assert 0 <= metrics["s/box_hits"] <= 1
+    lighter = small.task("grounding", TINY, location_bins=BINS, box_weight=0.2)
+    assert float(jax.jit(lighter.loss)(params, {"s": rows}, KEY)[0]) == pytest.approx(
+        np.mean(words) + 0.2 * np.mean(parts), rel=1e-5)
 
 
 def test_micro_batches_change_nothing(grounding):

@@ -93,6 +93,15 @@ def test_fresh_local_temporal_modules_are_the_image_encoder():
                                apply(plain, params, "encode_visual", video), atol=1e-6)
 
 
+def test_the_position_gain_multiplies_the_table():
+    model, params, video, *_ = make()
+    vision = params["vision"] | {"position": 3 * params["vision"]["position"]}
+    gained = build(dataclasses.replace(model.config, position_gain=3.0), ("vision",), ())
+    expected = apply(model, params | {"vision": vision}, "encode_visual", video)
+    np.testing.assert_allclose(apply(gained, params, "encode_visual", video), expected, atol=1e-6)
+    assert not np.allclose(apply(model, params, "encode_visual", video), expected, atol=1e-2)
+
+
 def test_frames_see_each_other_only_through_local_temporal_modules():
     for kind, connected in (("none", False), ("once", True), ("twice", True), ("grouped", True)):
         model, params, video, *_ = make(local_temporal=kind)

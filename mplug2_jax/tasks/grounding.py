@@ -21,7 +21,8 @@ class Locating(Generation):
 
     Their loss is the cross-entropy of four location tokens (of `task.location_bins` positions),
     and L1 and generalised IoU of the box that the tokens' probabilities make on average: tokens
-    that are wrong by one position are nearly right, which cross-entropy alone does not know.
+    that are wrong by one position are nearly right, which cross-entropy alone does not know. They
+    count `task.box_weight` times.
     """
 
     def __init__(self, *args: Any):
@@ -51,7 +52,8 @@ class Locating(Generation):
         return super().shares(batch) | {"box_share": losses.shares(boxed)}
 
     def beside(self, logits: Array, rows: Batch) -> tuple[Array, Metrics]:
-        return self.locations.loss(logits, rows["box"], rows["box_share"])
+        value, metrics = self.locations.loss(logits, rows["box"], rows["box_share"])
+        return self.options.box_weight * value, metrics
 
 
 class Grounding(Locating):
