@@ -96,7 +96,7 @@ def test_fresh_local_temporal_modules_are_the_image_encoder():
 def test_the_position_gain_multiplies_the_table():
     model, params, video, *_ = make()
     vision = params["vision"] | {"position": 3 * params["vision"]["position"]}
-    gained = build(dataclasses.replace(model.config, position_gain=3.0), ("vision",), ())
+    gained = build(dataclasses.replace(model.config, position_gain=3.0), MODULES, HEADS)
     expected = apply(model, params | {"vision": vision}, "encode_visual", video)
     np.testing.assert_allclose(apply(gained, params, "encode_visual", video), expected, atol=1e-6)
     assert not np.allclose(apply(model, params, "encode_visual", video), expected, atol=1e-2)
