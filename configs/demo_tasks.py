@@ -41,7 +41,6 @@ GENERATED = {
 }
 NAMES = {"grounding": "grounding", "caption": "captioning", "qa": "qa"}
 FAMILIES = (*INPUTS, *GENERATED, "caption_scst", "instructions", "retrieval")
-# Together no more than half an hour on two cores.
 STEPS = {"video_digit": 300, "video_motion": 300, "image_pair": 300, "retrieval": 300,
          "grounding": 1500, "instructions": 2000, "caption_scst": 120}
 LABELLED = f"{demo.RUN}/tasks"
@@ -66,7 +65,7 @@ def places(config: ConfigDict) -> None:
     """For tasks that ask where: captions and questions of the corpus' images never do.
 
     So the checkpoint's positions are as small as they were drawn, and hardly anything of where
-    things are is in its features. Wider positions and many small steps teach it.
+    things are is in its features. Wider positions and many small steps teach where digits are.
     """
     config.model.position_gain = 12.0
     config.data.streams.train.batch_size = 16

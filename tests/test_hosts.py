@@ -143,7 +143,8 @@ def test_two_processes_evaluate_as_one(both, tmp_path):
     # Each record once, and voted on or compared with the prompts as by one process.
     for kind in LABELLED:
         assert two["gallery"][kind] == 11 and f"{kind}_class_accuracy" in scores
-    assert len({tuple(best) for _, *best in said[0].values()}) > 1
+    # Four steps tell examples apart by neighbours; by prompts all may be of one class.
+    assert len({tuple(said[0][key][1:]) for key in said[0] if key[0] == LABELLED[1]}) > 1
     assert said[0] == said[1] and len(said[0]) == 22
 
 
