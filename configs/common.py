@@ -67,7 +67,9 @@ def task(name: str, **options: Any) -> ConfigDict:
             queue=False,  # contrast with the teacher's features of this batch and earlier ones
             queue_size=65_536,  # pairs that it holds, of all streams
         ),
-        memory="fused",  # what the decoder reads: "visual" alone, or "fused" with the prompt
+        # What the decoder reads: the "visual" alone, "fused" with the prompt, or the "prompt"
+        # alone, which has read the visual in the fusion.
+        memory="fused",
         instruction="",  # the prompt where the data has none
         caption_prompt="",  # "a video of" for the released captioning: generated, not counted
         max_length=20,  # tokens to generate at most

@@ -107,6 +107,25 @@ def test_the_loss_by_hand(grounding):
         np.mean(words) + 0.2 * np.mean(parts), rel=1e-5)
 
 
+def test_a_decoder_may_read_the_prompt_alone(grounding):
+    """It has the prompt's part of what it reads otherwise, and sees the image through that."""
+    task, params = grounding
+    alone = small.task("grounding", TINY, location_bins=BINS, memory="prompt")
+    rows = batch()
+    (both, both_mask), (prompt, mask) = (
+        jax.jit(t.memory)(params, rows) for t in (task, alone))
+    length = rows["prompt"].shape[1]
+    assert prompt.shape[1] == length < both.shape[1]
+    np.testing.assert_allclose(prompt, both[:, -length:], rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(mask, both_mask[:, -length:])
+    np.testing.assert_array_equal(mask, rows["prompt_mask"])
+    other = rows | {"video": 255 - rows["video"]}
+    assert np.abs(jax.jit(alone.memory)(params, other)[0] - prompt).max() > 1e-3
+    assert set(params) == {"vision", "text", "universal", "fusion", "decoder"} == set(
+        small.params_of(alone.model))
+    assert jax.jit(alone.predict)(params, rows)["box"].shape == (8, 4)
+
+
 def test_micro_batches_change_nothing(grounding):
     task, params = grounding
     many = small.task("grounding", TINY, location_bins=BINS, accumulation=4)
@@ -182,7 +201,7 @@ def test_wrong_configs_are_named():
             with pytest.raises(ConfigError, match=message):
                 common.validate(config)
     common.validate(config)
-    for key, value, message in (("memory", "visual", "must be 'fused'"),
+    for key, value, message in (("memory", "visual", "must be 'fused' or 'prompt'"),
                                 ("beams", 3, "a box is decoded greedily")):
         config.task = common.task("grounding", **{key: value})
         with pytest.raises(ConfigError, match=message):

@@ -12,14 +12,16 @@ from mplug2_jax.decoding import beam_search, greedy
 from mplug2_jax.tasks.base import Array, Batch, Metrics, Task, with_visual
 from mplug2_jax.training.accumulate import summed
 
-MEMORIES = ("visual", "fused")
+MEMORIES = ("visual", "prompt", "fused")
 
 
 class Generation(Task):
-    """Generates a target from a clip and, with `task.memory = "fused"`, a prompt.
+    """Generates a target from a clip and, but for `task.memory = "visual"`, a prompt.
 
     "visual": the decoder sees the visual embedding alone (the released captioning).
     "fused": it sees [visual; prompt], both out of the fusion (pretraining, question answering).
+    "prompt": of these it sees the prompt alone (as ALBEF's question answering, arXiv:2107.07651,
+    section 5), so that it cannot answer but by what the prompt has read of the visual.
     """
 
     @classmethod
@@ -27,7 +29,7 @@ class Generation(Task):
         if options.memory not in MEMORIES:
             raise ConfigError(f"task.memory = {options.memory!r}: expected one of "
                               + ", ".join(MEMORIES))
-        fused = ("text", "fusion") if options.memory == "fused" else ()
+        fused = () if options.memory == "visual" else ("text", "fusion")
         return ("vision", "universal", "decoder", *fused), ()
 
     def prompt(self, batch: Batch) -> tuple[Array, Array]:
@@ -72,7 +74,7 @@ class Generation(Task):
         ids, mask = self.prompt(batch)
         text = self.call(params, "encode_text", ids, mask, rng=keys[1])
         visual, text = self.call(params, "fuse", visual, text, mask, rng=keys[2])
-        return with_visual(visual, text, mask)
+        return (text, mask) if self.options.memory == "prompt" else with_visual(visual, text, mask)
 
     def loss(self, params: Any, batch: dict[str, Batch], rng: Array) -> tuple[Array, Metrics]:
         """Next-token cross-entropy, summed over the streams; metrics `stream/lm`."""
@@ -133,6 +135,6 @@ class Generation(Task):
 
 def read_by_fusion(options: Any) -> None:
     """ConfigError where the prompt, which the task needs, would not be read."""
-    if options.memory != "fused":
-        raise ConfigError(f"task.memory = {options.memory!r}: task {options.name!r} reads its "
-                          "prompt through the fusion, so it must be 'fused'")
+    if options.memory == "visual":
+        raise ConfigError(f"task.memory = 'visual': task {options.name!r} reads its prompt through "
+                          "the fusion, so it must be 'fused' or 'prompt'")
