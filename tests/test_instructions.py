@@ -39,7 +39,7 @@ def instructions():
 
 
 def test_a_mixed_batch_is_the_mean_of_its_examples(instructions):
-    """Of each example the mean over its own tokens; of boxes also what grounding adds."""
+    """Of each example the mean over its own tokens; of the two boxes also what grounding adds."""
     task, params = instructions
     rows = batch()
     loss = jax.jit(task.loss)
@@ -53,7 +53,7 @@ def test_a_mixed_batch_is_the_mean_of_its_examples(instructions):
     # A box has five tokens, so that the mean over two is the mean over their tokens.
     assert float(metrics["s/lm"]) == pytest.approx(
         (sum(words) + 2 * float(alone["s/lm"])) / 5, rel=1e-4)
-    more = float(5 * alone["s/box_l1"] + 2 * alone["s/box_giou"])
+    more = 2 / 5 * float(5 * alone["s/box_l1"] + 2 * alone["s/box_giou"])
     assert float(value) == pytest.approx(float(metrics["s/lm"]) + more, rel=1e-4)
 
 
@@ -76,9 +76,11 @@ def test_the_demo_s_mixture_is_evaluated_by_its_tasks():
     sources = config.data.streams.train.split
     assert {name: (source["ask"], bool(source["instruction"]))
             for name, source in sources.items()} == {
-        "caption": ("caption", True), "qa": ("question", True), "grounding": ("box", True)}
+        "caption": ("caption", True), "qa": ("question", True), "grounding": ("box", True),
+        "corpus": ("box", True)}
     for name, entry in config.evals.items():
         alone = demo_tasks.get_config(name)
+        alone.evals[name].task.memory = config.task.memory  # one decoder, which reads one memory
         assert entry.task == alone.evals[name].task
         assert entry.stream.instruction == sources[name]["instruction"]
         assert (entry.stream.root or config.data.root) == alone.data.root

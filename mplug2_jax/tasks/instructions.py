@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import jax.numpy as jnp
+
 from mplug2_jax import losses
 from mplug2_jax.config import ConfigError
 from mplug2_jax.tasks.base import Array, Batch
@@ -39,5 +41,10 @@ class Instructions(Locating):
         return result
 
     def beside(self, logits: Array, rows: Batch) -> tuple[Array, dict[str, Array]]:
-        return super().beside(logits, rows) if "box" in rows else Generation.beside(
-            self, logits, rows)
+        if "box" not in rows:
+            return Generation.beside(self, logits, rows)
+        _, metrics = super().beside(logits, rows)
+        # Of the loss a box has the share of its example, as its tokens have.
+        value, _ = self.locations.loss(
+            logits, rows["box"], jnp.where(has_box(rows), rows["share"].sum(axis=1), 0.0))
+        return self.options.box_weight * value, metrics
