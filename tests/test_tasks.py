@@ -128,6 +128,22 @@ def test_reranking_equals_scoring_every_pair(devices):
                 assert figures[f"{prefix}{way}_{name}"] == pytest.approx(value), (prefix, way, name)
 
 
+def test_retrieval_learns_by_its_two_objectives():
+    batch = {"s": small.pairs()}
+    params = small.params_of(small.task("retrieval").model)
+
+    def loss(**weights):
+        task = small.task("retrieval", objectives=dict(dict.fromkeys(
+            ("vtc", "vtm", "mlm", "prefix_lm", "instruct"), 1.0), **weights))
+        value, metrics = jax.jit(task.loss)(params, batch, jax.random.key(0))
+        return float(value), float(metrics["s/vtc"]), float(metrics["s/vtm"])
+
+    value, vtc, vtm = loss()
+    assert value == pytest.approx(vtc + vtm, rel=1e-5)
+    assert loss(vtm=3.0)[0] == pytest.approx(vtc + 3 * vtm, rel=1e-5)
+    assert loss(vtc=0.5)[0] == pytest.approx(vtc / 2 + vtm, rel=1e-5)
+
+
 def test_a_gallery_without_an_example_is_an_error():
     task = small.task("retrieval")
     with pytest.raises(ValueError, match="retrieval has nothing to find"):
@@ -270,6 +286,7 @@ def changed(**changes):
     ({"evals__video_caption__task__samples": 1}, "task.samples = 1: expected 0, or at least 2"),
     ({"task__objectives__vtc": -1.0}, "task.objectives: weights must be at least 0"),
     ({"evals__video_qa__task__memory": "visual"}, "must be 'fused'"),
+    ({"evals__video_retrieval__task__objectives__vtm": -1.0}, "vtc and vtm must be at least 0"),
     ({"data__streams__video__image_size": 50}, "stream video.image_size = 50: expected a multiple"),
     ({"data__streams__text__text_length": 0}, "stream text.text_length = 0"),
     ({"data__streams__text__text_length": 65}, "at most model.max_positions = 64"),

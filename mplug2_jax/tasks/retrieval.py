@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from mplug2_jax.config import ConfigError
 from mplug2_jax.metrics.retrieval import captions_of, rank_scores, ranks
 from mplug2_jax.metrics.scores import Score, within
 from mplug2_jax.preprocess.text import clean_caption
@@ -19,6 +20,7 @@ from mplug2_jax.tasks.base import Annotate, Array, Batch, Metrics, Scores, Task,
 from mplug2_jax.tasks.objectives import pair_losses
 from mplug2_jax.training.sharding import shard_batch
 
+LEARNED = ("vtc", "vtm")  # objectives, each with its weight of `task.objectives`
 RERANK_BATCH = 64  # pairs a call, about; all calls alike, so that one compilation serves
 _RANK_ROWS = 256  # queries sorted at a time
 
@@ -41,11 +43,14 @@ class Retrieval(Task):
 
     @classmethod
     def composition(cls, options: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        del options
+        weights = [options.objectives[name] for name in LEARNED]
+        if min(weights) < 0 or max(weights) <= 0:
+            raise ConfigError("task.objectives: vtc and vtm must be at least 0 and one above 0")
         return ("vision", "text", "universal", "fusion"), ("vtc", "vtm")
 
     def loss(self, params: Any, batch: dict[str, Batch], rng: Array) -> tuple[Array, Metrics]:
-        weights = {"vtc": 1.0, "vtm": 1.0, "mlm": 0.0, "prefix_lm": 0.0, "instruct": 0.0}
+        weights = {"mlm": 0.0, "prefix_lm": 0.0, "instruct": 0.0} | {
+            name: self.options.objectives[name] for name in LEARNED}
         total, metrics = jnp.zeros(()), {}
         keys = jax.random.split(rng, len(batch))
         for key, (name, stream) in zip(keys, sorted(batch.items()), strict=True):
