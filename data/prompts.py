@@ -28,6 +28,8 @@ def train_prompt(
     Raises:
         RecordError: the record has none that can be used.
     """
+    if stream.ask == "caption" and not stream.target_length:
+        return _fields("", "", stream, tokenizer), []  # the caption is the stream's `text`
     key = ASKS[stream.ask]
     usable = [item for item in record[key] if _usable(item, stream)]
     if not usable:

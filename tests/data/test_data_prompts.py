@@ -52,6 +52,22 @@ def test_what_is_asked_in_training(written, tokenizer, ask, prompt, targets):
         assert 0.45 < np.mean(red) < 0.85
 
 
+def test_a_caption_that_is_the_text_needs_no_target(written, tokenizer):
+    """As captioning with an instruction reads it: in training and evaluation alike."""
+    stream = common.stream("train", 16, ask="caption", instruction="see the image",
+                           text_length=8, prompt_length=8)
+    skips = SkipLog(1.0)
+    batch = next(train_batches(written, {"s": stream}, tokenizer, 0, skips=skips))["s"]
+    stream.expand = "record"
+    held_out = next(iter(eval_batches(written, stream, tokenizer, skips=skips)))
+    for part in (batch, held_out):
+        rows = {key: value[part["example_mask"]] for key, value in part.items()}
+        assert set(said(rows, "prompt", tokenizer)) == {"see the image"}
+        assert set(said(rows, "text", tokenizer)) == {"a red three"}
+        assert "target" not in part
+    assert set(skips.counts) == {("train", "empty caption")}  # the bare record
+
+
 def test_what_is_asked_in_evaluation(written, tokenizer):
     skips, found = SkipLog(), {}
     for ask, expand in (("question", "question"), ("caption", "record"), ("box", "box")):
