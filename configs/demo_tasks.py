@@ -42,7 +42,7 @@ GENERATED = {
 }
 NAMES = {"grounding": "grounding", "caption": "captioning", "qa": "qa"}
 FAMILIES = (*INPUTS, *GENERATED, "caption_scst", "instructions", "retrieval")
-STEPS = {"video_digit": 300, "video_motion": 300, "image_pair": 300,
+STEPS = {"video_digit": 300, "video_motion": 300, "image_pair": 300, "retrieval": 120,
          "grounding": 1200, "instructions": 2000, "caption_scst": 120}
 LABELLED = f"{demo.RUN}/tasks"
 # Where things are is learned soonest where there is but one: so in most images of the corpus.
@@ -117,11 +117,13 @@ def get_config(family: str = "image_digit"):
         config.init_from = "" if start else f"{demo.RUN}/caption"
     elif family == "retrieval":
         add(common.task("retrieval"), "video", dict(image_size=size, frames=4, text_length=24))
-        # Matching has to tell apart what the contrast already finds alike: the more to choose hard
-        # negatives from, and the more it counts, the sooner reranking helps.
-        config.data.streams.train.batch_size = 64
+        # Contrast and matching have to tell a digit that moves left from the same one that moves
+        # right; few of a small batch are so alike.
+        config.data.streams.train.batch_size = 256
         config.task.objectives.vtm = 3.0
-        config.optimizer.update(dict(learning_rate=7e-4, vision_learning_rate=3e-4))
+        config.optimizer.update(dict(learning_rate=1e-3, vision_learning_rate=1e-3,
+                                     warmup_steps=15))
+        config.log_every = 10
     else:
         config.task = common.task("instructions", location_bins=32, box_weight=BOX_WEIGHT,
                                   memory="prompt")
