@@ -132,8 +132,11 @@ def topology_devices(topology: str) -> list[jax.Device]:
     # This machine is no TPU host: ask nobody what it is, and take no lock on its chips.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
     os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+    # A v4's two cores are one device, as on real pods; libtpu's default for a description is two.
+    cores = {"chip_config_name": "megacore"} if topology.startswith("v4:") else {}
     try:
-        return topologies.get_topology_desc(topology_name=topology, platform="tpu").devices
+        return topologies.get_topology_desc(
+            topology_name=topology, platform="tpu", **cores).devices
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"--topology={topology}: {reason} (it needs libtpu, of "
