@@ -1,11 +1,15 @@
 """Eight simulated devices for every test, set before JAX starts, and a cache of compilations."""
 
+import importlib.metadata
 import os
 from pathlib import Path
 
 # Compiling is what the tests spend most time on; tiny programs need no optimising, and the older
-# emitter of fused loops makes half the work for LLVM.
-for flag in ("--xla_force_host_platform_device_count=8", "--xla_cpu_use_fusion_emitters=false"):
+# emitter of fused loops makes half the work for LLVM. Later versions end at a flag that they lack.
+FLAGS = ["--xla_force_host_platform_device_count=8"]
+if importlib.metadata.version("jaxlib") < "0.11":
+    FLAGS.append("--xla_cpu_use_fusion_emitters=false")
+for flag in FLAGS:
     if flag not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")

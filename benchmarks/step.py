@@ -1,0 +1,151 @@
+"""Speed of a config's training step on the devices here, by implementation of attention.
+
+    python -m benchmarks.step --config=configs/pretrain.py:large --global_batch=128
+
+The whole step, optimizer included, on a batch of random numbers in the shapes that the config's
+data would have: no data is needed, and none is waited for. Every implementation that is asked for
+is compiled and timed in the same run; so is one large matrix product in the model's dtype, for by
+its speed a step's says more than by the data sheet's: `of the product` is the model's FLOPs a
+second (`mplug2_jax.training.flops` has the convention) over the product's.
+"""
+
+import contextlib
+import json
+import statistics
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from configs import common
+from mplug2_jax import attention, launch
+from mplug2_jax.aot.plan import with_batch
+from mplug2_jax.config import ModelConfig
+from mplug2_jax.shapes import batch_shapes, placeholder_tokenizer
+from mplug2_jax.tasks import TASKS
+from mplug2_jax.training import sharding
+from mplug2_jax.training.flops import count_flops, peak_flops
+from mplug2_jax.training.optimizer import make_optimizer
+from mplug2_jax.training.step import create_state, make_train_step
+
+CHOSEN = "auto"  # as the model chooses by itself
+CONFIG = config_flags.DEFINE_config_file("config", None, "The run's config.", lock_config=True)
+GLOBAL_BATCH = flags.DEFINE_integer(
+    "global_batch", 0, "Examples a step of the largest stream, the others in proportion; 0 as the "
+    "config has it.", lower_bound=0)
+STEPS = flags.DEFINE_integer("steps", 10, "Steps that are timed; the median counts.", lower_bound=1)
+ATTENTION = flags.DEFINE_list(
+    "attention", [CHOSEN, "xla"], f"{CHOSEN} or implementations, in the order of timing.")
+JSON = flags.DEFINE_bool("json", False, "One JSON object instead of a table.")
+flags.mark_flag_as_required("config")
+
+
+def random_batch(config: ConfigDict, seed: int) -> dict[str, dict[str, np.ndarray]]:
+    """A batch in the shapes of the config's streams: no padding, every pair another."""
+    rng = np.random.default_rng(seed)
+
+    def draw(name, x):
+        if name == "pair_id":
+            return np.arange(x.shape[0], dtype=x.dtype)
+        if x.dtype == jnp.bool_:
+            return np.ones(x.shape, x.dtype)
+        if x.dtype == jnp.uint8:
+            return rng.integers(0, 256, x.shape, x.dtype)
+        if name == "label":
+            return np.zeros(x.shape, x.dtype)
+        if x.dtype == jnp.int32:  # behind the special tokens
+            return rng.integers(8, config.model.vocab_size, x.shape, x.dtype)
+        return np.tile(np.asarray([0.25, 0.25, 0.5, 0.5], x.dtype), (x.shape[0], 1))  # a box
+
+    return {stream: {name: draw(name, x) for name, x in fields.items()}
+            for stream, fields in batch_shapes(config.data.streams).items()}
+
+
+def measure_step(config: ConfigDict, name: str, steps: int) -> dict[str, Any]:
+    """Compiles and times the step with one implementation of attention.
+
+    Returns:
+      `compile_seconds`; `seconds`, the median, and its `fastest` and `slowest`; `model_flops` of a
+      step; `temporary_bytes` of a device, beside state and batch; `loss` after the last step.
+    """
+    model = ModelConfig.from_mapping(config.model)
+    task = TASKS[config.task.name](config.task, model, placeholder_tokenizer(model.vocab_size))
+    optimizer, _ = make_optimizer(config.optimizer)
+    mesh = sharding.make_mesh(**config.mesh)
+
+    def create():
+        return create_state(task, optimizer, config.seed, config.optimizer.ema_decay > 0)
+
+    shapes, batch = jax.eval_shape(create), random_batch(config, config.seed)
+    state = sharding.init_sharded(create, mesh)
+    batch = sharding.put_batch(batch, mesh)
+    forced = contextlib.nullcontext() if name == CHOSEN else attention.implementation(name)
+    step = make_train_step(task, optimizer, shapes, mesh, config.seed, config.optimizer.frozen,
+                           config.optimizer.ema_decay)
+    start = time.perf_counter()
+    with forced:
+        compiled = step.lower(state, batch).compile()
+    result = {"compile_seconds": time.perf_counter() - start,
+              "temporary_bytes": compiled.memory_analysis().temp_size_in_bytes}
+    seconds = []
+    for _ in range(steps + 1):
+        start = time.perf_counter()
+        state, metrics = jax.block_until_ready(compiled(state, batch))
+        seconds.append(time.perf_counter() - start)
+    del seconds[0]  # it also loads the program
+    flops = 3 * count_flops(task.loss, shapes.params, batch, jax.random.key(0))
+    return result | {"seconds": statistics.median(seconds), "fastest": min(seconds),
+                     "slowest": max(seconds), "model_flops": flops,
+                     "loss": float(metrics["loss"])}
+
+
+def product_flops(dtype: Any, size: int, repeats: int = 5) -> float:
+    """FLOP/s of a product of two square matrices of random numbers on one device."""
+    x = jax.random.normal(jax.random.key(0), (size, size), dtype)
+    product = jax.jit(jnp.matmul)
+    jax.block_until_ready(product(x, x))
+
+    def timed():
+        start = time.perf_counter()
+        jax.block_until_ready(product(x, x))
+        return time.perf_counter() - start
+
+    return 2 * size ** 3 / min(timed() for _ in range(repeats))
+
+
+def main() -> None:
+    config = CONFIG.value
+    if GLOBAL_BATCH.value:
+        config = with_batch(config, GLOBAL_BATCH.value)
+    model = common.validate(config)
+    size = 1024 if jax.default_backend() == "cpu" else 8192
+    product = product_flops(model.compute_dtype, size) * jax.device_count()
+    report = {
+        "device": jax.devices()[0].device_kind, "devices": jax.device_count(),
+        "jax": jax.__version__, "dtype": config.model.dtype, "product_flops": product,
+        "peak_flops": peak_flops(),
+        "batches": {name: stream.batch_size for name, stream in config.data.streams.items()},
+        "attention": {name: measure_step(config, name, STEPS.value) for name in ATTENTION.value},
+    }
+    if JSON.value:
+        print(json.dumps(report))
+        return
+    examples = sum(report["batches"].values())
+    print(f"{report['devices']} x {report['device']}, {report['dtype']}, examples a step: "
+          + ", ".join(f"{name} {size}" for name, size in report["batches"].items())
+          + f"; one product of {size} x {size}: {product / 1e12:.3g} TFLOP/s")
+    print(f"{'attention':<12}{'s a step':>10}{'examples/s':>12}{'MFU':>7}{'of the product':>16}"
+          f"{'temporaries':>13}{'compiled in':>13}")
+    for name, run in report["attention"].items():
+        speed = run["model_flops"] / run["seconds"]
+        print(f"{name:<12}{run['seconds']:>10.3f}{examples / run['seconds']:>12.1f}"
+              f"{speed / report['peak_flops']:>7.1%}{speed / product:>16.1%}"
+              f"{run['temporary_bytes'] / 2 ** 30:>9.2f} GiB{run['compile_seconds']:>11.0f} s")
+
+
+if __name__ == "__main__":
+    launch.main(main)
