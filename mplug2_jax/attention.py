@@ -142,11 +142,13 @@ def cudnn_attention(query: Array, key: Array, value: Array, mask: Array | None,
                     causal: bool) -> Array:
     """cuDNN's flash attention, which splits over the batch and the heads by itself.
 
-    With a mask it trains only on even lengths, so those are filled up.
+    JAX lets it train on even lengths alone (for the sake of a mask, but without one too), so odd
+    ones are filled up, and a mask hides the filled keys.
     """
-    rows = query.shape[1]
+    rows, columns = query.shape[1], key.shape[1]
+    if mask is None and (rows % 2 or columns % 2):
+        mask = jnp.ones((query.shape[0], 1, 1, columns), bool)
     if mask is not None:
-        columns = key.shape[1]
         query, key, value = (_fill(x, 1, 2) for x in (query, key, value))
         mask = jnp.broadcast_to(_fill(mask, 3, 2),
                                 (mask.shape[0], 1, query.shape[1], columns + columns % 2))

@@ -1,6 +1,7 @@
 """The implementations of attention against each other, and which one is chosen where."""
 
 import functools
+import importlib
 
 import jax
 import jax.numpy as jnp
@@ -59,20 +60,36 @@ def test_the_tpu_kernel_equals_plain_products(case, dtype, tolerance):
 
 @pytest.mark.parametrize("case", CASES)
 def test_cudnn_is_asked_for_what_plain_products_compute(case, monkeypatch):
-    """No GPU here: JAX's own products stand in for cuDNN, under cuDNN's conditions."""
+    """No GPU here: JAX's own products stand in for cuDNN, under JAX's conditions for it."""
     ask = jax.nn.dot_product_attention
 
     def stand_in(query, key, value, mask, is_causal, implementation):
         assert implementation == "cudnn"
-        if mask is not None:  # cuDNN's conditions for a mask
+        assert query.shape[1] % 2 == key.shape[1] % 2 == 0  # or JAX refuses to train
+        if mask is not None:
             assert mask.shape == (query.shape[0], 1, query.shape[1], key.shape[1])
-            assert query.shape[1] % 2 == key.shape[1] % 2 == 0
         return ask(query, key, value, mask=mask, is_causal=is_causal, implementation="xla")
 
     monkeypatch.setattr(jax.nn, "dot_product_attention", stand_in)
     for ours, theirs in zip(output_and_gradients("cudnn", case, jnp.float32),
                             output_and_gradients("xla", case, jnp.float32), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_jax_trains_cudnn_with_these_lengths(case, monkeypatch):
+    """Lowered for a GPU by JAX's own code and its conditions, all but the library's version."""
+    fused = importlib.import_module("jax._src.cudnn.fused_attention_stablehlo")
+    monkeypatch.setattr(fused, "check_cudnn_version", lambda: 91000)
+    query, key, value, mask, causal, weight = inputs(case, jnp.bfloat16)
+
+    def total(query, key, value):
+        y = attention.cudnn_attention(query, key, value, mask, causal)
+        return (y * weight).sum().astype(jnp.float32)
+
+    gradient = jax.jit(jax.grad(total, argnums=(0, 1, 2)))
+    text = gradient.trace(query, key, value).lower(lowering_platforms=("cuda",)).as_text()
+    assert text.count("__cudnn$fmha") >= 2
 
 
 def test_the_kernel_splits_over_batch_and_heads():
