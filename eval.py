@@ -24,7 +24,7 @@ from data.examples import eval_clip, resolve
 from data.fingerprint import fingerprint
 from mplug2_jax import hosts, launch
 from mplug2_jax.metrics.scores import keep
-from mplug2_jax.model import init_params
+from mplug2_jax.model import init_params, union
 from mplug2_jax.preprocess.tokenizer import load_tokenizer
 from mplug2_jax.records import best_first, choose, write_records
 from mplug2_jax.report import Card, Section, write_report
@@ -54,6 +54,7 @@ def main() -> None:
     hosts.agree({"config": launch.plain(config), "code": launch.code(),
                  "data": fingerprint(config.data), "step": meta["step"],
                  "flags": {flag.name: flag.value for flag in (ONLY, UNTRAINED, VALIDATION)}})
+    launch.keep_compilations()
     mesh = sharding.make_mesh(**config.mesh)
     tokenizer = load_tokenizer(config.data.tokenizer)
     evaluations = evaluation.build(config, model_config, tokenizer, VALIDATION.value, ONLY.value)
@@ -61,13 +62,16 @@ def main() -> None:
         raise ValueError("config.evals: empty; name at least one evaluation")
 
     figures, records, untrained, absent, origin = {}, {}, {}, {}, {}
-    for name, entry in evaluations.items():
-        # Each evaluation loads just the modules that its task uses.
-        def create(model=entry.task.model):
-            return init_params(model, jax.random.key(config.seed))
+    model = union(entry.task.model for entry in evaluations.values())  # what is used, no more
 
+    def create():
+        return init_params(model, jax.random.key(config.seed))
+
+    params = checkpoints.load_params(jax.eval_shape(create), mesh, averaged=True)
+    checkpoints.close()
+    fresh = sharding.init_sharded(create, mesh) if UNTRAINED.value else None
+    for name, entry in evaluations.items():
         one = {name: entry}
-        params = checkpoints.load_params(jax.eval_shape(create), mesh, averaged=True)
         scores, more = evaluation.run(one, config, tokenizer, params, mesh, with_intervals=True)
         logging.info("%s: %s", name, evaluation.summary(scores))
         figures |= scores
@@ -81,9 +85,7 @@ def main() -> None:
             figures |= keep(more[name], slow) | evaluation.ends(slow)
             absent |= missing
         if UNTRAINED.value:
-            fresh = sharding.init_sharded(create, mesh)
             untrained |= evaluation.run(one, config, tokenizer, fresh, mesh)[0]
-    checkpoints.close()
     if hosts.is_first():
         folder = Path(OUT.value or CHECKPOINT.value)
         page = write_report(

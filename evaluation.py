@@ -12,6 +12,7 @@ from data import pipeline
 from mplug2_jax import hosts
 from mplug2_jax.config import ModelConfig
 from mplug2_jax.metrics.scores import Score, intervals, keep
+from mplug2_jax.model import part_of
 from mplug2_jax.preprocess.tokenizer import Tokenizer
 from mplug2_jax.tasks import TASKS, Task
 from mplug2_jax.training import sharding
@@ -58,7 +59,8 @@ def run(evaluations: dict[str, Evaluation], config: ConfigDict, tokenizer: Token
         with_intervals: bool = False) -> tuple[dict[str, float], Records]:
     """All evaluations of `params`; figures by name, and every example's record.
 
-    A record has the example's own values under "scores".
+    A record has the example's own values under "scores". Each task gets its own part of `params`,
+    so that it compiles to the same program in whatever run.
 
     Args:
       evaluations: of `build`.
@@ -89,7 +91,7 @@ def run(evaluations: dict[str, Evaluation], config: ConfigDict, tokenizer: Token
             more["reference"] = batches(known)
         with jax.set_mesh(mesh):
             scores, records[name] = task.evaluate(
-                params, batches(stream, limit),
+                part_of(params, task.model), batches(stream, limit),
                 lambda index, split=split: pipeline.annotation(split, index),
                 evaluations[name].kind, **more)
         figures |= keep(records[name], scores)

@@ -30,7 +30,7 @@ from mplug2_jax.training.flops import count_flops, peak_flops
 from mplug2_jax.training.optimizer import make_optimizer
 from mplug2_jax.training.progress import Progress
 from mplug2_jax.training.runlog import RunLog
-from mplug2_jax.training.step import create_state, make_train_step, start_from
+from mplug2_jax.training.step import create_state, make_train_step
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The run's config.", lock_config=True)
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints and logs.")
@@ -44,7 +44,7 @@ def main() -> None:
                  "data": fingerprint(config.data)})
     workdir.mkdir(parents=True, exist_ok=True)
     hosts.require_shared(workdir)
-    jax.config.update("jax_compilation_cache_dir", str(Path(".cache/jax").absolute()))
+    launch.keep_compilations()
     mesh = sharding.make_mesh(**config.mesh)
     for name, stream in config.data.streams.items():
         block = config.task.negative_block if stream.frames else 0
@@ -58,8 +58,8 @@ def main() -> None:
     optimizer, learning_rate = make_optimizer(config.optimizer)
 
     # The state: shapes first, so that all that can fail does so before memory is taken.
-    def create():
-        return create_state(task, optimizer, config.seed, config.optimizer.ema_decay > 0)
+    def create(params=None):
+        return create_state(task, optimizer, config.seed, config.optimizer.ema_decay > 0, params)
 
     shapes = jax.eval_shape(create)
     logging.info("\n%s", parameter_overview.get_parameter_overview(
@@ -77,12 +77,12 @@ def main() -> None:
         state = checkpoints.restore_state(shapes, mesh)
         logging.info("going on from step %d of %s", checkpoints.latest, checkpoints.folder)
     else:
-        state = sharding.init_sharded(create, mesh)
+        params = None
         if config.init_from:
             source = Checkpoints(evaluation.checkpoint_folder(config.init_from))
             params = source.load_params(shapes.params, mesh, config.allow_new)
-            state = start_from(state, params)
             source.close()
+        state = sharding.init_sharded(create, mesh, params)
 
     # The data goes on at the sample where the state stopped, also with other batch sizes.
     start = int(state.step)

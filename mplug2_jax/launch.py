@@ -116,6 +116,12 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error.args[0] if isinstance(error, KeyError) else error).split())
 
 
+def keep_compilations() -> None:
+    """Compiled programs are found again: in `.cache/jax`, or where JAX was told to keep them."""
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(Path(".cache/jax").absolute()))
+
+
 def code() -> dict[str, str]:
     """A hash of each of the project's files that this process has loaded, by path."""
     root = Path(__file__).parents[1]

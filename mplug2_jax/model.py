@@ -4,6 +4,7 @@ Parameters are one dict whose top level is `vision, text, universal, fusion, dec
 a task does not name does not exist. All methods are pure: call them through `apply(..., method=)`.
 """
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -226,3 +227,28 @@ def init_params(model: MPlug2, rng: Array) -> dict[str, Any]:
     video = jnp.zeros((1, frames, config.image_size, config.image_size, 3), jnp.uint8)
     ids = jnp.zeros((1, 2), jnp.int32)
     return model.init({"params": rng}, video, ids, jnp.ones((1, 2), bool))["params"]
+
+
+def union(models: Iterable[MPlug2]) -> MPlug2:
+    """A model of all modules and heads of several, for parameters that serve each of them.
+
+    Raises:
+      ConfigError: their `classify` heads differ in size.
+    """
+    models = list(models)
+    sizes = {(model.outputs, model.images) for model in models if "classify" in model.heads_used}
+    if len(sizes) > 1:
+        raise ConfigError("classification: one checkpoint has one head, but the evaluations want "
+                          "heads of " + ", ".join(str(outputs) for outputs, _ in sorted(sizes))
+                          + " outputs; evaluate them one by one")
+    outputs, images = next(iter(sizes), (0, 1))
+    return build(models[0].config, tuple({name for model in models for name in model.modules}),
+                 tuple({name for model in models for name in model.heads_used}), outputs, images)
+
+
+def part_of(params: Mapping[str, Any], model: MPlug2) -> dict[str, Any]:
+    """The parameters that a model names, as far as they are there, of those of a larger one."""
+    part = {name: params[name] for name in model.modules if name in params}
+    heads = {name: params["heads"][name] for name in model.heads_used
+             if name in params.get("heads", {})}
+    return part | ({"heads": heads} if heads else {})

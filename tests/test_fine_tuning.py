@@ -15,7 +15,7 @@ from mplug2_jax.training import sharding
 from mplug2_jax.training.checkpoint import Checkpoints
 from mplug2_jax.training.flops import count_flops
 from mplug2_jax.training.optimizer import hold, layer_factors, make_optimizer
-from mplug2_jax.training.step import create_state, ema_weight, make_train_step, start_from
+from mplug2_jax.training.step import create_state, ema_weight, make_train_step
 from mplug2_jax.vision import PIXEL_MEAN, PIXEL_STD, DualVisionEncoder
 
 pytestmark = pytest.mark.slow
@@ -196,12 +196,12 @@ def trained(tmp_path_factory):
     task = small.task("classification", MODEL, inputs="text", classes=CLASSES)
     optimizer, _ = make_optimizer(options())
 
-    def create():
-        return create_state(task, optimizer, 0, ema=True)
+    def create(params=None):
+        return create_state(task, optimizer, 0, ema=True, params=params)
 
     shapes = jax.eval_shape(create)
     step = make_train_step(task, optimizer, shapes, mesh, 0, ema_decay=0.3)
-    state = start_from(sharding.init_sharded(create, mesh), small.params_of(task.model))
+    state = sharding.init_sharded(create, mesh, small.params_of(task.model))
     states = [jax.device_get(state)]
     for _ in range(3):
         state, _ = step(state, sharding.put_batch(sentences(), mesh))

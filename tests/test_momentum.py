@@ -14,7 +14,7 @@ from mplug2_jax.tasks import momentum
 from mplug2_jax.training import sharding
 from mplug2_jax.training.checkpoint import CheckpointError, Checkpoints
 from mplug2_jax.training.optimizer import make_optimizer
-from mplug2_jax.training.step import create_state, make_train_step, start_from
+from mplug2_jax.training.step import create_state, make_train_step
 
 OBJECTIVES = {"vtc": 1.0, "vtm": 0.0, "mlm": 1.0, "prefix_lm": 1.0, "instruct": 0.0}
 
@@ -58,8 +58,8 @@ def setup(shape, accumulation=1, **changes):
     values.update(dict(steps=100, warmup_steps=0, learning_rate=1e-3, vision_learning_rate=1e-3))
     optimizer, _ = make_optimizer(values)
 
-    def create():
-        return create_state(task, optimizer, 0)
+    def create(params=None):
+        return create_state(task, optimizer, 0, params=params)
 
     shapes = jax.eval_shape(create)
     return mesh, shapes, create, make_train_step(task, optimizer, shapes, mesh, 0)
@@ -133,7 +133,7 @@ def test_a_checkpoint_without_teacher_starts_one(tmp_path, caplog):
     checkpoints = Checkpoints(tmp_path / "run", keep=2)
     checkpoints.save(state, {"model": {}}, {"video": 8})
     checkpoints.wait()
-    mesh, shapes, _, _ = setup((1, 4, 1))
+    mesh, shapes, create, _ = setup((1, 4, 1))
     with caplog.at_level(logging.INFO, "absl"):
         restored = checkpoints.restore_state(shapes, mesh)
     assert "holds no teacher: it starts from the parameters" in caplog.text
@@ -142,10 +142,12 @@ def test_a_checkpoint_without_teacher_starts_one(tmp_path, caplog):
         jax.tree.map(np.testing.assert_array_equal, jax.device_get(tree),
                      jax.device_get(state.params))
     assert not restored.queue["example_mask"].any()
-    # New parameters of a new run are the teacher's, too.
-    changed = jax.tree.map(lambda x: x + 1, restored.params)
-    begun = start_from(restored, changed | {"heads": shapes.params["heads"]})
-    expected = changed | {"heads": restored.params["heads"]}
+    # What a new run starts from is its teacher, too: what was loaded, and what is drawn anew.
+    loaded = jax.device_get(jax.tree.map(lambda x: x + 1, restored.params))
+    heads = jax.jit(lambda: create().params["heads"])()
+    expected = loaded | {"heads": jax.device_get(heads)}
+    missing = jax.tree.map(lambda x: None, shapes.params["heads"])
+    begun = sharding.init_sharded(create, mesh, loaded | {"heads": missing})
     for tree in (begun.params, begun.teacher):
         jax.tree.map(np.testing.assert_array_equal, jax.device_get(tree),
                      jax.device_get(expected))

@@ -175,7 +175,7 @@ def test_loading_by_module_is_strict(saved):
     with pytest.raises(CheckpointError, match="lacks 1 parameter.*pooler/kernel"):
         checkpoints.load_params(wanted, mesh)
     partly = checkpoints.load_params(wanted, mesh, allow_new=["pooler"])
-    assert isinstance(partly["pooler"]["kernel"], jax.ShapeDtypeStruct)
+    assert partly["pooler"] == {"kernel": None}
     other = jax.eval_shape(lambda: init_params(
         small.task("captioning", small.model(mlp_dim=32), memory="visual").model,
         jax.random.key(0)))

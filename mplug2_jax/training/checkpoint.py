@@ -136,7 +136,7 @@ class Checkpoints:
           averaged: those of the run's `ema`, where it has one.
 
         Returns:
-          The tree of `shapes`; what is new is left as its ShapeDtypeStruct, to be initialised.
+          The tree of `shapes`; what is new is None, to be initialised.
 
         Raises:
           CheckpointError: a needed parameter is missing or has another shape.
@@ -161,7 +161,7 @@ class Checkpoints:
         params = self._manager.restore(self.latest, args=ocp.args.Composite(**{
             item: ocp.args.PyTreeRestore(picked, restore_args=restore_args,
                                          partial_restore=True)}))[item]
-        return _merge(target, params)
+        return _merge(jax.tree.map(lambda x: None, target), params)
 
     def shapes(self, item: str = "params") -> Any:
         """The newest checkpoint's parameters (or another item) as a tree of ShapeDtypeStructs."""

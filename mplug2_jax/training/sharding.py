@@ -280,8 +280,16 @@ def sharded_share(tree: Any, mesh: Mesh) -> float:
     return split / total
 
 
-def init_sharded(init: Callable[[], Any], mesh: Mesh) -> Any:
-    """Runs an initialiser under `jit`, every array created where it belongs."""
-    shardings = tree_shardings(jax.eval_shape(init), mesh)
+def init_sharded(init: Callable[..., Any], mesh: Mesh, *args: Any) -> Any:
+    """Runs an initialiser under `jit`, every array created where it belongs.
+
+    Args:
+      init: `(*args) -> tree`. What it does not give, it does not compute either.
+      mesh: of `make_mesh`.
+      args: trees of arrays by the names of parameters, whose memory the result may take.
+    """
+    shardings = tree_shardings(jax.eval_shape(init, *args), mesh)
+    args = jax.device_put(args, tree_shardings(args, mesh))
     with jax.set_mesh(mesh):
-        return jax.jit(init, out_shardings=shardings)()
+        return jax.jit(init, out_shardings=shardings,
+                       donate_argnums=tuple(range(len(args))))(*args)

@@ -43,9 +43,23 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 def create_state(task: Task, optimizer: optax.GradientTransformation, seed: int,
-                 ema: bool = False) -> TrainState:
-    """A fresh state, with an `ema` where wanted; under `jax.eval_shape`, its shapes."""
-    params, momentum = init_params(task.model, jax.random.key(seed)), task.options.momentum
+                 ema: bool = False, params: Any = None) -> TrainState:
+    """A fresh state, its averages equal to its parameters; under `jax.eval_shape`, its shapes.
+
+    Args:
+      task: gives the model, and whether there are a teacher and its queue.
+      optimizer: of `make_optimizer`.
+      seed: of the parameters.
+      ema: whether there is an average for evaluation.
+      params: parameters to start from (`Checkpoints.load_params`), where a leaf is None a fresh
+        one; None if all are.
+    """
+    momentum = task.options.momentum
+    if params is None or None in jax.tree.leaves(params, is_leaf=_is_none):
+        fresh = init_params(task.model, jax.random.key(seed))
+        params = fresh if params is None else jax.tree.map(
+            lambda given, drawn: drawn if given is None else given, params, fresh,
+            is_leaf=_is_none)
     return TrainState(
         jnp.zeros((), jnp.int32), params, optimizer.init(params),
         jax.tree.map(jnp.copy, params) if momentum.teacher else None,
@@ -54,18 +68,8 @@ def create_state(task: Task, optimizer: optax.GradientTransformation, seed: int,
         jax.tree.map(jnp.copy, params) if ema else None)
 
 
-def start_from(state: TrainState, params: Any) -> TrainState:
-    """A fresh state with other parameters, its averages (if it has any) equal to them.
-
-    Args:
-      state: of `create_state`.
-      params: of the same tree; a leaf may be a ShapeDtypeStruct, which keeps the state's own.
-    """
-    params = jax.tree.map(lambda new, fresh: fresh if isinstance(new, jax.ShapeDtypeStruct)
-                          else new, params, state.params)
-    averages = {name: jax.tree.map(jnp.copy, params) for name in ("teacher", "ema")
-                if getattr(state, name) is not None}
-    return state.replace(params=params, **averages)
+def _is_none(x: Any) -> bool:
+    return x is None
 
 
 def ema_weight(decay: float, step: jax.Array) -> jax.Array:
