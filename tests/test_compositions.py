@@ -15,7 +15,7 @@ from mplug2_jax import launch
 from mplug2_jax.config import ConfigError, ModelConfig
 from mplug2_jax.convert import hugging_face, layout, official
 from mplug2_jax.describe import describe, find_calls, scaled
-from mplug2_jax.model import build, init_params
+from mplug2_jax.model import build, init_params, part_of, union
 from mplug2_jax.shapes import batch_shapes, placeholder_tokenizer
 from mplug2_jax.tasks import TASKS
 from mplug2_jax.training.checkpoint import CheckpointError, Checkpoints, write_params
@@ -190,6 +190,22 @@ def test_loading_says_what_became_of_every_module(tmp_path, caplog):
     assert f", text {counts['text']:,}; new heads/classify {32 * 3 + 3}" in line
     np.testing.assert_array_equal(loaded["universal"]["latents"], params["universal"]["latents"])
     checkpoints.close()
+
+
+def test_one_drawing_serves_all_evaluations():
+    """A parameter's first value depends on its name and the seed, not on what else there is."""
+    tasks = [small.task("captioning", MODEL, memory="visual"),
+             small.task("classification", MODEL, inputs="text", classes=CLASSES)]
+    together = union(task.model for task in tasks)
+    draw = jax.jit(lambda: [init_params(model, jax.random.key(3))
+                            for model in (together, *(task.model for task in tasks))])
+    params, *alone = draw()
+    assert set(params) == {"vision", "universal", "decoder", "text", "heads"}
+    for task, expected in zip(tasks, alone, strict=True):
+        jax.tree.map(np.testing.assert_array_equal, part_of(params, task.model), expected)
+    other = small.task("classification", MODEL, inputs="text", classes=CLASSES[:2])
+    with pytest.raises(ConfigError, match="one head, but the evaluations want heads of 2, 3"):
+        union(task.model for task in (*tasks, other))
 
 
 def test_a_head_of_other_classes_starts_fresh_if_allowed(tmp_path):
