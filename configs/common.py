@@ -103,6 +103,7 @@ def stream(split: str | dict[str, dict], batch_size: int, **options: Any) -> Con
     return ConfigDict(dict(
         split=split, batch_size=batch_size,  # the batch is global, over all devices and hosts
         root="",  # a folder of its own, in place of data.root
+        shuffle=True,  # False: records in the order in which they were written
         frames=0,
         frame_stride=0,  # dense sampling: frames from one to the next; 0 spreads them (uniform)
         image_size=224, crop_area=(1.0, 1.0), flip=False, rand_augment=(0, 0),

@@ -6,6 +6,8 @@ A stream says which fields its examples have; it is a mapping with attribute acc
     split          name of the split to read; or a mixture, {name: source}
     root           folder of the written data; "" for that of all streams
     batch_size     examples a step over all processes
+    shuffle        training only: every epoch in an order of its own; False keeps the order in which
+        the records were written, where that has a meaning (neighbours that differ, say)
     frames         frames of a clip; 1 for images, 0 for no `video` field
     frame_stride   dense sampling: frames of the video from one of the clip's to the next, from a
         random start in training; 0 for one frame of each of `frames` equal parts (uniform)
@@ -66,6 +68,7 @@ EXPANSIONS = {"record": "", "text": "texts", "question": "questions", "box": "bo
 _SHORTEST = 3  # [CLS], one piece, [SEP]
 _OPTIONAL = {
     "root": "",
+    "shuffle": True,
     "frame_stride": 0,
     "text_buckets": (),
     "caption_prompt": "",

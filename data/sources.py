@@ -114,6 +114,7 @@ class Source:
         self.stream = stream
         self.first_id = first_id
         self._seed = int(np.random.SeedSequence(order_seed).generate_state(1)[0])
+        self._shuffle = stream.shuffle
         # Grain's shuffle is a function from position to record, a new one each epoch; nothing is
         # held in memory. But it draws among 65,536 numbers at least, until one is a record's: for
         # a dozen records 2 ms each.
@@ -122,6 +123,8 @@ class Source:
 
     def record_at(self, position: int) -> int:
         """Number of the record at a position of this source's endless order."""
+        if not self._shuffle:
+            return position % len(self.split)
         if len(self.split) > _HELD:
             return int(self._order[position])
         epoch, place = divmod(position, len(self.split))

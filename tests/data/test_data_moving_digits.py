@@ -145,6 +145,16 @@ def test_held_out_videos_differ_in_meaning_and_captions(part):
         assert len(set(scenes)) == len(scenes)
 
 
+@pytest.mark.parametrize("start", [0, 1, 1001, 4007])
+def test_neighbours_differ_in_meaning(start):
+    """In the order of writing no batch of 256 training clips holds the same scene twice."""
+    scenes = {
+        frozenset(moving_digits.scene_actors(0, "train", number))
+        for number in range(start, start + moving_digits.DISTINCT)
+    }
+    assert len(scenes) == moving_digits.DISTINCT >= 256
+
+
 def test_first_captions_of_the_written_test_split_differ(corpus):
     source = open_split(corpus, "video_test")
     texts = {annotation(source, index)["texts"][0] for index in range(len(source))}

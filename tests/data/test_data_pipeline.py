@@ -93,6 +93,12 @@ def test_each_epoch_has_every_record_once_in_another_order(corpus, stream, token
     assert len({tuple(epoch) for epoch in order.tolist()}) == 4
 
 
+def test_unshuffled_records_come_as_they_were_written(corpus, stream, tokenizer):
+    batches = train(corpus, {"v": stream(frames=0, shuffle=False)}, tokenizer, 12)
+    order = np.concatenate([batch["v"]["pair_id"] for batch in batches]).reshape(4, 24)
+    assert order.tolist() == [list(range(24))] * 4
+
+
 def test_seed_and_step_decide_everything(corpus, streams, tokenizer):
     straight = train(corpus, streams, tokenizer, 6)
     assert_same(train(corpus, streams, tokenizer, 6), straight)
