@@ -247,7 +247,10 @@ def union(models: Iterable[MPlug2]) -> MPlug2:
 
 
 def part_of(params: Mapping[str, Any], model: MPlug2) -> dict[str, Any]:
-    """The parameters that a model names, as far as they are there, of those of a larger one."""
+    """The modules and heads that a model names, as far as they are there, of a larger one's.
+
+    The universal layers are one module: for text alone, too, with what they hold for vision.
+    """
     part = {name: params[name] for name in model.modules if name in params}
     heads = {name: params["heads"][name] for name in model.heads_used
              if name in params.get("heads", {})}

@@ -1,5 +1,6 @@
 """A process of several that does nothing but wait; what it does wrong is the first argument."""
 
+import os
 import sys
 import time
 
@@ -11,7 +12,7 @@ FAULT = flags.DEFINE_enum("fault", "", ["", "raises", "bug"], "What goes wrong."
 
 
 def main():
-    print("met", flush=True)
+    os.write(1, b"met\n")  # at once: the other process may end this one between two writes
     if FAULT.value == "raises":
         raise ValueError("a record that only this process reads")
     if FAULT.value == "bug":
