@@ -21,6 +21,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from benchmarks.captioning import timed
 from configs import common
 from mplug2_jax import attention, launch
 from mplug2_jax.aot.plan import with_batch
@@ -93,9 +94,8 @@ def measure_step(config: ConfigDict, name: str, steps: int) -> dict[str, Any]:
               "temporary_bytes": compiled.memory_analysis().temp_size_in_bytes}
     seconds = []
     for _ in range(steps + 1):
-        start = time.perf_counter()
-        state, metrics = jax.block_until_ready(compiled(state, batch))
-        seconds.append(time.perf_counter() - start)
+        (state, metrics), spent = timed(compiled, state, batch)
+        seconds.append(spent)
     del seconds[0]  # it also loads the program
     flops = 3 * count_flops(task.loss, shapes.params, batch, jax.random.key(0))
     return result | {"seconds": statistics.median(seconds), "fastest": min(seconds),
@@ -108,13 +108,7 @@ def product_flops(dtype: Any, size: int, repeats: int = 5) -> float:
     x = jax.random.normal(jax.random.key(0), (size, size), dtype)
     product = jax.jit(jnp.matmul)
     jax.block_until_ready(product(x, x))
-
-    def timed():
-        start = time.perf_counter()
-        jax.block_until_ready(product(x, x))
-        return time.perf_counter() - start
-
-    return 2 * size ** 3 / min(timed() for _ in range(repeats))
+    return 2 * size ** 3 / min(timed(product, x, x)[1] for _ in range(repeats))
 
 
 def main() -> None:

@@ -55,7 +55,7 @@ def create_state(task: Task, optimizer: optax.GradientTransformation, seed: int,
         one; None if all are.
     """
     momentum = task.options.momentum
-    if params is None or None in jax.tree.leaves(params, is_leaf=_is_none):
+    if params is None or any(map(_is_none, jax.tree.leaves(params, is_leaf=_is_none))):
         fresh = init_params(task.model, jax.random.key(seed))
         params = fresh if params is None else jax.tree.map(
             lambda given, drawn: drawn if given is None else given, params, fresh,
