@@ -103,8 +103,18 @@ def test_reranking_equals_scoring_every_pair(devices):
                                     @ task.call(params, "contrastive", visual, "visual").T)
 
     visual, text, mask, similarity = jax.device_get(encode(params))
-    every = np.stack([jax.jit(task.match)(params, np.broadcast_to(one, (19, *one.shape)), text,
-                                          mask) for one in visual], axis=1)  # [Q, G]
+
+    @jax.jit
+    def log_odds(visual):
+        _, fused = task.call(params, "fuse", jnp.broadcast_to(visual, (19, *visual.shape)), text,
+                             mask)
+        probability = jax.nn.softmax(task.call(params, "match_logits", fused))[:, 1]
+        return jnp.log(probability) - jnp.log1p(-probability)
+
+    # What matching knows and the softmax of the similarities does not, in units of these.
+    every = np.stack([log_odds(one) for one in visual], axis=1) * float(
+        task.call(params, "temperature"))  # [Q, G]
+    assert every.min() < 0 < every.max()
     owner = np.array([i for i, own in enumerate(encoded) for _ in own])
     own = owner[:, None] == np.arange(10)
 

@@ -28,9 +28,13 @@ _RANK_ROWS = 256  # queries sorted at a time
 class Retrieval(Task):
     """Contrastive and matching losses; recall both ways.
 
-    Scores add the matching probability of the pair to the contrastive similarity for the
-    `task.rerank` best of every query (0: none), as the predecessor's procedure does. A visual with
-    several captions is a query for all of them, found with the first; each caption is a query.
+    The `task.rerank` best of every query (0: none) are ranked by similarity and matching together.
+    Matching learns to tell pairs from negatives that are drawn in proportion to the softmax of
+    similarity / temperature. So its log-odds are what a pair's probability, given the query, has
+    beyond that softmax: log p = similarity / temperature + log-odds + a constant of the query
+    (noise-contrastive estimation, Gutmann and Hyvarinen, 2010). A score is that, times the
+    temperature. A visual with several captions is a query for all of them, found with the first;
+    each caption is a query.
     """
 
     fields = ("text",)
@@ -76,9 +80,13 @@ class Retrieval(Task):
                 "text_mask": mask}
 
     def match(self, params: Any, visual: Array, text: Array, mask: Array) -> Array:
-        """Probability `[B]` that `visual [B, S, D]` and `text [B, L, D]` belong together."""
+        """What matching adds to the similarity of `visual [B, S, D]` and `text [B, L, D]`: `[B]`.
+
+        The log-odds that they belong together, times the temperature, float32.
+        """
         _, fused = self.call(params, "fuse", visual, text, mask)
-        return jax.nn.softmax(self.call(params, "match_logits", fused), axis=-1)[:, 1]
+        wrong, right = self.call(params, "match_logits", fused).T
+        return (right - wrong) * self.call(params, "temperature")
 
     def evaluate(self, params: Any, batches: Iterable[Batch], annotate: Annotate, kind: str,
                  ) -> tuple[Scores, list[dict[str, Any]]]:
@@ -144,7 +152,7 @@ class Retrieval(Task):
 
     def rerank(self, params: Any, queries: dict[str, np.ndarray], gallery: "Gallery",
                similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Adds matching probabilities to the `task.rerank` best of each query, both ways.
+        """Adds what `match` finds to the `task.rerank` best of each query, both ways.
 
         Pairs wanted in either direction are computed once, at most `rerank` times the texts and
         visuals; all others keep a score below them.
@@ -163,12 +171,12 @@ class Retrieval(Task):
         for wanted, matrix in ((wanted_visual, similarity), (wanted_text, similarity.T)):
             np.put_along_axis(wanted, best(matrix, self.options.rerank), True, axis=1)
         pairs = np.argwhere(wanted_visual | wanted_text.T)  # [P, 2] of (text, visual)
-        probability = np.zeros(similarity.shape, np.float32)
-        probability[tuple(pairs.T)] = self.match_spread(params, queries, gallery, pairs)
-        # A similarity is at least -1, so what was not reranked stays behind what was.
-        to_visual = np.where(wanted_visual, similarity + probability, similarity - 2.0)
-        to_text = np.where(wanted_text, (similarity + probability).T, similarity.T - 2.0)
-        return to_visual, to_text
+        added = np.zeros(similarity.shape, np.float32)
+        added[tuple(pairs.T)] = self.match_spread(params, queries, gallery, pairs)
+        # A similarity is in -1..1, so what was not reranked stays behind what was.
+        others = similarity - 2.0 + min(added.min(), 0.0)
+        return (np.where(wanted_visual, similarity + added, others),
+                np.where(wanted_text, (similarity + added).T, others.T))
 
     def match_spread(self, params: Any, queries: dict[str, np.ndarray], gallery: "Gallery",
                      pairs: np.ndarray) -> np.ndarray:
@@ -183,28 +191,28 @@ class Retrieval(Task):
         for start in range(0, max(map(len, lists)), share):
             parts = [numbers[start:start + share] for numbers in lists]
             own = pairs[filled(parts[mine], share)] if len(parts[mine]) else None
-            probabilities = fetch(self._match(params, *(
+            added = fetch(self._match(params, *(
                 gallery.put(x, share * len(starts)) for x in gallery.rows(queries, own, share))))
             for b, part in enumerate(parts):
-                result[part] = probabilities[b * share:b * share + len(part)]
+                result[part] = added[b * share:b * share + len(part)]
         return result
 
     def match_pairs(self, params: Any, outputs: Mapping[str, np.ndarray],
                     pairs: np.ndarray) -> np.ndarray:
-        """Matching probabilities float32 `[P]` of `pairs [P, 2]`, numbers of (text, visual).
+        """`match` of `pairs [P, 2]`, numbers of (text, visual): float32 `[P]`.
 
         Args:
           params: of the model.
           outputs: `visual [G, S, D]`, `text [Q, L, D]`, `text_mask [Q, L]`.
           pairs: at least one.
         """
-        probabilities = []
+        added = []
         for part in batched(pairs, min(RERANK_BATCH, len(pairs))):
             text, visual = part.T
             result = self._match(params, outputs["visual"][visual], outputs["text"][text],
                                  outputs["text_mask"][text])
-            probabilities.append(fetch(result))
-        return np.concatenate(probabilities)[:len(pairs)]
+            added.append(fetch(result))
+        return np.concatenate(added)[:len(pairs)]
 
 
 class Gallery:
