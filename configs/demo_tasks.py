@@ -5,10 +5,10 @@
     python eval.py --checkpoint=runs/demo/image_digit
 
 The families: image_digit, video_digit, video_motion, text_motion, text_pair, image_text,
-image_pair, grounding (see `docs/data.md`); caption, qa and retrieval of the demo's corpus;
-instructions, which learns caption, qa and grounding in one run; and caption_scst, which goes on
-from caption and raises its CIDEr. With `:image_digit,scratch` nothing is loaded. `make demo-tasks`
-runs them all.
+image_pair, grounding (see `docs/data.md`); caption and qa of the demo's corpus; retrieval, which
+learns from its clips and searches more of them than it holds out; instructions, which learns
+caption, qa and grounding in one run; and caption_scst, which goes on from caption and raises its
+CIDEr. With `:image_digit,scratch` nothing is loaded. `make demo-tasks` runs them all.
 """
 
 from ml_collections import ConfigDict
@@ -52,7 +52,7 @@ SEEN = {"two": common.source("grounding_train", 1.0), "corpus": ALONE}
 
 def root(family: str) -> str:
     """Where the family's records are."""
-    return LABELLED if family in INPUTS or family == "grounding" else demo.DATA
+    return LABELLED if family in (*INPUTS, "grounding", "retrieval") else demo.DATA
 
 
 def generated(family: str, size: int) -> tuple[ConfigDict, dict]:
@@ -116,7 +116,9 @@ def get_config(family: str = "image_digit"):
                                      vision_learning_rate=1e-4))
         config.init_from = "" if start else f"{demo.RUN}/caption"
     elif family == "retrieval":
-        add(common.task("retrieval"), "video", dict(image_size=size, frames=4, text_length=24))
+        add(common.task("retrieval"), "gallery",
+            dict(image_size=size, frames=4, text_length=24), "video_train")
+        config.data.streams.train.root = demo.DATA
         # Of 5,000 clips many show the same: drawn at random, two of five with one digit have a twin
         # among 256, of all negatives the hardest, and a false one. Neighbours differ, 480 of them.
         config.data.streams.train.shuffle = False

@@ -139,6 +139,11 @@ def image_pair(seed: int, part: str, number: int, glyphs: list) -> dict:
     )
 
 
+def gallery(seed: int, part: str, number: int, glyphs: list) -> dict:
+    """A clip of the corpus with its captions, to be found among more than the corpus holds out."""
+    return moving_digits.make_record("video", part, seed, number, glyphs)
+
+
 def _name(kind: str, part: str, number: int) -> str:
     return f"{kind}_{part}_{number:06d}"
 
@@ -159,5 +164,6 @@ FAMILIES: dict[str, Callable[[int, str, int, list], dict]] = {
         text_pair,
         image_text,
         image_pair,
+        gallery,
     )
 }

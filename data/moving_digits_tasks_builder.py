@@ -1,4 +1,4 @@
-"""Writes labelled examples of the moving digits: classification, grounding and pairs."""
+"""Writes labelled examples of the moving digits: classes, boxes, pairs and galleries."""
 
 import functools
 import os
@@ -24,13 +24,36 @@ class Settings:
     train: int = 2000
     validation: int = 200
     test: int = 256
+    gallery: int = moving_digits.DISTINCT
+
+    def sizes(self) -> dict[str, int]:
+        """Records by split; raises DataError where so many cannot be made.
+
+        A gallery is held out, so there is none of the training part.
+        """
+        for name in (*moving_digits.PARTS, "gallery"):
+            if getattr(self, name) < 1:
+                raise DataError(f"--{name}={getattr(self, name)} must be at least 1")
+        if self.gallery > moving_digits.DISTINCT:
+            raise DataError(
+                f"--gallery={self.gallery} must be at most {moving_digits.DISTINCT}: "
+                "beyond that, two clips would have the same captions"
+            )
+        sizes = {
+            f"{family}_{part}": self.gallery if family == "gallery" else getattr(self, part)
+            for family in FAMILIES
+            for part in moving_digits.PARTS
+        }
+        del sizes["gallery_train"]
+        return sizes
 
 
 class MovingDigitsTasks(builder.RecordBuilder):
     """Coloured handwritten digits with classes, boxes and sentences that are true or false."""
 
     name = "moving_digits_tasks"
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES = {"1.1.0": "Galleries of clips with their captions."}
 
 
 def prepare(out: str | os.PathLike, settings: Settings, processes: int = 2) -> dict[str, int]:
@@ -50,11 +73,7 @@ def prepare(out: str | os.PathLike, settings: Settings, processes: int = 2) -> d
         DataError: the folder holds these examples with other settings, or a size is impossible.
     """
     del processes
-    parts = {part: getattr(settings, part) for part in moving_digits.PARTS}
-    for part, size in parts.items():
-        if size < 1:
-            raise DataError(f"--{part}={size} must be at least 1")
-    sizes = {f"{family}_{part}": size for family in FAMILIES for part, size in parts.items()}
+    sizes = settings.sizes()
     splits = {
         split: functools.partial(_make_records, split, size, settings.seed)
         for split, size in sizes.items()

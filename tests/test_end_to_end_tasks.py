@@ -19,7 +19,7 @@ def data(tmp_path_factory):
     run("-m", "data.prepare", "moving_digits", f"--out={corpus}", "--processes=1",
         *(f"--{name}={size}" for name, size in sizes.items()))
     run("-m", "data.prepare", "moving_digits_tasks", f"--out={tasks}", "--train=16",
-        "--validation=8", "--test=10")
+        "--validation=8", "--test=10", "--gallery=1")
     return corpus, tasks
 
 

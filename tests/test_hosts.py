@@ -77,7 +77,7 @@ def data(tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("data")
     run("-m", "data.prepare", "moving_digits_tasks", f"--out={folder}_tasks", "--train=20",
-        "--validation=1", "--test=11")
+        "--validation=1", "--test=11", "--gallery=1")
     sizes = {"video_train": 24, "video_validation": 4, "video_test": 11, "image_train": 4,
              "image_validation": 4, "image_test": 4, "text_train": 64, "text_validation": 4}
     run("-m", "data.prepare", "moving_digits", f"--out={folder}", "--processes=1",

@@ -1,6 +1,7 @@
 """The labelled moving digits: labels that are true of what is shown and said, boxes on the ink."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from data.moving_digits_text import COLOURS, DIGITS
 from data.pipeline import eval_batches, open_split
 from mplug2_jax.preprocess.image import decode_image
 
-SETTINGS = Settings(train=16, validation=2, test=12)
+SETTINGS = Settings(train=16, validation=2, test=12, gallery=14)
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +42,10 @@ def shown(text: str) -> set[tuple[str, str]]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_splits_are_whole_and_repeatable(labelled, family):
-    glyphs = moving_digits.handwriting()
-    for part in moving_digits.PARTS:
+    glyphs, gallery = moving_digits.handwriting(), family == "gallery"
+    for part in moving_digits.PARTS[gallery:]:
         made = all_of(labelled, f"{family}_{part}")
-        assert len(made) == getattr(SETTINGS, part)
+        assert len(made) == (14 if gallery else getattr(SETTINGS, part))
         assert len({record["id"] for record in made}) == len(made)
         again = FAMILIES[family](0, part, 1, glyphs[part])
         assert made[1]["media"] == again["media"].item() and made[1]["texts"] == again["texts"]
@@ -75,6 +76,11 @@ def test_clips_are_those_of_the_corpus(corpus, labelled):
                 assert record["media"] == by_id[record["id"]]
                 found += 1
     assert found > 20
+    gallery, held_out = all_of(labelled, "gallery_test"), all_of(corpus, "video_test")
+    assert len(gallery) > len(held_out)
+    assert [r["id"] for r in gallery[:len(held_out)]] == [r["id"] for r in held_out]
+    for record, same in zip(gallery, held_out, strict=False):
+        assert record["media"] == same["media"] and record["texts"] == same["texts"]
 
 
 def test_boxes_hold_their_digit(labelled):
@@ -143,6 +149,9 @@ def test_every_family_makes_batches(labelled, tokenizer, family, options):
 def test_other_settings_are_refused(labelled):
     moving_digits_tasks_builder.prepare(labelled, SETTINGS)  # there already
     with pytest.raises(DataError, match="with test=12, not 13"):
-        moving_digits_tasks_builder.prepare(labelled, Settings(train=16, validation=2, test=13))
-    with pytest.raises(DataError, match="--test=0 must be at least 1"):
-        moving_digits_tasks_builder.prepare(labelled, Settings(test=0))
+        moving_digits_tasks_builder.prepare(labelled, replace(SETTINGS, test=13))
+    for wrong, message in ((dict(test=0), "--test=0 must be at least 1"),
+                           (dict(gallery=0), "--gallery=0 must be at least 1"),
+                           (dict(gallery=481), "--gallery=481 must be at most 480")):
+        with pytest.raises(DataError, match=message):
+            moving_digits_tasks_builder.prepare(labelled, Settings(**wrong))
