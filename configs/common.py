@@ -58,7 +58,6 @@ def task(name: str, **options: Any) -> ConfigDict:
         objectives=dict(vtc=1.0, vtm=1.0, mlm=1.0, prefix_lm=1.0, instruct=1.0),
         mask_share=0.15,  # of the tokens, for masked language modelling
         negative_block=0,  # examples among which a hard negative is sought; 0 for the global batch
-        wrong_texts=1,  # hard negatives of every visual in matching, none twice; a text has one
         accumulation=1,  # micro-batches a step is computed in; the results are those of 1
         momentum=dict(
             teacher=False,  # an average of the parameters gives soft targets (pretraining)
@@ -208,8 +207,6 @@ def validate(config: ConfigDict) -> ModelConfig:
                               f"{options.name!r} has no use for a teacher")
         if options.momentum.queue and not options.objectives.vtc:
             raise ConfigError(f"{key}.momentum.queue = True: expected task.objectives.vtc above 0")
-        if options.wrong_texts < 1:
-            raise ConfigError(f"{key}.wrong_texts = {options.wrong_texts}: expected at least 1")
         if options.accumulation < 1:
             raise ConfigError(f"{key}.accumulation = {options.accumulation}: expected at least 1")
         for name, value in streams.items():

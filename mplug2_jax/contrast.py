@@ -143,8 +143,8 @@ def _chunks(x: Array, chunk: int, axis: int = 0) -> Array:
 
 
 def hard_negatives(key: Array, queries: Array, candidates: Array, temperature: Array,
-                   pair_id: Array, example_mask: Array, block: int, chunk: int = CHUNK,
-                   taken: Array | None = None) -> tuple[Array, Array]:
+                   pair_id: Array, example_mask: Array, block: int,
+                   chunk: int = CHUNK) -> tuple[Array, Array]:
     """Samples one negative candidate a query, in proportion to the softmax of the similarity.
 
     Never a candidate of the same pair and never padding. Candidates are those of the query's own
@@ -160,7 +160,6 @@ def hard_negatives(key: Array, queries: Array, candidates: Array, temperature: A
       example_mask: bool `[B]`.
       block: examples a block; 0 for the global batch.
       chunk: candidates whose similarities are held at a time; another draws other negatives.
-      taken: int32 `[B, N]`, rows that earlier draws gave a query and this one must not.
 
     Returns:
       int32 `[B]`, the row of the negative; and bool `[B]`, False where a row has no negative.
@@ -188,9 +187,6 @@ def hard_negatives(key: Array, queries: Array, candidates: Array, temperature: A
     parts = [whole(_chunks(grouped(x), chunk, axis=1))
              for x in (candidates, pair_id, example_mask)]
     size = parts[0].shape[2]
-    starts = jnp.arange(groups, dtype=jnp.int32)[:, None] * block
-    if taken is not None:
-        taken = grouped(shard_batch(taken)) - starts[..., None]  # [n, b, N]
 
     def body(state, part):
         best, choice = state
@@ -199,9 +195,6 @@ def hard_negatives(key: Array, queries: Array, candidates: Array, temperature: A
                             preferred_element_type=jnp.float32) / temperature
         noise = by_row(jax.random.gumbel(jax.random.fold_in(key, number), logits.shape))
         allowed = (ids[:, :, None] != candidate_id[:, None]) & candidate_mask[:, None]  # [n, b, k]
-        if taken is not None:
-            here = number * size + jnp.arange(size)
-            allowed &= (taken[..., None] != here).all(axis=2)
         scores = jnp.where(allowed, logits + noise, NEGATIVE)
         top = scores.max(axis=-1)
         choice = jnp.where(top > best, number * size + scores.argmax(axis=-1), choice)
@@ -210,7 +203,8 @@ def hard_negatives(key: Array, queries: Array, candidates: Array, temperature: A
     start = grouped(shard_batch(jnp.full(batch, NEGATIVE))), grouped(
         shard_batch(jnp.zeros(batch, jnp.int32)))
     (best, choice), _ = jax.lax.scan(body, start, (jnp.arange(parts[0].shape[0]), *parts))
-    return (choice + starts).reshape(batch), (best > NEGATIVE).reshape(batch) & example_mask
+    rows = choice + jnp.arange(groups, dtype=jnp.int32)[:, None] * block
+    return rows.reshape(batch), (best > NEGATIVE).reshape(batch) & example_mask
 
 
 def take_rows(x: Array, rows: Array, block: int) -> Array:

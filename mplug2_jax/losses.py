@@ -60,18 +60,18 @@ def token_cross_entropy(logits: Array, labels: Array, weights: Array,
 
 def matching(positive: Array, negative: Array, weights: Array,
              negative_weights: Array) -> tuple[Array, Array]:
-    """Vision-text matching: two-class cross-entropy over 1 positive to N negatives a pair.
+    """Vision-text matching: two-class cross-entropy over 1 positive to 2 negatives a pair.
 
     Args:
       positive: logits `[B, 2]` of the pairs themselves.
-      negative: logits `[N, B, 2]` of (visual, wrong text) and (wrong visual, text).
+      negative: logits `[2, B, 2]` of (visual, wrong text) and (wrong visual, text).
       weights: bool `[B]`, the real examples.
-      negative_weights: bool `[N, B]`, those that have a negative. Or both as `shares` of all.
+      negative_weights: bool `[2, B]`, those that have a negative. Or both as `shares` of all.
 
     Returns:
       The mean loss and the accuracy, float32 scalars.
     """
-    logits = jnp.concatenate([positive[None], negative])  # [1 + N, B, 2]
+    logits = jnp.concatenate([positive[None], negative])  # [3, B, 2]
     labels = jnp.zeros(logits.shape[:2], jnp.int32).at[0].set(1)
     all_weights = jnp.concatenate([weights[None], negative_weights])
     accuracy = weighted_mean(logits.argmax(axis=-1) == labels, all_weights)

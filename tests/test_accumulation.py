@@ -83,11 +83,3 @@ def test_a_task_of_one_loss_accumulates():
         "captioning", small.model(vision_layers=1, decoder_layers=1), memory="visual",
         accumulation=accumulation) for accumulation in (1, 4))
     assert_micro_batches_change_nothing(whole, parts, small.params_of(whole.model), batch, KEY)
-
-
-def test_several_negatives_accumulate():
-    whole, parts = (small.task(
-        "retrieval", small.model(vision_layers=1, fusion_layers=1), wrong_texts=3,
-        accumulation=accumulation) for accumulation in (1, 2))
-    batch = {"video": small.pairs(padding=1)}
-    assert_micro_batches_change_nothing(whole, parts, small.params_of(whole.model), batch, KEY)

@@ -112,13 +112,7 @@ def test_negatives_are_the_same_on_every_mesh(block, chunk):
             drawn.append(jax.device_get(jax.jit(
                 lambda v, t, ids, real: contrast.hard_negatives(
                     KEY, v, t, jnp.float32(0.3), ids, real, block, chunk))(*rows)))
-            more = jax.jit(lambda v, t, ids, real, taken: contrast.hard_negatives(
-                KEY, v, t, jnp.float32(0.3), ids, real, block, chunk, taken))
-            again = more(*rows, sharding.put_batch(drawn[0][0][:, None], mesh))[0]
-        assert (again != drawn[0][0])[:14].all()
-        drawn[-1] += (jax.device_get(again),)
-    for rows, found, again in drawn:
-        np.testing.assert_array_equal(again, drawn[0][2])
+    for rows, found in drawn:
         np.testing.assert_array_equal(rows, drawn[0][0])
         np.testing.assert_array_equal(found, drawn[0][1])
         assert found[:14].all() and not found[14:].any()

@@ -57,31 +57,6 @@ def test_contrastive_gradient_by_finite_differences():
     assert not np.asarray(gradient)[5].any()  # padding takes no part
 
 
-def test_hard_negatives_of_several_draws_never_come_twice():
-    """Drawn one after the other, each follows the softmax of what the earlier ones left."""
-    queries, candidates = features(0, 8), features(1, 8)
-    ids, real = np.arange(8, dtype=np.int32), np.arange(8) < 7
-    first = np.array([1, 2, 3, 0, 5, 6, 4, 0], np.int32)
-
-    def draw(key, taken):
-        return contrast.hard_negatives(key, queries, candidates, jnp.float32(0.5), ids, real, 4,
-                                       chunk=3, taken=taken)
-
-    rows, found = jax.jit(jax.vmap(lambda key: draw(key, first[:, None])))(
-        jax.random.split(KEY, 20_000))
-    assert found[:, :7].all() and (rows // 4 == np.arange(8) // 4).all()
-    logits = queries @ candidates.T / 0.5
-    for i in range(7):
-        allowed = real & (ids // 4 == i // 4) & (ids != i) & (ids != first[i])
-        expected = np.exp(log_softmax(np.where(allowed, logits[i], -np.inf)))
-        seen = np.bincount(rows[:, i], minlength=8) / len(rows)
-        np.testing.assert_allclose(seen, expected, atol=0.015)
-    second, third = rows[0], draw(KEY, np.stack([first, rows[0]], axis=1))
-    assert third[1][:4].all() and not third[1][4:7].any()  # of three real ones none is left
-    every = np.sort(np.stack([first, second, third[0], ids], axis=1)[:4], axis=1)
-    np.testing.assert_array_equal(every, np.tile(np.arange(4), (4, 1)))
-
-
 def test_padding_is_neither_row_nor_negative():
     visual, text = features(0), features(1)
     ids, real = np.arange(6, dtype=np.int32), np.array([1, 1, 1, 1, 0, 0], bool)

@@ -172,7 +172,7 @@ def pair_losses(task: Task, params: Any, batch: Batch, rng: Array, weights: dict
     """Losses of a batch of pairs, by objective, each over the global batch.
 
     Args:
-      task: gives the model, `negative_block`, `wrong_texts`, `mask_share` and `accumulation`.
+      task: gives the model, `negative_block`, `mask_share` and `accumulation`.
       params: of the model.
       batch: `video, text, text_mask, pair_id, example_mask`; with `prompt` and `target` also
         the generation of the target from the prompt ("instruct").
@@ -235,21 +235,13 @@ def pair_losses(task: Task, params: Any, batch: Batch, rng: Array, weights: dict
     if weights["vtm"]:
         visual_features, text_features = encoded["features"]
         common = temperature, pair_id, example_mask, block
+        wrong_text, has_text = hard_negatives(visual_key, visual_features, text_features, *common)
         wrong_visual, has_visual = hard_negatives(text_key, text_features, visual_features, *common)
-        wrong_texts, has_text = [], []
-        for number in range(options.wrong_texts):
-            wrong, has = hard_negatives(
-                jax.random.fold_in(visual_key, number) if number else visual_key, visual_features,
-                text_features, *common,
-                taken=jnp.stack(wrong_texts, axis=1) if wrong_texts else None)
-            wrong_texts.append(wrong)
-            has_text.append(has)
+        features["wrong_text"] = take_rows(tokens[:, 0], wrong_text, block)
         features["wrong_visual"] = take_rows(visual, wrong_visual, block)
-        features["wrong_texts"], rows["wrong_masks"] = (  # [B, N, L, D], [B, N, L]
-            jnp.stack([take_rows(x[:, 0], wrong, block) for wrong in wrong_texts], axis=1)
-            for x in (tokens, mask))
+        rows["wrong_mask"] = take_rows(mask[:, 0], wrong_text, block)
         rows["match_share"] = losses.shares(
-            jnp.stack([example_mask, *has_text, has_visual], axis=1))  # [B, N + 2]
+            jnp.stack([example_mask, has_text, has_visual], axis=1))  # [B, 3]
 
     def fused_losses(params, features, rows, rng):
         passes, metrics = Passes(task, params, rng), {}
@@ -261,14 +253,12 @@ def pair_losses(task: Task, params: Any, batch: Batch, rng: Array, weights: dict
         to_fuse = token_rows(features["tokens"], goals)
         if weights["vtm"]:
             own = token_rows(features["tokens"], ("text",))
-            wrong = {f"wrong_text_{i}": (features["wrong_texts"][:, i], rows["wrong_masks"][:, i])
-                     for i in range(options.wrong_texts)}  # rows of the visual, as all others
-            to_fuse |= own | wrong
+            to_fuse |= own | {"wrong_text": (features["wrong_text"], rows["wrong_mask"])}
         fused = passes.fuse(features["visual"], to_fuse) if to_fuse else {}
         if weights["vtm"]:
             other = passes.fuse(features["wrong_visual"], own)
-            negative = jnp.stack([*(passes.match(fused[name][1]) for name in wrong),
-                                  passes.match(other["text"][1])])  # [N + 1, B, 2]
+            negative = jnp.stack([passes.match(fused["wrong_text"][1]),
+                                  passes.match(other["text"][1])])  # [2, B, 2]
             share = rows["match_share"].T
             metrics["vtm"], metrics["vtm_hits"] = losses.matching(
                 passes.match(fused["text"][1]), negative, share[0], share[1:])
