@@ -6,9 +6,9 @@
 
 The families: image_digit, video_digit, video_motion, text_motion, text_pair, image_text,
 image_pair, grounding (see `docs/data.md`); caption and qa of the demo's corpus; retrieval, which
-learns from its clips and searches more of them than it holds out; instructions, which learns
-caption, qa and grounding in one run; and caption_scst, which goes on from caption and raises its
-CIDEr. With `:image_digit,scratch` nothing is loaded. `make demo-tasks` runs them all.
+learns from its clips and searches a gallery of new ones; instructions, which learns caption, qa and
+grounding in one run; and caption_scst, which goes on from caption and raises its CIDEr. With
+`:image_digit,scratch` nothing is loaded. `make demo-tasks` runs them all.
 """
 
 from ml_collections import ConfigDict
@@ -120,7 +120,8 @@ def get_config(family: str = "image_digit"):
             dict(image_size=size, frames=4, text_length=24), "video_train")
         config.data.streams.train.root = demo.DATA
         # Of 5,000 clips many show the same: drawn at random, two of five with one digit have a twin
-        # among 256, of all negatives the hardest, and a false one. Neighbours differ, 480 of them.
+        # among 256, of all negatives the hardest, and a false one. Neighbours differ, 480 of them,
+        # but for the few batches in which the clips begin again.
         config.data.streams.train.shuffle = False
         # Contrast and matching have to tell a digit that moves left from the same one that moves
         # right; few of a small batch are so alike. Contrast has all others of the batch for each

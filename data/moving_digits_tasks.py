@@ -1,4 +1,4 @@
-"""The moving digits as labelled examples: classes of pictures and sentences, boxes, pairs.
+"""The moving digits as examples of tasks: classes, boxes, pairs and galleries.
 
 Scenes are those of the demo corpus: a record of a part is made of the scene of that part and
 number, so that what is tested here was not seen in pretraining. Each family is a function from

@@ -39,27 +39,26 @@ class Settings:
                 f"--gallery={self.gallery} must be at most {moving_digits.DISTINCT}: "
                 "beyond that, two clips would have the same captions"
             )
-        sizes = {
+        return {
             f"{family}_{part}": self.gallery if family == "gallery" else getattr(self, part)
             for family in FAMILIES
             for part in moving_digits.PARTS
+            if (family, part) != ("gallery", "train")
         }
-        del sizes["gallery_train"]
-        return sizes
 
 
 class MovingDigitsTasks(builder.RecordBuilder):
     """Coloured handwritten digits with classes, boxes and sentences that are true or false."""
 
     name = "moving_digits_tasks"
-    VERSION = tfds.core.Version("1.1.0")
-    RELEASE_NOTES = {"1.1.0": "Galleries of clips with their captions."}
+    VERSION = tfds.core.Version("1.0.0")
 
 
 def prepare(out: str | os.PathLike, settings: Settings, processes: int = 2) -> dict[str, int]:
     """Writes the splits `<family>_<part>` to a folder of their own, unless they are there already.
 
-    Equal settings give equal records. The vocabulary is that of the corpus.
+    No gallery is there to train on. Equal settings give equal records. The vocabulary is that of
+    the corpus.
 
     Args:
         out: the folder, another one than the corpus'; made if it is missing.

@@ -30,11 +30,12 @@ class Retrieval(Task):
 
     The `task.rerank` best of every query (0: none) are ranked by similarity and matching together.
     Matching learns to tell pairs from negatives that are drawn in proportion to the softmax of
-    similarity / temperature. So its log-odds are what a pair's probability, given the query, has
-    beyond that softmax: log p = similarity / temperature + log-odds + a constant of the query
-    (noise-contrastive estimation, Gutmann and Hyvarinen, 2010). A score is that, times the
-    temperature. A visual with several captions is a query for all of them, found with the first;
-    each caption is a query.
+    similarity / temperature. Were they drawn for the queries alone, its log-odds would be what a
+    pair's probability, given the query, has beyond that softmax: log p = similarity / temperature
+    + log-odds + a constant of the query (noise-contrastive estimation, Gutmann and Hyvarinen,
+    2010). They are drawn both ways, so this holds as far as the softmax's sums are alike. A score
+    is that, times the temperature. A visual with several captions is a query for all of them, found
+    with the first; each caption is a query.
     """
 
     fields = ("text",)
@@ -174,9 +175,9 @@ class Retrieval(Task):
         added = np.zeros(similarity.shape, np.float32)
         added[tuple(pairs.T)] = self.match_spread(params, queries, gallery, pairs)
         # A similarity is in -1..1, so what was not reranked stays behind what was.
-        others = similarity - 2.0 + min(added.min(), 0.0)
-        return (np.where(wanted_visual, similarity + added, others),
-                np.where(wanted_text, (similarity + added).T, others.T))
+        others = similarity - (2.0 - min(added.min(), 0.0))
+        added += similarity
+        return (np.where(wanted_visual, added, others), np.where(wanted_text, added.T, others.T))
 
     def match_spread(self, params: Any, queries: dict[str, np.ndarray], gallery: "Gallery",
                      pairs: np.ndarray) -> np.ndarray:

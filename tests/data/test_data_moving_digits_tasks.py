@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from test_data_moving_digits import read
 
-from configs import common
+from configs import common, demo, demo_tasks
 from data import media, moving_digits, moving_digits_tasks_builder
 from data.builder import DataError
 from data.moving_digits_tasks import CLASSES, FAMILIES, OTHER, SAME
@@ -128,7 +128,8 @@ def test_image_pairs_show_a_digit_each(labelled):
 
 
 @pytest.mark.parametrize(("family", "options"), [
-    ("image_digit", dict(frames=1)), ("video_motion", dict(frames=4)),
+    ("image_digit", dict(frames=1)), ("video_digit", dict(frames=4)),
+    ("video_motion", dict(frames=4)), ("gallery", dict(frames=4, text_length=24)),
     ("text_motion", dict(text_length=24)), ("text_pair", dict(text_length=48, text_pair=True)),
     ("image_text", dict(frames=1, text_length=24)), ("image_pair", dict(frames=2, text_length=24)),
     ("grounding", dict(frames=1, prompt_length=8, ask="box")),
@@ -144,6 +145,25 @@ def test_every_family_makes_batches(labelled, tokenizer, family, options):
     if family in CLASSES:
         labels = [CLASSES[family][label] for label in batch["label"][:12]]
         assert labels == [record["label"] for record in all_of(labelled, f"{family}_test")]
+
+
+def test_configs_name_splits_that_are_there(corpus, labelled):
+    """Every stream of every family of `configs/demo_tasks.py`, under the folder that it names."""
+    folders = {demo.DATA: corpus, demo_tasks.LABELLED: labelled}
+    for family in demo_tasks.FAMILIES:
+        config = demo_tasks.get_config(family)
+        streams = [*config.data.streams.values()]
+        for entry in config.evals.values():
+            streams += [entry.stream, entry.stream.copy_and_resolve_references()]
+            streams[-1].split = entry.validation
+        for stream in streams:
+            root = stream.root or config.data.root
+            sources = {stream.split: root} if isinstance(stream.split, str) else {
+                source.split: source.get("root") or root for source in stream.split.values()}
+            for split, folder in sources.items():
+                assert len(open_split(folders[folder], split)), (family, split)
+    with pytest.raises(DataError, match="no split 'gallery_train'"):
+        open_split(labelled, "gallery_train")
 
 
 def test_other_settings_are_refused(labelled):
