@@ -109,15 +109,16 @@ def test_reranking_equals_scoring_every_pair(devices):
     visual, text, mask, similarity = jax.device_get(encode(params))
 
     @jax.jit
-    def log_odds(visual):
+    def logits(visual):
         _, fused = task.call(params, "fuse", jnp.broadcast_to(visual, (19, *visual.shape)), text,
                              mask)
-        probability = jax.nn.softmax(task.call(params, "match_logits", fused))[:, 1]
-        return jnp.log(probability) - jnp.log1p(-probability)
+        return task.call(params, "match_logits", fused)
 
     # What matching knows and the softmax of the similarities does not, in units of these.
-    every = np.stack([log_odds(one) for one in visual], axis=1) * float(
-        task.call(params, "temperature"))  # [Q, G]
+    odds = np.exp(np.stack([logits(one) for one in visual], axis=1).astype(np.float64))
+    every = 0.5 * np.log(odds[..., 1] / odds[..., 0])  # [Q, G]
+    np.testing.assert_allclose(jax.jit(task.match)(params, visual, text[:10], mask[:10]),
+                               every[range(10), range(10)], rtol=1e-4, atol=1e-5)
     assert every.min() < -2.0 and 0.5 < every.max()
     owner = np.array([i for i, own in enumerate(encoded) for _ in own])
     own = owner[:, None] == np.arange(10)
