@@ -249,6 +249,7 @@ class _Watch:
         self._store = state.client
         self._process, self._count = state.process_id, state.num_processes
         self._stopped, self._ending = threading.Event(), threading.Lock()
+        self._code = LOST  # of the end that has begun
         self._rounds = 0
         self._hosts: list[str] = []
         self._heard = time.monotonic()  # when process 0 last answered
@@ -303,6 +304,7 @@ class _Watch:
     def fail(self, message: str, code: int) -> None:
         """Prints and tells the others why this process ends, and ends it."""
         with self._ending:
+            self._code = code
             _print_error(message)
             try:
                 self._store.key_value_set(f"failed/{self._process}", message)
@@ -389,7 +391,12 @@ class _Watch:
         try:
             socket.create_connection((host.strip("[]"), int(port)), timeout=2).close()
         except OSError:
-            self._end(f"{self.name(0)} is lost: the connection is closed; {_AGAIN}")
+            # A thread that is ending this process has said why, and may wait within JAX for what
+            # the thread that aborts holds: it is not waited for.
+            if self._ending.acquire(timeout=PERIOD):
+                self._ending.release()
+                self._end(f"{self.name(0)} is lost: the connection is closed; {_AGAIN}")
+            _exit(self._code)
 
     def _lost(self, process: int) -> str:
         return (f"{self.name(process)} is lost: no sign of life for {self.lost_after} s; {_AGAIN}")

@@ -205,6 +205,31 @@ def test_unequal_configs_are_named(data, tmp_path):
     assert not (tmp_path / "run").exists()  # nothing was begun
 
 
+def test_an_abort_while_a_process_ends_does_not_hold_it():
+    """JAX aborts from a thread of its own; what another thread asks of it is then not answered."""
+    script = """
+import os, threading, time
+from mplug2_jax import hosts
+
+class Store:
+    def key_value_set(self, key, *_, **__):
+        if key.startswith("failed/"):
+            threading.Thread(target=os.abort).start()
+            time.sleep(600)
+
+    def blocking_key_value_get(self, *_):
+        time.sleep(600)
+
+state = hosts.distributed.global_state
+state.client, state.process_id, state.num_processes = Store(), 1, 2
+state.coordinator_address = "localhost:1"  # nobody answers there
+hosts._Watch(600).fail("the disk is full", 2)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, text=True, timeout=SLACK,
+                           capture_output=True, check=False)
+    assert ended.returncode == 2 and error_line(ended.stderr) == "error: the disk is full"
+
+
 def test_data_is_known_by_its_files_not_by_its_place(data, tmp_path):
     def known(root):
         config = hosts_config.get_config().data
