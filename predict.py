@@ -29,12 +29,12 @@ from configs import common, msrvtt_caption, msrvtt_qa
 from mplug2_jax import launch
 from mplug2_jax.config import ModelConfig
 from mplug2_jax.model import init_params
+from mplug2_jax.parallel import sharding
 from mplug2_jax.preprocess.files import find_media, load_clip, media_kind
 from mplug2_jax.preprocess.text import clean_caption, clean_question
 from mplug2_jax.preprocess.tokenizer import Tokenizer, load_tokenizer
 from mplug2_jax.preprocess.video import MediaError
 from mplug2_jax.tasks import TASKS, Task
-from mplug2_jax.training import sharding
 from mplug2_jax.training.checkpoint import Checkpoints
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Instead of the checkpoint's config.")

@@ -26,9 +26,9 @@ from configs import common
 from mplug2_jax import attention, launch
 from mplug2_jax.aot.plan import with_batch
 from mplug2_jax.config import ModelConfig
+from mplug2_jax.parallel import sharding
 from mplug2_jax.shapes import batch_shapes, placeholder_tokenizer
 from mplug2_jax.tasks import TASKS
-from mplug2_jax.training import sharding
 from mplug2_jax.training.flops import count_flops, peak_flops
 from mplug2_jax.training.optimizer import make_optimizer
 from mplug2_jax.training.step import create_state, make_train_step

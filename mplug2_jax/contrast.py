@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from mplug2_jax.losses import NEGATIVE, weighted_mean
-from mplug2_jax.training.sharding import gather_rows, replicate, shard_batch
+from mplug2_jax.parallel.sharding import gather_rows, replicate, shard_batch
 
 Array = jax.Array
 CHUNK = 4096  # columns at a time; it must not depend on the mesh, for random draws follow it

@@ -22,11 +22,11 @@ from ml_collections import ConfigDict, config_flags
 from mplug2_jax import launch
 from mplug2_jax.config import MODULES, ModelConfig
 from mplug2_jax.model import init_params
+from mplug2_jax.parallel.sharding import path_name
 from mplug2_jax.shapes import batch_shapes, placeholder_tokenizer
 from mplug2_jax.tasks import TASKS
 from mplug2_jax.training.flops import count_flops
 from mplug2_jax.training.optimizer import matching
-from mplug2_jax.training.sharding import path_name
 
 OWN_METHODS = ("setup", "word_embeddings")  # that compute nothing
 

@@ -14,8 +14,8 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict
 
-from mplug2_jax import hosts
 from mplug2_jax.config import ConfigError
+from mplug2_jax.parallel import hosts
 
 # What wrong input raises, here and in the libraries, and a run that diverges.
 EXPECTED = (ValueError, FileNotFoundError, FloatingPointError)
@@ -29,7 +29,7 @@ def main(run: Callable[..., None], arguments: tuple[str, ...] = (),
       run: the script; gets the arguments that are no flags.
       arguments: what they are, for the message where their number is wrong; one whose name ends
         with "..." stands for one or more.
-      distributed: whether it can be one of several processes (`mplug2_jax.hosts`): all of them
+      distributed: whether it can be one of several processes (`parallel.hosts`): all of them
         end when one does, with exit code 3 those that had no error of their own.
     """
 

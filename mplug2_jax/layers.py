@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from mplug2_jax.attention import cached_attention, dot_product_attention
 from mplug2_jax.config import REMAT_POLICIES
-from mplug2_jax.training.sharding import shard_batch, whole_rows
+from mplug2_jax.parallel.sharding import shard_batch, whole_rows
 
 Array = jax.Array
 KeyValue = tuple[Array, Array]  # each [B, S, H, Dh]

@@ -24,7 +24,7 @@ from mplug2_jax.layers import (
     bert_init,
     quick_gelu,
 )
-from mplug2_jax.training.sharding import shard_batch, shard_frames
+from mplug2_jax.parallel.sharding import shard_batch, shard_frames
 
 Array = jax.Array
 # CLIP's statistics, of RGB in 0..1.

@@ -6,7 +6,8 @@ import time
 
 from absl import flags
 
-from mplug2_jax import hosts, launch
+from mplug2_jax import launch
+from mplug2_jax.parallel import hosts
 
 FAULT = flags.DEFINE_enum("fault", "", ["", "raises", "bug"], "What goes wrong.")
 

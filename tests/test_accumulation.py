@@ -8,7 +8,7 @@ import small
 from trees import assert_gradients_equal, assert_micro_batches_change_nothing
 
 from mplug2_jax import losses
-from mplug2_jax.training.accumulate import join, mapped, split, summed
+from mplug2_jax.parallel.accumulation import join, mapped, split, summed
 
 KEY = jax.random.key(0)
 

@@ -22,7 +22,7 @@ from mplug2_jax.aot.plan import DoesNotFit, Plan, out_of_memory, with_batch
 from mplug2_jax.aot.search import search
 from mplug2_jax.config import ConfigError, ModelConfig
 from mplug2_jax.model import HEADS, MODULES, build, init_params
-from mplug2_jax.training import sharding
+from mplug2_jax.parallel import sharding
 
 ROOT = Path(__file__).parents[1]
 
@@ -290,7 +290,7 @@ def test_too_large_a_batch_is_told_with_the_amount_and_the_largest_buffers():
 def test_every_chip_has_a_mesh_of_one_device_a_chip():
     """In a process of its own: what libtpu is told of this machine holds for all of it."""
     code = ("from mplug2_jax.aot.plan import topology_devices\n"
-            "from mplug2_jax.training.sharding import make_mesh\n"
+            "from mplug2_jax.parallel.sharding import make_mesh\n"
             "for topology in ('v4:2x2x1', 'v5p:2x2x1', 'v5e:2x2', 'v6e:2x2'):\n"
             "    print(make_mesh(1, 2, 2, topology_devices(topology)).size)\n")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,

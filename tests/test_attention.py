@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from mplug2_jax import attention
 from mplug2_jax.aot.hlo import Program
-from mplug2_jax.training import sharding
+from mplug2_jax.parallel import sharding
 from mplug2_jax.training.flops import count_flops
 
 # (queries, keys, padded keys, causal), the four shapes that matter, each as long as a test can pay.

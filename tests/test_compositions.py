@@ -16,11 +16,11 @@ from mplug2_jax.config import ConfigError, ModelConfig
 from mplug2_jax.convert import hugging_face, layout, official
 from mplug2_jax.describe import describe, find_calls, scaled
 from mplug2_jax.model import build, init_params, part_of, union
+from mplug2_jax.parallel.sharding import make_mesh, path_name
 from mplug2_jax.shapes import batch_shapes, placeholder_tokenizer
 from mplug2_jax.tasks import TASKS
 from mplug2_jax.training.checkpoint import CheckpointError, Checkpoints, write_params
 from mplug2_jax.training.flops import count_flops
-from mplug2_jax.training.sharding import make_mesh, path_name
 
 pytestmark = pytest.mark.slow
 GOLDEN = Path(__file__).parent / "golden"

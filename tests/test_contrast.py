@@ -10,7 +10,7 @@ import pytest
 from trees import assert_gradients_equal
 
 from mplug2_jax import contrast, losses
-from mplug2_jax.training import sharding
+from mplug2_jax.parallel import sharding
 
 MESHES = [(1, 1, 1), (8, 1, 1), (2, 2, 2)]
 KEY = jax.random.key(0)

@@ -11,7 +11,7 @@ from configs import common
 from mplug2_jax.config import ConfigError
 from mplug2_jax.mixing import draw_weights, mix
 from mplug2_jax.model import init_params
-from mplug2_jax.training import sharding
+from mplug2_jax.parallel import sharding
 from mplug2_jax.training.checkpoint import Checkpoints
 from mplug2_jax.training.flops import count_flops
 from mplug2_jax.training.optimizer import hold, layer_factors, make_optimizer

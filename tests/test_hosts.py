@@ -209,7 +209,7 @@ def test_an_abort_while_a_process_ends_does_not_hold_it():
     """JAX aborts from a thread of its own; what another thread asks of it is then not answered."""
     script = """
 import os, threading, time
-from mplug2_jax import hosts
+from mplug2_jax.parallel import hosts
 
 class Store:
     def key_value_set(self, key, *_, **__):

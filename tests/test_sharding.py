@@ -15,7 +15,7 @@ from configs import common, sizes
 from mplug2_jax.aot.hlo import Program
 from mplug2_jax.config import ConfigError, ModelConfig
 from mplug2_jax.model import HEADS, MODULES, build, init_params
-from mplug2_jax.training import sharding
+from mplug2_jax.parallel import sharding
 from mplug2_jax.training.optimizer import make_optimizer
 from mplug2_jax.training.step import create_state, make_train_step
 from mplug2_jax.vision import DualVisionEncoder

@@ -11,7 +11,7 @@ import small
 from configs import common, demo, msrvtt_caption, msrvtt_qa
 from mplug2_jax.config import ConfigError
 from mplug2_jax.metrics.scores import keep
-from mplug2_jax.training import sharding
+from mplug2_jax.parallel import sharding
 
 
 @pytest.mark.parametrize("weights, modules, heads", [

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from mplug2_jax.training.sharding import path_name
+from mplug2_jax.parallel.sharding import path_name
 
 
 def assert_gradients_equal(actual, expected, rtol: float) -> None:

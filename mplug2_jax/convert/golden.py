@@ -22,8 +22,8 @@ from mplug2_jax.convert import hugging_face, layout, official
 from mplug2_jax.decoding import beam_search, rank_answers
 from mplug2_jax.losses import token_cross_entropy
 from mplug2_jax.model import MPlug2, build
+from mplug2_jax.parallel.sharding import path_name
 from mplug2_jax.tasks.base import with_visual
-from mplug2_jax.training.sharding import path_name
 
 Array = jax.Array
 Arrays = dict[str, np.ndarray]

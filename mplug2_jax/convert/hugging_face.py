@@ -29,7 +29,7 @@ from mplug2_jax.convert.official import (
     resizes,
 )
 from mplug2_jax.model import HEADS, build, init_params
-from mplug2_jax.training.sharding import path_name
+from mplug2_jax.parallel.sharding import path_name
 
 BERT_IGNORED = (
     ("position_ids buffers", r"\.position_ids$"),

@@ -28,7 +28,7 @@ from mplug2_jax.convert.safetensors import read_safetensors
 from mplug2_jax.convert.stored import CheckpointFileError, StoredTensor
 from mplug2_jax.convert.torch_zip import read_torch
 from mplug2_jax.model import build, init_params
-from mplug2_jax.training.sharding import path_name
+from mplug2_jax.parallel.sharding import path_name
 
 Tensors = dict[str, StoredTensor]
 VISUAL = "visual_encoder.visual"

@@ -17,7 +17,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from jax.sharding import Mesh
 
-from mplug2_jax.training.sharding import path_name, tree_shardings
+from mplug2_jax.parallel.sharding import path_name, tree_shardings
 from mplug2_jax.training.step import TrainState
 
 # Parts of the state that a run may have or not, and from what one that is new starts.

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import optax
 
-from mplug2_jax.training.sharding import path_name
+from mplug2_jax.parallel.sharding import path_name
 
 # No weight decay on biases, LayerNorm scales, and the temperature, which are not directions.
 NO_DECAY = re.compile(r"(bias|scale|temperature)$")

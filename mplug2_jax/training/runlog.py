@@ -5,7 +5,8 @@ from pathlib import Path
 
 from tensorboardX import SummaryWriter
 
-from mplug2_jax import hosts, launch
+from mplug2_jax import launch
+from mplug2_jax.parallel import hosts
 
 
 class RunLog:

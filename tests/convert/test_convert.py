@@ -19,8 +19,8 @@ from mplug2_jax.config import MODULES, ConfigError, ModelConfig
 from mplug2_jax.convert import hugging_face, official
 from mplug2_jax.convert.layout import WeightsError, nest, resize_positions, to_theirs
 from mplug2_jax.model import build, init_params
+from mplug2_jax.parallel.sharding import make_mesh, path_name
 from mplug2_jax.training.checkpoint import CheckpointError, Checkpoints, write_params
-from mplug2_jax.training.sharding import make_mesh, path_name
 from mplug2_jax.vision import DualVisionEncoder
 
 ROOT = Path(__file__).parents[2]

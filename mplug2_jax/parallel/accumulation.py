@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mplug2_jax.training.sharding import shard_batch, shard_params
+from mplug2_jax.parallel.sharding import shard_batch, shard_params
 
 Array = jax.Array
 Sum = tuple[Array, dict[str, Array]]
