@@ -24,7 +24,7 @@ from data.examples import eval_clip, resolve
 from data.fingerprint import fingerprint
 from mplug2_jax import launch
 from mplug2_jax.metrics.scores import keep
-from mplug2_jax.model import init_params, union
+from mplug2_jax.model.mplug2 import init_params, union
 from mplug2_jax.parallel import hosts, sharding
 from mplug2_jax.preprocess.tokenizer import load_tokenizer
 from mplug2_jax.records import best_first, choose, write_records

@@ -9,9 +9,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from data import pipeline
-from mplug2_jax.config import ModelConfig
 from mplug2_jax.metrics.scores import Score, intervals, keep
-from mplug2_jax.model import part_of
+from mplug2_jax.model.config import ModelConfig
+from mplug2_jax.model.mplug2 import part_of
 from mplug2_jax.parallel import hosts, sharding
 from mplug2_jax.preprocess.tokenizer import Tokenizer
 from mplug2_jax.tasks import TASKS, Task

@@ -27,8 +27,8 @@ from tqdm import tqdm
 import evaluation
 from configs import common, msrvtt_caption, msrvtt_qa
 from mplug2_jax import launch
-from mplug2_jax.config import ModelConfig
-from mplug2_jax.model import init_params
+from mplug2_jax.model.config import ModelConfig
+from mplug2_jax.model.mplug2 import init_params
 from mplug2_jax.parallel import sharding
 from mplug2_jax.preprocess.files import find_media, load_clip, media_kind
 from mplug2_jax.preprocess.text import clean_caption, clean_question

@@ -21,7 +21,7 @@ from configs import common
 from data import pipeline
 from data.fingerprint import fingerprint
 from mplug2_jax import launch
-from mplug2_jax.config import HOW
+from mplug2_jax.model.config import HOW
 from mplug2_jax.parallel import hosts, sharding
 from mplug2_jax.preprocess.tokenizer import load_tokenizer
 from mplug2_jax.tasks import TASKS

@@ -20,9 +20,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs import sizes
-from mplug2_jax.config import DTYPES, ModelConfig
-from mplug2_jax.decoding import beam_search
-from mplug2_jax.model import MPlug2, build, init_params
+from mplug2_jax.model.config import DTYPES, ModelConfig
+from mplug2_jax.model.decoding import beam_search
+from mplug2_jax.model.mplug2 import MPlug2, build, init_params
 
 
 def random_params(model: MPlug2, seed: int) -> Any:

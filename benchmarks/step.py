@@ -23,9 +23,10 @@ from ml_collections import ConfigDict, config_flags
 
 from benchmarks.captioning import timed
 from configs import common
-from mplug2_jax import attention, launch
+from mplug2_jax import launch
 from mplug2_jax.aot.plan import with_batch
-from mplug2_jax.config import ModelConfig
+from mplug2_jax.model import attention
+from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.parallel import sharding
 from mplug2_jax.shapes import batch_shapes, placeholder_tokenizer
 from mplug2_jax.tasks import TASKS

@@ -9,7 +9,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from configs import sizes
-from mplug2_jax.config import ConfigError, ModelConfig
+from mplug2_jax.model.config import ConfigError, ModelConfig
 from mplug2_jax.tasks import TASKS
 from mplug2_jax.tasks.momentum import check_momentum
 

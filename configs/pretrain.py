@@ -19,7 +19,7 @@ starts from nothing; START holds the weights of CLIP and BERT for the others:
 """
 
 from configs import common
-from mplug2_jax.config import MODULES
+from mplug2_jax.model.config import MODULES
 
 DATA = "data/pretrain"
 EPOCHS = 30

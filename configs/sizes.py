@@ -2,11 +2,11 @@
 
 import ml_collections
 
-from mplug2_jax.config import MODULES
+from mplug2_jax.model.config import MODULES
 
 
 def model(size: str) -> ml_collections.ConfigDict:
-    """The `model` section of size `tiny`, `base` or `large` (`mplug2_jax.config.ModelConfig`).
+    """The `model` section of size `tiny`, `base` or `large` (`mplug2_jax.model.ModelConfig`).
 
     `base` and `large` are the released sizes. `tiny` is for tests and the demo: it trains on a
     laptop's processor.

@@ -20,8 +20,8 @@ from jax.extend.core import Var
 from ml_collections import ConfigDict, config_flags
 
 from mplug2_jax import launch
-from mplug2_jax.config import MODULES, ModelConfig
-from mplug2_jax.model import init_params
+from mplug2_jax.model.config import MODULES, ModelConfig
+from mplug2_jax.model.mplug2 import init_params
 from mplug2_jax.parallel.sharding import path_name
 from mplug2_jax.shapes import batch_shapes, placeholder_tokenizer
 from mplug2_jax.tasks import TASKS

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mplug2_jax import losses
-from mplug2_jax.config import ConfigError
+from mplug2_jax.model.config import ConfigError
 from mplug2_jax.preprocess.tokenizer import Tokenizer
 
 Array = jax.Array

@@ -8,7 +8,7 @@ alike. Both are weighted sums of two examples; they differ in where in the frame
 import jax
 import jax.numpy as jnp
 
-from mplug2_jax.vision import normalize_pixels
+from mplug2_jax.model.vision import normalize_pixels
 
 Array = jax.Array
 

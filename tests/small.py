@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from configs import common
-from mplug2_jax.config import ModelConfig
-from mplug2_jax.model import MPlug2, init_params
+from mplug2_jax.model.config import ModelConfig
+from mplug2_jax.model.mplug2 import MPlug2, init_params
 from mplug2_jax.preprocess.tokenizer import SPECIAL_TOKENS, Tokenizer
 from mplug2_jax.tasks import TASKS, Task
 

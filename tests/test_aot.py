@@ -20,8 +20,8 @@ from mplug2_jax.aot.chips import CHIPS, GIB, chip_of
 from mplug2_jax.aot.hlo import Program
 from mplug2_jax.aot.plan import DoesNotFit, Plan, out_of_memory, with_batch
 from mplug2_jax.aot.search import search
-from mplug2_jax.config import ConfigError, ModelConfig
-from mplug2_jax.model import HEADS, MODULES, build, init_params
+from mplug2_jax.model.config import ConfigError, ModelConfig
+from mplug2_jax.model.mplug2 import HEADS, MODULES, build, init_params
 from mplug2_jax.parallel import sharding
 
 ROOT = Path(__file__).parents[1]

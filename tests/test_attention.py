@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from mplug2_jax import attention
 from mplug2_jax.aot.hlo import Program
+from mplug2_jax.model import attention
 from mplug2_jax.parallel import sharding
 from mplug2_jax.training.flops import count_flops
 

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mplug2_jax.config import ModelConfig
-from mplug2_jax.decoding import beam_search, greedy, rank_answers, restrict, sample
-from mplug2_jax.model import build, init_params
+from mplug2_jax.model.config import ModelConfig
+from mplug2_jax.model.decoding import beam_search, greedy, rank_answers, restrict, sample
+from mplug2_jax.model.mplug2 import build, init_params
 
 pytestmark = pytest.mark.slow
 CONFIG = ModelConfig(

@@ -11,8 +11,8 @@ import small
 from test_attention import CASES, output_and_gradients
 
 from configs import common
-from mplug2_jax import attention
-from mplug2_jax.decoding import beam_search
+from mplug2_jax.model import attention
+from mplug2_jax.model.decoding import beam_search
 from mplug2_jax.parallel import sharding
 from mplug2_jax.training.optimizer import make_optimizer
 from mplug2_jax.training.step import create_state, make_train_step

@@ -12,10 +12,10 @@ import small
 from trees import assert_gradients_equal
 
 from configs import sizes
-from mplug2_jax import attention
-from mplug2_jax.config import ConfigError, ModelConfig
-from mplug2_jax.decoding import greedy
-from mplug2_jax.model import HEADS, MODULES, build, init_params
+from mplug2_jax.model import attention
+from mplug2_jax.model.config import ConfigError, ModelConfig
+from mplug2_jax.model.decoding import greedy
+from mplug2_jax.model.mplug2 import HEADS, MODULES, build, init_params
 
 pytestmark = pytest.mark.slow
 SMALL = ModelConfig(

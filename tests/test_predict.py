@@ -16,8 +16,8 @@ from PIL import Image
 
 from data.moving_digits import encode_video
 from mplug2_jax import launch
-from mplug2_jax.config import ModelConfig
-from mplug2_jax.model import init_params
+from mplug2_jax.model.config import ModelConfig
+from mplug2_jax.model.mplug2 import init_params
 from mplug2_jax.preprocess.files import find_media, load_clip
 from mplug2_jax.preprocess.text import clean_question
 from mplug2_jax.preprocess.tokenizer import load_tokenizer, train_sentencepiece

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from configs import common
 from mplug2_jax import launch
-from mplug2_jax.model import init_params
+from mplug2_jax.model.mplug2 import init_params
 from mplug2_jax.parallel import sharding
 from mplug2_jax.training.checkpoint import CheckpointError, Checkpoints
 from mplug2_jax.training.flops import count_flops

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from mplug2_jax.aot.chips import GIB, Chip, chip_of
 from mplug2_jax.aot.hlo import Program
-from mplug2_jax.config import ConfigError, ModelConfig
+from mplug2_jax.model.config import ConfigError, ModelConfig
 from mplug2_jax.parallel import sharding
 from mplug2_jax.shapes import batch_shapes, placeholder_tokenizer
 from mplug2_jax.tasks import TASKS

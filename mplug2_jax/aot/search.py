@@ -5,7 +5,7 @@ from collections.abc import Callable
 from ml_collections import ConfigDict
 
 from mplug2_jax.aot.plan import DoesNotFit, Plan, gib, with_batch
-from mplug2_jax.config import MODULES
+from mplug2_jax.model.config import MODULES
 
 # From what is computed again most, and kept least, to nothing.
 POLICIES = ("full", "dots_no_batch", "none")

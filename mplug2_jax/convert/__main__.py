@@ -12,11 +12,11 @@ from absl import flags
 from ml_collections import config_flags
 
 from mplug2_jax import launch
-from mplug2_jax.config import ConfigError, ModelConfig
 from mplug2_jax.convert import hugging_face, official
 from mplug2_jax.convert.layout import nest
 from mplug2_jax.convert.official import Converted
 from mplug2_jax.convert.verify import table, verify
+from mplug2_jax.model.config import ConfigError, ModelConfig
 from mplug2_jax.parallel.sharding import make_mesh
 from mplug2_jax.training.checkpoint import Checkpoints, write_params
 

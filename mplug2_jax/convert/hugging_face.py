@@ -10,7 +10,6 @@ import re
 import jax
 import numpy as np
 
-from mplug2_jax.config import MODULES, ConfigError, ModelConfig
 from mplug2_jax.convert import bert_names
 from mplug2_jax.convert.layout import (
     Layout,
@@ -28,7 +27,8 @@ from mplug2_jax.convert.official import (
     parameter_shapes,
     resizes,
 )
-from mplug2_jax.model import HEADS, build, init_params
+from mplug2_jax.model.config import MODULES, ConfigError, ModelConfig
+from mplug2_jax.model.mplug2 import HEADS, build, init_params
 from mplug2_jax.parallel.sharding import path_name
 
 BERT_IGNORED = (

@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from mplug2_jax.config import ConfigError, ModelConfig
 from mplug2_jax.metrics.scores import Score
-from mplug2_jax.model import build
+from mplug2_jax.model.config import ConfigError, ModelConfig
+from mplug2_jax.model.mplug2 import build
 from mplug2_jax.preprocess.tokenizer import Tokenizer
 from mplug2_jax.tasks.momentum import Momentum, Queue
 

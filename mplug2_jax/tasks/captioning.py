@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from mplug2_jax import losses
-from mplug2_jax.config import ConfigError
-from mplug2_jax.decoding import sample
 from mplug2_jax.metrics.caption import score_tokens, tokenize
 from mplug2_jax.metrics.java import java_scores
+from mplug2_jax.model.config import ConfigError
+from mplug2_jax.model.decoding import sample
 from mplug2_jax.tasks.base import Array, Batch, Metrics, Scores
 from mplug2_jax.tasks.generation import Generation
 from mplug2_jax.tasks.self_critical import (

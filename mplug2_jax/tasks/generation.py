@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mplug2_jax import losses
-from mplug2_jax.config import ConfigError
-from mplug2_jax.decoding import beam_search, greedy
+from mplug2_jax.model.config import ConfigError
+from mplug2_jax.model.decoding import beam_search, greedy
 from mplug2_jax.parallel.accumulation import summed
 from mplug2_jax.tasks.base import Array, Batch, Metrics, Task, with_visual
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mplug2_jax import attention
+from mplug2_jax.model import attention
 
 # Dense bf16 peak, FLOP/s a chip, from the vendors' data sheets.
 PEAK_FLOPS = {

@@ -10,8 +10,8 @@ import pytest
 
 from configs import common, recipe
 from data.datasets import DATASETS
-from mplug2_jax.config import ModelConfig
-from mplug2_jax.model import build, init_params
+from mplug2_jax.model.config import ModelConfig
+from mplug2_jax.model.mplug2 import build, init_params
 from mplug2_jax.tasks import TASKS
 
 ROOT = Path(__file__).parents[2]

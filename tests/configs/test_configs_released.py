@@ -17,8 +17,8 @@ import pytest
 
 from data.prepare import main as prepare
 from mplug2_jax.convert import official
+from mplug2_jax.model.vision import PIXEL_MEAN, PIXEL_STD
 from mplug2_jax.preprocess.video import decode_video
-from mplug2_jax.vision import PIXEL_MEAN, PIXEL_STD
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests/golden"

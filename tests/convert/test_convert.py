@@ -15,13 +15,13 @@ import pytest
 import yaml
 from torch_files import released_state, write_state
 
-from mplug2_jax.config import MODULES, ConfigError, ModelConfig
 from mplug2_jax.convert import hugging_face, official
 from mplug2_jax.convert.layout import WeightsError, nest, resize_positions, to_theirs
-from mplug2_jax.model import build, init_params
+from mplug2_jax.model.config import MODULES, ConfigError, ModelConfig
+from mplug2_jax.model.mplug2 import build, init_params
+from mplug2_jax.model.vision import DualVisionEncoder
 from mplug2_jax.parallel.sharding import make_mesh, path_name
 from mplug2_jax.training.checkpoint import CheckpointError, Checkpoints, write_params
-from mplug2_jax.vision import DualVisionEncoder
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
@@ -383,7 +383,7 @@ def test_it_takes_little_more_memory_than_the_result(tmp_path):
 import sys
 from absl import flags
 from mplug2_jax.convert import __main__, official
-from mplug2_jax.config import MODULES, ModelConfig
+from mplug2_jax.model.config import MODULES, ModelConfig
 def peak():  # not getrusage: it begins with the parent's
     lines = open("/proc/self/status").read().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))

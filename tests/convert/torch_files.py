@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from mplug2_jax.config import MODULES
 from mplug2_jax.convert import official
 from mplug2_jax.convert.layout import their_shapes
+from mplug2_jax.model.config import MODULES
 
 STORAGES = {"float64": "Double", "float32": "Float", "float16": "Half", "bfloat16": "BFloat16",
             "int64": "Long", "int32": "Int", "int16": "Short", "int8": "Char", "uint8": "Byte",

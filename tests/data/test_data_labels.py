@@ -17,7 +17,7 @@ from data.labels import box_field
 from data.pipeline import eval_batches, train_batches
 from data.prepare import prepare
 from data.skips import RecordError, SkipLog
-from mplug2_jax.config import ConfigError
+from mplug2_jax.model.config import ConfigError
 from mplug2_jax.preprocess.classes import class_names, count_outputs
 from mplug2_jax.preprocess.image import decode_image, resize
 from mplug2_jax.preprocess.video import decode_video

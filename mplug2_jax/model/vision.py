@@ -12,8 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mplug2_jax.config import ModelConfig
-from mplug2_jax.layers import (
+from mplug2_jax.model.config import ModelConfig
+from mplug2_jax.model.layers import (
     BERT_EPS,
     VISION_EPS,
     Attention,

@@ -4,9 +4,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mplug2_jax.config import ModelConfig
-from mplug2_jax.layers import Repeat, remat_module
-from mplug2_jax.text import transformer_layer
+from mplug2_jax.model.config import ModelConfig
+from mplug2_jax.model.layers import Repeat, remat_module
+from mplug2_jax.model.text import transformer_layer
 
 Array = jax.Array
 

@@ -6,9 +6,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mplug2_jax.config import ModelConfig
-from mplug2_jax.layers import Repeat, TiedHead, unstack
-from mplug2_jax.text import embeddings, transformer_layer
+from mplug2_jax.model.config import ModelConfig
+from mplug2_jax.model.layers import Repeat, TiedHead, unstack
+from mplug2_jax.model.text import embeddings, transformer_layer
 
 Array = jax.Array
 Cache = dict[str, Any]

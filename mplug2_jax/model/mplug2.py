@@ -11,13 +11,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mplug2_jax.config import MODULES, ConfigError, ModelConfig
-from mplug2_jax.decoder import Cache, TextDecoder, init_cache
-from mplug2_jax.fusion import FusionEncoder
-from mplug2_jax.layers import TiedHead, bert_init
-from mplug2_jax.text import TextEncoder
-from mplug2_jax.universal import UniversalLayers
-from mplug2_jax.vision import DualVisionEncoder
+from mplug2_jax.model.config import MODULES, ConfigError, ModelConfig
+from mplug2_jax.model.decoder import Cache, TextDecoder, init_cache
+from mplug2_jax.model.fusion import FusionEncoder
+from mplug2_jax.model.layers import TiedHead, bert_init
+from mplug2_jax.model.text import TextEncoder
+from mplug2_jax.model.universal import UniversalLayers
+from mplug2_jax.model.vision import DualVisionEncoder
 
 Array = jax.Array
 HEADS = ("vtc", "vtm", "mlm")  # of pretraining

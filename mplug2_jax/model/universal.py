@@ -10,10 +10,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mplug2_jax.config import ModelConfig
-from mplug2_jax.layers import BERT_EPS, Dropout, bert_init, remat_module
+from mplug2_jax.model.config import ModelConfig
+from mplug2_jax.model.layers import BERT_EPS, Dropout, bert_init, remat_module
+from mplug2_jax.model.text import transformer_layer
 from mplug2_jax.parallel.sharding import shard_batch
-from mplug2_jax.text import transformer_layer
 
 Array = jax.Array
 

@@ -11,8 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mplug2_jax.attention import cached_attention, dot_product_attention
-from mplug2_jax.config import REMAT_POLICIES
+from mplug2_jax.model.attention import cached_attention, dot_product_attention
+from mplug2_jax.model.config import REMAT_POLICIES
 from mplug2_jax.parallel.sharding import shard_batch, whole_rows
 
 Array = jax.Array

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mplug2_jax.decoder import Cache, unstack_layers
-from mplug2_jax.model import MPlug2
+from mplug2_jax.model.decoder import Cache, unstack_layers
+from mplug2_jax.model.mplug2 import MPlug2
 
 Array = jax.Array
 RANK_CHUNK = 32  # answers of an item that are scored at once

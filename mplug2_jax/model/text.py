@@ -8,8 +8,8 @@ from functools import partial
 import flax.linen as nn
 import jax
 
-from mplug2_jax.config import ModelConfig
-from mplug2_jax.layers import Embeddings, Repeat, TransformerLayer
+from mplug2_jax.model.config import ModelConfig
+from mplug2_jax.model.layers import Embeddings, Repeat, TransformerLayer
 
 
 def transformer_layer(config: ModelConfig, **variant: bool) -> partial:
