@@ -10,8 +10,8 @@ from ml_collections import ConfigDict
 
 from configs import sizes
 from mplug2_jax.model.config import ConfigError, ModelConfig
+from mplug2_jax.objectives.momentum import check_momentum
 from mplug2_jax.tasks import TASKS
-from mplug2_jax.tasks.momentum import check_momentum
 
 # What one example of an evaluation is: a record (with its first text), or each of its questions or
 # boxes.

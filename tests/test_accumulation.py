@@ -7,7 +7,7 @@ import pytest
 import small
 from trees import assert_gradients_equal, assert_micro_batches_change_nothing
 
-from mplug2_jax import losses
+from mplug2_jax.objectives import losses
 from mplug2_jax.parallel.accumulation import join, mapped, split, summed
 
 KEY = jax.random.key(0)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from trees import assert_gradients_equal
 
-from mplug2_jax import contrast, losses
+from mplug2_jax.objectives import contrastive as contrast
+from mplug2_jax.objectives import losses
 from mplug2_jax.parallel import sharding
 
 MESHES = [(1, 1, 1), (8, 1, 1), (2, 2, 2)]

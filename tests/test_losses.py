@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mplug2_jax import contrast, losses
+from mplug2_jax.objectives import contrastive as contrast
+from mplug2_jax.objectives import losses
 
 KEY = jax.random.key(0)
 

@@ -10,8 +10,8 @@ from trees import assert_gradients_equal
 
 from configs import common
 from mplug2_jax.metrics.cider import CiderD
+from mplug2_jax.objectives.self_critical import CaptionReward, advantages, policy_gradient
 from mplug2_jax.parallel import sharding
-from mplug2_jax.tasks.self_critical import CaptionReward, advantages, policy_gradient
 from mplug2_jax.training.optimizer import make_optimizer
 from mplug2_jax.training.step import create_state, make_train_step
 

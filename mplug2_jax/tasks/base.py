@@ -21,8 +21,8 @@ from jax.experimental import multihost_utils
 from mplug2_jax.metrics.scores import Score
 from mplug2_jax.model.config import ConfigError, ModelConfig
 from mplug2_jax.model.mplug2 import build
+from mplug2_jax.objectives.momentum import Momentum, Queue
 from mplug2_jax.preprocess.tokenizer import Tokenizer
-from mplug2_jax.tasks.momentum import Momentum, Queue
 
 Array = jax.Array
 Batch = dict[str, Array]

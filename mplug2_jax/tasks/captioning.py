@@ -7,19 +7,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mplug2_jax import losses
 from mplug2_jax.metrics.caption import score_tokens, tokenize
 from mplug2_jax.metrics.java import java_scores
 from mplug2_jax.model.config import ConfigError
 from mplug2_jax.model.decoding import sample
-from mplug2_jax.tasks.base import Array, Batch, Metrics, Scores
-from mplug2_jax.tasks.generation import Generation
-from mplug2_jax.tasks.self_critical import (
+from mplug2_jax.objectives import losses
+from mplug2_jax.objectives.self_critical import (
     CaptionReward,
     advantages,
     policy_gradient,
     sample_keys,
 )
+from mplug2_jax.tasks.base import Array, Batch, Metrics, Scores
+from mplug2_jax.tasks.generation import Generation
 
 
 class Captioning(Generation):

@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mplug2_jax import losses
 from mplug2_jax.model.config import ConfigError
 from mplug2_jax.model.decoding import beam_search, greedy
+from mplug2_jax.objectives import losses
 from mplug2_jax.parallel.accumulation import summed
 from mplug2_jax.tasks.base import Array, Batch, Metrics, Task, with_visual
 

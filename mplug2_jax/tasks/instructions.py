@@ -4,8 +4,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from mplug2_jax import losses
 from mplug2_jax.model.config import ConfigError
+from mplug2_jax.objectives import losses
 from mplug2_jax.tasks.base import Array, Batch
 from mplug2_jax.tasks.generation import Generation
 from mplug2_jax.tasks.grounding import Locating, has_box

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 
 from mplug2_jax.model.config import ConfigError
 from mplug2_jax.model.mplug2 import MODULES
+from mplug2_jax.objectives.momentum import Momentum, Queue, push
+from mplug2_jax.objectives.pretraining import OBJECTIVES, pair_losses, text_losses
 from mplug2_jax.tasks.base import Array, Batch, Metrics, Task
-from mplug2_jax.tasks.momentum import Momentum, Queue, push
-from mplug2_jax.tasks.objectives import OBJECTIVES, pair_losses, text_losses
 
 
 class Pretrain(Task):

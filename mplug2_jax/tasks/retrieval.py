@@ -15,10 +15,10 @@ from jax.experimental import multihost_utils
 from mplug2_jax.metrics.retrieval import captions_of, rank_scores, ranks
 from mplug2_jax.metrics.scores import Score, within
 from mplug2_jax.model.config import ConfigError
+from mplug2_jax.objectives.pretraining import pair_losses
 from mplug2_jax.parallel.sharding import shard_batch
 from mplug2_jax.preprocess.text import clean_caption
 from mplug2_jax.tasks.base import Annotate, Array, Batch, Metrics, Scores, Task, fetch
-from mplug2_jax.tasks.objectives import pair_losses
 
 LEARNED = ("vtc", "vtm")  # objectives, each with its weight of `task.objectives`
 RERANK_BATCH = 64  # pairs a call, about; all calls alike, so that one compilation serves

@@ -19,12 +19,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mplug2_jax import losses
-from mplug2_jax.contrast import Soft, contrastive, hard_negatives, take_rows
+from mplug2_jax.objectives import losses
+from mplug2_jax.objectives.contrastive import Soft, contrastive, hard_negatives, take_rows
+from mplug2_jax.objectives.momentum import Momentum, Queue
 from mplug2_jax.parallel.accumulation import mapped, summed
 from mplug2_jax.parallel.sharding import shard_batch
 from mplug2_jax.tasks.base import Array, Batch, Metrics, Task, stack_rows, with_visual
-from mplug2_jax.tasks.momentum import Momentum, Queue
 
 OBJECTIVES = ("vtc", "vtm", "mlm", "prefix_lm", "instruct")
 SOFT = ("mlm", "prefix_lm")  # language objectives that a teacher gives targets for, too

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mplug2_jax.losses import NEGATIVE, weighted_mean
+from mplug2_jax.objectives.losses import NEGATIVE, weighted_mean
 from mplug2_jax.parallel.sharding import gather_rows, replicate, shard_batch
 
 Array = jax.Array
