@@ -10,9 +10,9 @@ import small
 from trees import assert_gradients_equal
 
 from configs import common
+from mplug2_jax.checkpoints.manager import CheckpointError, Checkpoints
 from mplug2_jax.objectives import momentum
 from mplug2_jax.parallel import sharding
-from mplug2_jax.training.checkpoint import CheckpointError, Checkpoints
 from mplug2_jax.training.optimizer import make_optimizer
 from mplug2_jax.training.step import create_state, make_train_step
 

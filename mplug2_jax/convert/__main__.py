@@ -12,13 +12,13 @@ from absl import flags
 from ml_collections import config_flags
 
 from mplug2_jax import launch
+from mplug2_jax.checkpoints.manager import Checkpoints, write_params
 from mplug2_jax.convert import hugging_face, official
 from mplug2_jax.convert.layout import nest
 from mplug2_jax.convert.official import Converted
 from mplug2_jax.convert.verify import table, verify
 from mplug2_jax.model.config import ConfigError, ModelConfig
 from mplug2_jax.parallel.sharding import make_mesh
-from mplug2_jax.training.checkpoint import Checkpoints, write_params
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The run's config, of this project.")
 YAML = flags.DEFINE_string("yaml", None, "official: the release's own config instead ...")

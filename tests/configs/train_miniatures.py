@@ -20,8 +20,8 @@ import numpy as np
 import train
 from configs import common
 from data import pipeline
+from mplug2_jax.checkpoints.manager import Checkpoints
 from mplug2_jax.preprocess.tokenizer import load_tokenizer
-from mplug2_jax.training.checkpoint import Checkpoints
 
 STEPS = 3
 SMALL = dict(vision_width=64, vision_layers=1, image_size=16, width=32, heads=4, mlp_dim=64,
