@@ -17,19 +17,19 @@ import numpy as np
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-import evaluation
 from configs import common
 from data import pipeline
 from data.examples import eval_clip, resolve
 from data.fingerprint import fingerprint
 from mplug2_jax import launch
 from mplug2_jax.checkpoints.manager import Checkpoints
+from mplug2_jax.evaluation import run as evaluation
+from mplug2_jax.evaluation.records import best_first, choose, write_records
+from mplug2_jax.evaluation.report import Card, Section, write_report
 from mplug2_jax.metrics.scores import keep
 from mplug2_jax.model.mplug2 import init_params, union
 from mplug2_jax.parallel import hosts, sharding
 from mplug2_jax.preprocess.tokenizer import load_tokenizer
-from mplug2_jax.records import best_first, choose, write_records
-from mplug2_jax.report import Card, Section, write_report
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Instead of the checkpoint's config.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A work folder or a checkpoint folder.")

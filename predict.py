@@ -24,10 +24,10 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict, config_flags
 from tqdm import tqdm
 
-import evaluation
 from configs import common, msrvtt_caption, msrvtt_qa
 from mplug2_jax import launch
 from mplug2_jax.checkpoints.manager import Checkpoints
+from mplug2_jax.evaluation import run as evaluation
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import init_params
 from mplug2_jax.parallel import sharding

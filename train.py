@@ -16,12 +16,12 @@ from absl import flags, logging
 from clu import parameter_overview
 from ml_collections import config_flags
 
-import evaluation
 from configs import common
 from data import pipeline
 from data.fingerprint import fingerprint
 from mplug2_jax import launch
 from mplug2_jax.checkpoints.manager import Checkpoints
+from mplug2_jax.evaluation import run as evaluation
 from mplug2_jax.model.config import HOW
 from mplug2_jax.parallel import hosts, sharding
 from mplug2_jax.preprocess.tokenizer import load_tokenizer

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import small
 
+from mplug2_jax.evaluation.records import choose
 from mplug2_jax.metrics.scores import keep
-from mplug2_jax.records import choose
 
 TINY = small.model(vision_layers=1, decoder_layers=1, fusion_layers=1)
 

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from mplug2_jax.records import best_first, choose, write_records
+from mplug2_jax.evaluation.records import best_first, choose, write_records
 
 
 def record(index, **scores):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mplug2_jax.report import Card, Section, write_report
+from mplug2_jax.evaluation.report import Card, Section, write_report
 
 VOID = {"meta", "img", "br"}
 REPORT = {

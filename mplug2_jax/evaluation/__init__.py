@@ -1,0 +1,1 @@
+"""A config's evaluations: run, their records, and the page that shows them."""
