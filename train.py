@@ -24,9 +24,9 @@ from mplug2_jax.checkpoints.manager import Checkpoints
 from mplug2_jax.evaluation import run as evaluation
 from mplug2_jax.model.config import HOW
 from mplug2_jax.parallel import hosts, sharding
+from mplug2_jax.planning.flops import count_flops, peak_flops
 from mplug2_jax.preprocess.tokenizer import load_tokenizer
 from mplug2_jax.tasks import TASKS
-from mplug2_jax.training.flops import count_flops, peak_flops
 from mplug2_jax.training.optimizer import make_optimizer
 from mplug2_jax.training.progress import Progress
 from mplug2_jax.training.runlog import RunLog

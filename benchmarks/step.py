@@ -6,7 +6,7 @@ The whole step, optimizer included, on a batch of random numbers in the shapes t
 data would have: no data is needed, and none is waited for. Every implementation that is asked for
 is compiled and timed in the same run; so is one large matrix product in the model's dtype, for by
 its speed a step's says more than by the data sheet's: `of the product` is the model's FLOPs a
-second (`mplug2_jax.training.flops` has the convention) over the product's.
+second (`mplug2_jax.planning.flops` has the convention) over the product's.
 """
 
 import contextlib
@@ -24,13 +24,13 @@ from ml_collections import ConfigDict, config_flags
 from benchmarks.captioning import timed
 from configs import common
 from mplug2_jax import launch
-from mplug2_jax.aot.plan import with_batch
 from mplug2_jax.model import attention
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.parallel import sharding
-from mplug2_jax.shapes import batch_shapes, placeholder_tokenizer
+from mplug2_jax.planning.flops import count_flops, peak_flops
+from mplug2_jax.planning.plan import with_batch
+from mplug2_jax.planning.shapes import batch_shapes, placeholder_tokenizer
 from mplug2_jax.tasks import TASKS
-from mplug2_jax.training.flops import count_flops, peak_flops
 from mplug2_jax.training.optimizer import make_optimizer
 from mplug2_jax.training.step import create_state, make_train_step
 

@@ -16,13 +16,13 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from configs import common, pretrain
-from mplug2_jax.aot.chips import CHIPS, GIB, chip_of
-from mplug2_jax.aot.hlo import Program
-from mplug2_jax.aot.plan import DoesNotFit, Plan, out_of_memory, with_batch
-from mplug2_jax.aot.search import search
 from mplug2_jax.model.config import ConfigError, ModelConfig
 from mplug2_jax.model.mplug2 import HEADS, MODULES, build, init_params
 from mplug2_jax.parallel import sharding
+from mplug2_jax.planning.chips import CHIPS, GIB, chip_of
+from mplug2_jax.planning.hlo import Program
+from mplug2_jax.planning.plan import DoesNotFit, Plan, out_of_memory, with_batch
+from mplug2_jax.planning.search import search
 
 ROOT = Path(__file__).parents[1]
 
@@ -289,7 +289,7 @@ def test_too_large_a_batch_is_told_with_the_amount_and_the_largest_buffers():
 @needs_libtpu
 def test_every_chip_has_a_mesh_of_one_device_a_chip():
     """In a process of its own: what libtpu is told of this machine holds for all of it."""
-    code = ("from mplug2_jax.aot.plan import topology_devices\n"
+    code = ("from mplug2_jax.planning.plan import topology_devices\n"
             "from mplug2_jax.parallel.sharding import make_mesh\n"
             "for topology in ('v4:2x2x1', 'v5p:2x2x1', 'v5e:2x2', 'v6e:2x2'):\n"
             "    print(make_mesh(1, 2, 2, topology_devices(topology)).size)\n")

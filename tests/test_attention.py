@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from mplug2_jax.aot.hlo import Program
 from mplug2_jax.model import attention
 from mplug2_jax.parallel import sharding
-from mplug2_jax.training.flops import count_flops
+from mplug2_jax.planning.flops import count_flops
+from mplug2_jax.planning.hlo import Program
 
 # (queries, keys, padded keys, causal), the four shapes that matter, each as long as a test can pay.
 CASES = {

@@ -14,7 +14,7 @@ from mplug2_jax.model.mplug2 import init_params
 from mplug2_jax.model.vision import PIXEL_MEAN, PIXEL_STD, DualVisionEncoder
 from mplug2_jax.objectives.mixing import draw_weights, mix
 from mplug2_jax.parallel import sharding
-from mplug2_jax.training.flops import count_flops
+from mplug2_jax.planning.flops import count_flops
 from mplug2_jax.training.optimizer import hold, layer_factors, make_optimizer
 from mplug2_jax.training.step import create_state, ema_weight, make_train_step
 

@@ -12,11 +12,11 @@ from jax.sharding import PartitionSpec
 from trees import assert_gradients_equal
 
 from configs import common, sizes
-from mplug2_jax.aot.hlo import Program
 from mplug2_jax.model.config import ConfigError, ModelConfig
 from mplug2_jax.model.mplug2 import HEADS, MODULES, build, init_params
 from mplug2_jax.model.vision import DualVisionEncoder
 from mplug2_jax.parallel import sharding
+from mplug2_jax.planning.hlo import Program
 from mplug2_jax.training.optimizer import make_optimizer
 from mplug2_jax.training.step import create_state, make_train_step
 

@@ -12,7 +12,7 @@ from mplug2_jax import launch
 from mplug2_jax.checkpoints.manager import CheckpointError, Checkpoints
 from mplug2_jax.model.mplug2 import init_params
 from mplug2_jax.parallel import sharding
-from mplug2_jax.training.flops import count_flops
+from mplug2_jax.planning.flops import count_flops
 from mplug2_jax.training.optimizer import make_optimizer
 from mplug2_jax.training.progress import Progress
 from mplug2_jax.training.step import create_state, make_train_step

@@ -5,8 +5,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from mplug2_jax import launch
-from mplug2_jax.aot.plan import DoesNotFit, compile_plan, topology_devices, with_batch
-from mplug2_jax.aot.search import search
+from mplug2_jax.planning.plan import DoesNotFit, compile_plan, topology_devices, with_batch
+from mplug2_jax.planning.search import search
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The run's config.", lock_config=True)
 TOPOLOGY = flags.DEFINE_string("topology", None, "Chip and slice, as v5e:16x16.")

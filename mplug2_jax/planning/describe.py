@@ -23,9 +23,9 @@ from mplug2_jax import launch
 from mplug2_jax.model.config import MODULES, ModelConfig
 from mplug2_jax.model.mplug2 import init_params
 from mplug2_jax.parallel.sharding import path_name
-from mplug2_jax.shapes import batch_shapes, placeholder_tokenizer
+from mplug2_jax.planning.flops import count_flops
+from mplug2_jax.planning.shapes import batch_shapes, placeholder_tokenizer
 from mplug2_jax.tasks import TASKS
-from mplug2_jax.training.flops import count_flops
 from mplug2_jax.training.optimizer import matching
 
 OWN_METHODS = ("setup", "word_embeddings")  # that compute nothing

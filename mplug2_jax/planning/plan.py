@@ -12,13 +12,13 @@ import jax
 from jax.experimental import topologies
 from ml_collections import ConfigDict
 
-from mplug2_jax.aot.chips import GIB, Chip, chip_of
-from mplug2_jax.aot.hlo import Program
 from mplug2_jax.model.config import ConfigError, ModelConfig
 from mplug2_jax.parallel import sharding
-from mplug2_jax.shapes import batch_shapes, placeholder_tokenizer
+from mplug2_jax.planning.chips import GIB, Chip, chip_of
+from mplug2_jax.planning.flops import count_flops
+from mplug2_jax.planning.hlo import Program
+from mplug2_jax.planning.shapes import batch_shapes, placeholder_tokenizer
 from mplug2_jax.tasks import TASKS
-from mplug2_jax.training.flops import count_flops
 from mplug2_jax.training.optimizer import make_optimizer
 from mplug2_jax.training.step import create_state, make_train_step
 

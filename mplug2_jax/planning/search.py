@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from ml_collections import ConfigDict
 
-from mplug2_jax.aot.plan import DoesNotFit, Plan, gib, with_batch
 from mplug2_jax.model.config import MODULES
+from mplug2_jax.planning.plan import DoesNotFit, Plan, gib, with_batch
 
 # From what is computed again most, and kept least, to nothing.
 POLICIES = ("full", "dots_no_batch", "none")
