@@ -26,8 +26,9 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from configs import common
-from data import builder, records
+from data import records
 from data.pipeline import TrainStream, eval_batches, train_batches
+from data.prepare import builder
 from data.stages import Stopwatch
 from mplug2_jax.preprocess.tokenizer import Tokenizer, load_tokenizer, train_sentencepiece
 from mplug2_jax.preprocess.video import decode_video, frame_indices

@@ -46,9 +46,9 @@ import types
 import numpy as np
 
 from data import augment
-from data.builder import DataError
 from data.labels import asks, label_field, mirrored
 from data.media import unpack_images
+from data.prepare.builder import DataError
 from data.prompts import ASKS, BOX_TARGET, eval_prompt, prompt_lengths, train_prompt
 from data.skips import RecordError
 from mplug2_jax.preprocess.classes import SCORE, class_names

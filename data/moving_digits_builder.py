@@ -9,9 +9,10 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from data import builder, moving_digits
-from data.builder import DataError
+from data import moving_digits
 from data.pipeline import open_split
+from data.prepare import builder
+from data.prepare.builder import DataError
 from mplug2_jax.preprocess.text import clean_caption, clean_question
 from mplug2_jax.preprocess.tokenizer import train_sentencepiece
 

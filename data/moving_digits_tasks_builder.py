@@ -8,9 +8,10 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from data import builder, moving_digits
-from data.builder import DataError
+from data import moving_digits
 from data.moving_digits_tasks import FAMILIES
+from data.prepare import builder
+from data.prepare.builder import DataError
 
 
 @dataclass(frozen=True)

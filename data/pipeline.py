@@ -26,7 +26,6 @@ import grain
 import numpy as np
 from absl import flags
 
-from data.builder import DataError
 from data.examples import (
     EXPANSIONS,
     augmented,
@@ -39,6 +38,7 @@ from data.examples import (
     resolve,
     train_texts,
 )
+from data.prepare.builder import DataError
 from data.skips import RecordError, SkipLog
 from data.sources import Mixture, Source, Split, open_split
 from mplug2_jax.preprocess.tokenizer import Tokenizer

@@ -6,7 +6,7 @@ import threading
 from collections import Counter
 from pathlib import Path
 
-from data.builder import DataError
+from data.prepare.builder import DataError
 
 _LISTED = 100_000  # records remembered, so that a long run's memory stays flat
 _FEWEST = 1_000  # samples over which the share of skipped ones is judged, at least

@@ -9,8 +9,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from data import records
-from data.builder import DataError
 from data.datasets import tfds_examples
+from data.prepare.builder import DataError
 from data.skips import RecordError
 
 _INFO = "dataset_info.json"

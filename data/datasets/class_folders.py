@@ -4,8 +4,8 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from data.builder import DataError
 from data.datasets.raw import IMAGE_SUFFIXES, Dataset, Entry, Media, RawFolder
+from data.prepare.builder import DataError
 
 
 def read(raw: RawFolder) -> dict[str, Iterable[Entry]]:

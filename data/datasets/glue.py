@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.builder import DataError
 from data.datasets.raw import Dataset, Entry, RawFolder, read_rows
+from data.prepare.builder import DataError
 
 _SPLITS = {"train": "train.tsv", "validation": "dev.tsv", "test": "test.tsv"}
 

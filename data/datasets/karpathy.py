@@ -3,8 +3,8 @@
 import functools
 from collections.abc import Iterable
 
-from data.builder import DataError
 from data.datasets.raw import Dataset, Entry, RawFolder, read_json, require
+from data.prepare.builder import DataError
 
 _SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}
 

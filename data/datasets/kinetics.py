@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from data.builder import DataError
 from data.datasets.raw import Dataset, Entry, Missing, RawFolder, read_table
+from data.prepare.builder import DataError
 
 _FILES = {
     "train": ("train.csv", "*_train.csv"),

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from data.builder import DataError
 from data.datasets.raw import Dataset, Entry, RawFolder, group_by, read_json, read_table, require
+from data.prepare.builder import DataError
 
 TRAIN_VAL, TEST = "train_val_videodatainfo.json", "test_videodatainfo.json"
 ALL_1KA = "MSRVTT_data.json"

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
-from data.builder import DataError
 from data.datasets.msrvtt import qa_splits
 from data.datasets.raw import Dataset, Entry, Media, Missing, RawFolder, read_lines
+from data.prepare.builder import DataError
 
 DESCRIPTIONS, MAPPING = "AllVideoDescriptions.txt", "youtube_mapping.txt"
 

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from data.builder import DataError
 from data.datasets.raw import Dataset, Entry, RawFolder, group_by, read_json, require
+from data.prepare.builder import DataError
 
 VAL, TEST = "nocaps_val_4500_captions.json", "nocaps_test_image_info.json"
 # As in the files: the split here.

@@ -5,8 +5,8 @@ import pickle
 from collections.abc import Iterable
 from pathlib import Path
 
-from data.builder import DataError
 from data.datasets.raw import Dataset, Entry, RawFolder, group_by, read_json, require
+from data.prepare.builder import DataError
 
 INSTANCES = "instances.json"
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from data.builder import DataError
 from data.datasets.raw import Dataset, Entry, RawFolder, group_by, read_jsonl, without_suffix
+from data.prepare.builder import DataError
 
 _NAMES = ("video_id", "clip_name", "video")
 # The release's documentation says `golden_caption`, its files `golden_captions`.

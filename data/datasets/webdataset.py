@@ -6,7 +6,6 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from data.builder import DataError
 from data.datasets.raw import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
@@ -16,6 +15,7 @@ from data.datasets.raw import (
     Missing,
     RawFolder,
 )
+from data.prepare.builder import DataError
 
 
 def read(raw: RawFolder) -> dict[str, Iterable[Entry]]:

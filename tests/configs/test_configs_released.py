@@ -15,7 +15,7 @@ import av
 import numpy as np
 import pytest
 
-from data.prepare import main as prepare
+from data.prepare.__main__ import main as prepare
 from mplug2_jax.convert import official
 from mplug2_jax.model.vision import PIXEL_MEAN, PIXEL_STD
 from mplug2_jax.preprocess.video import decode_video

@@ -11,7 +11,7 @@ import listing
 import pytest
 from test_configs import COMPOSITIONS
 
-from data.prepare import main as prepare
+from data.prepare.__main__ import main as prepare
 
 ROOT = Path(__file__).parents[2]
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"

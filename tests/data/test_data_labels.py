@@ -11,11 +11,11 @@ from raw_miniatures import MINIATURES
 
 from configs import common
 from data import augment, examples, media, records
-from data.builder import DataError
 from data.datasets import DATASETS
 from data.labels import box_field
 from data.pipeline import eval_batches, train_batches
-from data.prepare import prepare
+from data.prepare.__main__ import prepare
+from data.prepare.builder import DataError
 from data.skips import RecordError, SkipLog
 from mplug2_jax.model.config import ConfigError
 from mplug2_jax.preprocess.classes import class_names, count_outputs

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from data_helpers import SIZES
 
-from data import moving_digits, moving_digits_builder, moving_digits_text, prepare
-from data.builder import DataError
+from data import moving_digits, moving_digits_builder, moving_digits_text
 from data.moving_digits import PARTS, SIDE
 from data.moving_digits_text import COLOURS, DIGITS, MOTIONS, Actor
 from data.pipeline import annotation, open_split
+from data.prepare import __main__ as prepare
+from data.prepare.builder import DataError
 from mplug2_jax.preprocess.image import decode_image
 from mplug2_jax.preprocess.video import decode_video
 

@@ -9,11 +9,11 @@ from test_data_moving_digits import read
 
 from configs import common, demo, demo_tasks
 from data import media, moving_digits, moving_digits_tasks_builder
-from data.builder import DataError
 from data.moving_digits_tasks import CLASSES, FAMILIES, OTHER, SAME
 from data.moving_digits_tasks_builder import Settings
 from data.moving_digits_text import COLOURS, DIGITS
 from data.pipeline import eval_batches, open_split
+from data.prepare.builder import DataError
 from mplug2_jax.preprocess.image import decode_image
 
 SETTINGS = Settings(train=16, validation=2, test=12, gallery=14)

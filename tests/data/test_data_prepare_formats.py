@@ -7,11 +7,11 @@ import tensorflow_datasets as tfds
 from raw_media import put
 from raw_miniatures import MINIATURES
 
-from data.builder import DataError
 from data.datasets import DATASETS
 from data.media import unpack_images
 from data.pipeline import eval_batches, open_split, train_batches
-from data.prepare import prepare
+from data.prepare.__main__ import prepare
+from data.prepare.builder import DataError
 from mplug2_jax.preprocess.image import decode_image, resize
 from mplug2_jax.preprocess.text import clean_caption, clean_question
 from mplug2_jax.preprocess.tokenizer import load_tokenizer

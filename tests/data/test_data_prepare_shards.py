@@ -13,12 +13,12 @@ import pytest
 from raw_media import clip, image, put, put_csv, put_tar
 from raw_miniatures import MINIATURES
 
-from data import beam, shards
-from data.builder import DataError
 from data.datasets import DATASETS
 from data.datasets.refcoco import read_pickle
 from data.pipeline import open_split
-from data.prepare import main, prepare
+from data.prepare import beam, shards
+from data.prepare.__main__ import main, prepare
+from data.prepare.builder import DataError
 
 WEBVID = DATASETS["webvid"]
 ROOT = Path(__file__).parents[2]

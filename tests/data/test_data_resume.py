@@ -8,9 +8,9 @@ import pytest
 from data_helpers import assert_same, take
 
 from data import moving_digits, records
-from data.builder import DataError
 from data.examples import resolve, train_texts
 from data.pipeline import prefetch_to_device, train_batches
+from data.prepare.builder import DataError
 from data.skips import RecordError, SkipLog
 from data.sources import open_split
 from mplug2_jax.preprocess.video import decode_video

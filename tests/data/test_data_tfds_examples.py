@@ -9,8 +9,8 @@ import tensorflow_datasets as tfds
 from etils import epath
 from raw_media import image
 
-from data.builder import DataError
 from data.pipeline import eval_batches, open_split, train_batches
+from data.prepare.builder import DataError
 from mplug2_jax.preprocess.image import decode_image, resize
 
 CLASSES = ["tench", "goldfish", "great white shark"]

@@ -30,8 +30,8 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from data import media, records
-from data.builder import DataError
 from data.datasets.raw import Dataset, Entry, Media, Missing, RawFolder
+from data.prepare.builder import DataError
 from mplug2_jax.preprocess.video import MediaError
 
 VERSION = "1.0.0"

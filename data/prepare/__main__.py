@@ -14,10 +14,11 @@ from collections.abc import Iterable
 
 import tensorflow_datasets as tfds
 
-from data import beam, builder, moving_digits_builder, moving_digits_tasks_builder, shards
-from data.builder import DataError
+from data import moving_digits_builder, moving_digits_tasks_builder
 from data.datasets import DATASETS as RAW
 from data.datasets.raw import Dataset, RawFolder
+from data.prepare import beam, builder, shards
+from data.prepare.builder import DataError
 
 # Each has `Settings`, a dataclass whose fields become flags, and `prepare(out, settings,
 # processes)`.

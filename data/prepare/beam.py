@@ -4,8 +4,8 @@ Beam is an optional requirement (`requirements-beam.txt`). The raw folder and th
 be seen by all workers under the same paths, and the workers must have this project installed.
 """
 
-from data import shards
-from data.builder import DataError
+from data.prepare import shards
+from data.prepare.builder import DataError
 
 
 def run(jobs: list[tuple[str, str, int]], runner: str, options: list[str]) -> None:
