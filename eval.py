@@ -19,8 +19,8 @@ from ml_collections import ConfigDict, config_flags
 
 from configs import common
 from data import pipeline
-from data.examples import eval_clip, resolve
-from data.fingerprint import fingerprint
+from data.pipeline.examples import eval_clip, resolve
+from data.pipeline.fingerprint import fingerprint
 from mplug2_jax import launch
 from mplug2_jax.checkpoints.manager import Checkpoints
 from mplug2_jax.evaluation import run as evaluation

@@ -18,7 +18,7 @@ from ml_collections import config_flags
 
 from configs import common
 from data import pipeline
-from data.fingerprint import fingerprint
+from data.pipeline.fingerprint import fingerprint
 from mplug2_jax import launch
 from mplug2_jax.checkpoints.manager import Checkpoints
 from mplug2_jax.evaluation import run as evaluation

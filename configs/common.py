@@ -98,7 +98,7 @@ def task(name: str, **options: Any) -> ConfigDict:
 def stream(split: str | dict[str, dict], batch_size: int, **options: Any) -> ConfigDict:
     """A stream of batches of one split, or of a mixture `{name: source(...)}`.
 
-    Lengths of 0 leave a field out; `data.examples` says what each key means.
+    Lengths of 0 leave a field out; `data.pipeline.examples` says what each key means.
     """
     return ConfigDict(dict(
         split=split, batch_size=batch_size,  # the batch is global, over all devices and hosts

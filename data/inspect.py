@@ -14,8 +14,8 @@ from ml_collections import config_flags
 from PIL import Image, ImageDraw, ImageFont
 
 from configs import common
-from data.pipeline import TrainStream
-from data.stages import Stopwatch
+from data.pipeline.batches import TrainStream
+from data.pipeline.stages import Stopwatch
 from mplug2_jax import launch
 from mplug2_jax.model.config import ConfigError
 from mplug2_jax.preprocess.tokenizer import Tokenizer, load_tokenizer

@@ -10,7 +10,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from data import moving_digits
-from data.pipeline import open_split
+from data.pipeline.batches import open_split
 from data.prepare import builder
 from data.prepare.builder import DataError
 from mplug2_jax.preprocess.text import clean_caption, clean_question

@@ -13,7 +13,7 @@ import hosts_config
 import pytest
 from test_end_to_end import ROOT, losses, run
 
-from data.fingerprint import fingerprint
+from data.pipeline.fingerprint import fingerprint
 
 pytestmark = pytest.mark.slow
 CONFIG, SCRIPT = "tests/hosts_config.py", "tests/hosts_script.py"

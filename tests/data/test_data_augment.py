@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
-from data import augment
+from data.pipeline import augment
 
 
 def clips() -> list[np.ndarray]:

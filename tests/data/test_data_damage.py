@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from data import records
-from data.pipeline import eval_batches
-from data.skips import SkipLog
+from data.pipeline.batches import eval_batches
+from data.pipeline.skips import SkipLog
 from mplug2_jax.preprocess.image import decode_image
 from mplug2_jax.preprocess.video import MediaError, decode_video
 

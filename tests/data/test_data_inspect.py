@@ -10,8 +10,8 @@ from PIL import Image
 
 from data.inspect import contact_sheet
 from data.moving_digits_builder import VOCABULARY
-from data.pipeline import TrainStream
-from data.stages import Stopwatch
+from data.pipeline.batches import TrainStream
+from data.pipeline.stages import Stopwatch
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,13 +10,14 @@ from raw_media import clip, image
 from raw_miniatures import MINIATURES
 
 from configs import common
-from data import augment, examples, media, records
+from data import media, records
 from data.datasets import DATASETS
-from data.labels import box_field
-from data.pipeline import eval_batches, train_batches
+from data.pipeline import augment, examples
+from data.pipeline.batches import eval_batches, train_batches
+from data.pipeline.labels import box_field
+from data.pipeline.skips import RecordError, SkipLog
 from data.prepare.__main__ import prepare
 from data.prepare.builder import DataError
-from data.skips import RecordError, SkipLog
 from mplug2_jax.model.config import ConfigError
 from mplug2_jax.preprocess.classes import class_names, count_outputs
 from mplug2_jax.preprocess.image import decode_image, resize

@@ -11,7 +11,7 @@ from data_helpers import SIZES
 from data import moving_digits, moving_digits_builder, moving_digits_text
 from data.moving_digits import PARTS, SIDE
 from data.moving_digits_text import COLOURS, DIGITS, MOTIONS, Actor
-from data.pipeline import annotation, open_split
+from data.pipeline.batches import annotation, open_split
 from data.prepare import __main__ as prepare
 from data.prepare.builder import DataError
 from mplug2_jax.preprocess.image import decode_image

@@ -12,7 +12,7 @@ from data import media, moving_digits, moving_digits_tasks_builder
 from data.moving_digits_tasks import CLASSES, FAMILIES, OTHER, SAME
 from data.moving_digits_tasks_builder import Settings
 from data.moving_digits_text import COLOURS, DIGITS
-from data.pipeline import eval_batches, open_split
+from data.pipeline.batches import eval_batches, open_split
 from data.prepare.builder import DataError
 from mplug2_jax.preprocess.image import decode_image
 

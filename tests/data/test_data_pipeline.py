@@ -7,10 +7,10 @@ import pytest
 from data_helpers import assert_same, take
 
 from data import moving_digits, records
-from data.pipeline import annotation, eval_batches, train_batches
+from data.pipeline.batches import annotation, eval_batches, train_batches
+from data.pipeline.skips import SkipLog
+from data.pipeline.sources import open_split
 from data.prepare.builder import DataError
-from data.skips import SkipLog
-from data.sources import open_split
 from mplug2_jax.preprocess.image import decode_image, resize
 from mplug2_jax.preprocess.video import decode_video
 

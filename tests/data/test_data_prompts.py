@@ -5,9 +5,10 @@ import pytest
 from raw_images import image
 
 from configs import common
-from data import examples, records
-from data.pipeline import eval_batches, references, train_batches
-from data.skips import SkipLog
+from data import records
+from data.pipeline import examples
+from data.pipeline.batches import eval_batches, references, train_batches
+from data.pipeline.skips import SkipLog
 
 QUESTIONS = [{"question": "what colour is it?", "answer": "red", "answers": ["red", "red", "blue"]},
              {"question": "?", "answer": "no"}, {"question": "which digit?", "answer": ""}]

@@ -8,11 +8,11 @@ import pytest
 from data_helpers import assert_same, take
 
 from data import moving_digits, records
-from data.examples import resolve, train_texts
-from data.pipeline import prefetch_to_device, train_batches
+from data.pipeline.batches import prefetch_to_device, train_batches
+from data.pipeline.examples import resolve, train_texts
+from data.pipeline.skips import RecordError, SkipLog
+from data.pipeline.sources import open_split
 from data.prepare.builder import DataError
-from data.skips import RecordError, SkipLog
-from data.sources import open_split
 from mplug2_jax.preprocess.video import decode_video
 
 pytestmark = pytest.mark.slow

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.examples import decode, resolve
+from data.pipeline.examples import decode, resolve
 from mplug2_jax.preprocess import video
 from mplug2_jax.preprocess.image import _resize_box
 from mplug2_jax.preprocess.video import (

@@ -4,7 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from data.sources import find_version
+from data.pipeline.sources import find_version
 
 
 def fingerprint(data: Any) -> dict[str, str]:
