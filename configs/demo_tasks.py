@@ -14,7 +14,7 @@ grounding in one run; and caption_scst, which goes on from caption and raises it
 from ml_collections import ConfigDict
 
 from configs import common, demo
-from data.moving_digits_tasks import CLASSES
+from data.demo.tasks import CLASSES
 
 # By classified family: what of a record is classified, and what of it the streams give.
 INPUTS = {

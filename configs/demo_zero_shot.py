@@ -12,8 +12,8 @@ for which nothing is trained either, are the evaluations of `configs/demo.py`.
 from ml_collections import ConfigDict
 
 from configs import common, demo
-from data.moving_digits_tasks import CLASSES
-from data.moving_digits_text import COLOURS, DIGITS
+from data.demo.tasks import CLASSES
+from data.demo.texts import COLOURS, DIGITS
 
 _MOVES = "moves {0}|moving {0}|sliding {0}|drifts {0}"
 WORDINGS = {  # of `CLASSES["video_motion"]`, in its order

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.moving_digits import encode_video
+from data.demo.scenes import encode_video
 from mplug2_jax import launch
 from mplug2_jax.checkpoints.manager import write_params
 from mplug2_jax.model.config import ModelConfig

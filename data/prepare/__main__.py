@@ -14,9 +14,10 @@ from collections.abc import Iterable
 
 import tensorflow_datasets as tfds
 
-from data import moving_digits_builder, moving_digits_tasks_builder
 from data.datasets import DATASETS as RAW
 from data.datasets.raw import Dataset, RawFolder
+from data.demo import builder as moving_digits_builder
+from data.demo import tasks_builder as moving_digits_tasks_builder
 from data.prepare import beam, builder, shards
 from data.prepare.builder import DataError
 

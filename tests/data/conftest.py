@@ -7,7 +7,7 @@ import pytest
 import tensorflow_datasets as tfds
 from data_helpers import SIZES
 
-from data import moving_digits_builder
+from data.demo import builder as moving_digits_builder
 from data.prepare import builder
 from mplug2_jax.preprocess.tokenizer import Tokenizer, load_tokenizer
 

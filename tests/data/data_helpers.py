@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from data.moving_digits_builder import Settings
+from data.demo.builder import Settings
 
 SIZES = Settings(
     video_train=24,

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from data.demo.builder import VOCABULARY
 from data.inspect import contact_sheet
-from data.moving_digits_builder import VOCABULARY
 from data.pipeline.batches import TrainStream
 from data.pipeline.stages import Stopwatch
 

@@ -8,9 +8,17 @@ import numpy as np
 import pytest
 from data_helpers import SIZES
 
-from data import moving_digits, moving_digits_builder, moving_digits_text
-from data.moving_digits import PARTS, SIDE
-from data.moving_digits_text import COLOURS, DIGITS, MOTIONS, Actor
+from data.demo import (
+    builder as moving_digits_builder,
+)
+from data.demo import (
+    scenes as moving_digits,
+)
+from data.demo import (
+    texts as moving_digits_text,
+)
+from data.demo.scenes import PARTS, SIDE
+from data.demo.texts import COLOURS, DIGITS, MOTIONS, Actor
 from data.pipeline.batches import annotation, open_split
 from data.prepare import __main__ as prepare
 from data.prepare.builder import DataError

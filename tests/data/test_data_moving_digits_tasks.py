@@ -8,10 +8,12 @@ import pytest
 from test_data_moving_digits import read
 
 from configs import common, demo, demo_tasks
-from data import media, moving_digits, moving_digits_tasks_builder
-from data.moving_digits_tasks import CLASSES, FAMILIES, OTHER, SAME
-from data.moving_digits_tasks_builder import Settings
-from data.moving_digits_text import COLOURS, DIGITS
+from data import media
+from data.demo import scenes as moving_digits
+from data.demo import tasks_builder as moving_digits_tasks_builder
+from data.demo.tasks import CLASSES, FAMILIES, OTHER, SAME
+from data.demo.tasks_builder import Settings
+from data.demo.texts import COLOURS, DIGITS
 from data.pipeline.batches import eval_batches, open_split
 from data.prepare.builder import DataError
 from mplug2_jax.preprocess.image import decode_image

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from data_helpers import assert_same, take
 
-from data import moving_digits, records
+from data import records
+from data.demo import scenes as moving_digits
 from data.pipeline.batches import annotation, eval_batches, train_batches
 from data.pipeline.skips import SkipLog
 from data.pipeline.sources import open_split

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.moving_digits import encode_video
+from data.demo.scenes import encode_video
 from data.pipeline.sources import open_split
 from mplug2_jax.preprocess.image import decode_image, random_resized_crop, resize
 from mplug2_jax.preprocess.text import clean_caption, clean_question

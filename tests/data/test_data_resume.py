@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from data_helpers import assert_same, take
 
-from data import moving_digits, records
+from data import records
+from data.demo import scenes as moving_digits
 from data.pipeline.batches import prefetch_to_device, train_batches
 from data.pipeline.examples import resolve, train_texts
 from data.pipeline.skips import RecordError, SkipLog

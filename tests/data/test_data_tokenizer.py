@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from data.moving_digits_builder import _training_texts
+from data.demo.builder import _training_texts
 from mplug2_jax.preprocess.tokenizer import SPECIAL_TOKENS, load_tokenizer, train_sentencepiece
 
 WORDPIECES = [

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from data import moving_digits
+from data.demo import scenes as moving_digits
 from data.pipeline.batches import open_split
 from data.prepare import builder
 from data.prepare.builder import DataError

@@ -17,7 +17,7 @@ from av.video.reformatter import VideoReformatter
 from PIL import Image
 
 from data import records
-from data.moving_digits_text import COLOURS, DIGITS, MOTIONS, Actor, captions, questions
+from data.demo.texts import COLOURS, DIGITS, MOTIONS, Actor, captions, questions
 
 SIDE = 48  # pixels of a frame
 FRAMES = 16  # of a clip

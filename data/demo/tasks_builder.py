@@ -8,8 +8,8 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from data import moving_digits
-from data.moving_digits_tasks import FAMILIES
+from data.demo import scenes as moving_digits
+from data.demo.tasks import FAMILIES
 from data.prepare import builder
 from data.prepare.builder import DataError
 

@@ -10,9 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from data import media, moving_digits, records
-from data.moving_digits import PARTS, scene_actors
-from data.moving_digits_text import COLOURS, DIGITS, MOTIONS, Actor, captions
+from data import media, records
+from data.demo import scenes as moving_digits
+from data.demo.scenes import PARTS, scene_actors
+from data.demo.texts import COLOURS, DIGITS, MOTIONS, Actor, captions
 
 SAME, OTHER = "same", "different"  # the classes of pairs
 CLASSES = {
