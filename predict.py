@@ -27,6 +27,7 @@ from tqdm import tqdm
 from configs import common, msrvtt_caption, msrvtt_qa
 from mplug2_jax import launch
 from mplug2_jax.checkpoints.manager import Checkpoints
+from mplug2_jax.errors import MediaError
 from mplug2_jax.evaluation import run as evaluation
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import init_params
@@ -34,7 +35,6 @@ from mplug2_jax.parallel import sharding
 from mplug2_jax.preprocess.files import find_media, load_clip, media_kind
 from mplug2_jax.preprocess.text import clean_caption, clean_question
 from mplug2_jax.preprocess.tokenizer import Tokenizer, load_tokenizer
-from mplug2_jax.preprocess.video import MediaError
 from mplug2_jax.tasks import TASKS, Task
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Instead of the checkpoint's config.")

@@ -9,7 +9,8 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from configs import sizes
-from mplug2_jax.model.config import ConfigError, ModelConfig
+from mplug2_jax.errors import ConfigError
+from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.objectives.momentum import check_momentum
 from mplug2_jax.tasks import TASKS
 

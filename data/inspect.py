@@ -17,7 +17,7 @@ from configs import common
 from data.pipeline.batches import TrainStream
 from data.pipeline.stages import Stopwatch
 from mplug2_jax import launch
-from mplug2_jax.model.config import ConfigError
+from mplug2_jax.errors import ConfigError
 from mplug2_jax.preprocess.tokenizer import Tokenizer, load_tokenizer
 
 _TEXT_WIDTH = 420  # pixels

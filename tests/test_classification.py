@@ -8,8 +8,9 @@ import pytest
 import small
 
 from configs import common, demo_tasks, sizes
+from mplug2_jax.errors import ConfigError
 from mplug2_jax.metrics.scores import keep
-from mplug2_jax.model.config import ConfigError, ModelConfig
+from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import build, init_params
 from mplug2_jax.tasks import TASKS
 from mplug2_jax.training.optimizer import make_optimizer

@@ -14,7 +14,8 @@ from configs import common, demo, demo_tasks
 from mplug2_jax import launch
 from mplug2_jax.checkpoints.manager import CheckpointError, Checkpoints, write_params
 from mplug2_jax.convert import hugging_face, layout, official
-from mplug2_jax.model.config import ConfigError, ModelConfig
+from mplug2_jax.errors import ConfigError
+from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import build, init_params, part_of, union
 from mplug2_jax.parallel.sharding import make_mesh, path_name
 from mplug2_jax.planning.describe import describe, find_calls, scaled

@@ -8,9 +8,10 @@ import small
 from trees import assert_micro_batches_change_nothing
 
 from configs import common, sizes
+from mplug2_jax.errors import ConfigError
 from mplug2_jax.locations import Locations
 from mplug2_jax.metrics.scores import keep
-from mplug2_jax.model.config import ConfigError, ModelConfig
+from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import build, init_params
 from mplug2_jax.objectives import losses
 from mplug2_jax.preprocess.tokenizer import SPECIAL_TOKENS, load_tokenizer, train_sentencepiece

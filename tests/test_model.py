@@ -12,8 +12,9 @@ import small
 from trees import assert_gradients_equal
 
 from configs import sizes
+from mplug2_jax.errors import ConfigError
 from mplug2_jax.model import attention
-from mplug2_jax.model.config import ConfigError, ModelConfig
+from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.decoding import greedy
 from mplug2_jax.model.mplug2 import HEADS, MODULES, build, init_params
 

@@ -17,12 +17,12 @@ from PIL import Image
 from data.demo.scenes import encode_video
 from mplug2_jax import launch
 from mplug2_jax.checkpoints.manager import write_params
+from mplug2_jax.errors import MediaError
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import init_params
 from mplug2_jax.preprocess.files import find_media, load_clip
 from mplug2_jax.preprocess.text import clean_question
 from mplug2_jax.preprocess.tokenizer import load_tokenizer, train_sentencepiece
-from mplug2_jax.preprocess.video import MediaError
 from mplug2_jax.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]

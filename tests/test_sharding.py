@@ -12,7 +12,8 @@ from jax.sharding import PartitionSpec
 from trees import assert_gradients_equal
 
 from configs import common, sizes
-from mplug2_jax.model.config import ConfigError, ModelConfig
+from mplug2_jax.errors import ConfigError
+from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import HEADS, MODULES, build, init_params
 from mplug2_jax.model.vision import DualVisionEncoder
 from mplug2_jax.parallel import sharding

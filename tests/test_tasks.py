@@ -9,8 +9,8 @@ import pytest
 import small
 
 from configs import common, demo, msrvtt_caption, msrvtt_qa
+from mplug2_jax.errors import ConfigError
 from mplug2_jax.metrics.scores import keep
-from mplug2_jax.model.config import ConfigError
 from mplug2_jax.parallel import sharding
 
 

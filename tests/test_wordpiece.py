@@ -10,7 +10,8 @@ import tokenizers
 import wordpiece_reference as reference
 
 from configs import common, sizes
-from mplug2_jax.model.config import ConfigError, ModelConfig
+from mplug2_jax.errors import ConfigError
+from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.preprocess.tokenizer import SPECIAL_TOKENS, load_tokenizer
 from mplug2_jax.tasks.captioning import Captioning
 

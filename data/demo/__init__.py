@@ -1,0 +1,1 @@
+"""The moving-digit corpus: scenes of real handwriting, their texts, and labelled tasks."""

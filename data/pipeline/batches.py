@@ -1,7 +1,7 @@
 """Grain pipelines: records on disk to batches, in an order that depends only on seed and position.
 
 A batch is a dict of arrays with `b = batch_size / process_count` rows, the slice of the global
-batch that this process feeds. Which fields there are follows from the stream (see `data.pipeline.examples`):
+batch that this process feeds. Which fields there are follows from the stream (see `examples`):
 
     video         uint8 [b, T, H, W, 3]; [b, V, T, H, W, 3] with several views in evaluation
     text, prompt, target                  int32 [b, L], `[CLS] ... [SEP] [PAD]...`
@@ -38,9 +38,9 @@ from data.pipeline.examples import (
     resolve,
     train_texts,
 )
-from data.pipeline.skips import RecordError, SkipLog
+from data.pipeline.skips import SkipLog
 from data.pipeline.sources import Mixture, Source, Split, open_split
-from data.prepare.builder import DataError
+from mplug2_jax.errors import DataError, RecordError
 from mplug2_jax.preprocess.tokenizer import Tokenizer
 
 _ATTEMPTS = 20  # records tried for one row of a batch before the split is called unusable

@@ -19,7 +19,7 @@ A stream says which fields its examples have; it is a mapping with attribute acc
     prompt_length  ids of what the decoder is asked, 0 for no `prompt` field; a question's needs a
         `target_length`
     target_length  ids of what it should say, 0 for no `target` field
-    ask            what makes them (`data.pipeline.prompts`): a 'question' and its answer; a 'caption'; or
+    ask            what makes them (see `prompts`): a 'question' and its answer; a 'caption'; or
         the 'box' of a phrase, for a `box` field, with crops that keep it whole and without
         augmentations that would move it
     instruction    words in front of every prompt; "" for none
@@ -49,8 +49,7 @@ from data.media import unpack_images
 from data.pipeline import augment
 from data.pipeline.labels import asks, label_field, mirrored
 from data.pipeline.prompts import ASKS, BOX_TARGET, eval_prompt, prompt_lengths, train_prompt
-from data.pipeline.skips import RecordError
-from data.prepare.builder import DataError
+from mplug2_jax.errors import DataError, MediaError, RecordError
 from mplug2_jax.preprocess.classes import SCORE, class_names
 from mplug2_jax.preprocess.image import (
     decode_image,
@@ -61,7 +60,7 @@ from mplug2_jax.preprocess.image import (
 )
 from mplug2_jax.preprocess.text import clean_caption
 from mplug2_jax.preprocess.tokenizer import Tokenizer
-from mplug2_jax.preprocess.video import MediaError, decode_video
+from mplug2_jax.preprocess.video import decode_video
 
 # What one example of an evaluation is, and the field whose items are counted.
 EXPANSIONS = {"record": "", "text": "texts", "question": "questions", "box": "boxes"}

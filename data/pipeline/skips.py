@@ -6,18 +6,11 @@ import threading
 from collections import Counter
 from pathlib import Path
 
-from data.prepare.builder import DataError
+from mplug2_jax.errors import DataError, RecordError
 
 _LISTED = 100_000  # records remembered, so that a long run's memory stays flat
 _FEWEST = 1_000  # samples over which the share of skipped ones is judged, at least
 
-
-class RecordError(ValueError):
-    """One record cannot be used; `reason` is the class of problem that `SkipLog` counts by."""
-
-    def __init__(self, reason: str, detail: str = ""):
-        super().__init__(f"{reason}: {detail}" if detail else reason)
-        self.reason = reason
 
 
 class SkipLog:

@@ -9,9 +9,8 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from data import records
-from data.datasets import tfds_examples
-from data.pipeline.skips import RecordError
-from data.prepare.builder import DataError
+from data.pipeline import tfds_examples
+from mplug2_jax.errors import DataError, RecordError
 
 _INFO = "dataset_info.json"
 _HELD = 1_024  # records of a split whose order is held in memory

@@ -1,0 +1,1 @@
+"""Raw public files, or none, to records on disk: probing, shards, Beam."""

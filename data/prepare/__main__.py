@@ -19,7 +19,7 @@ from data.datasets.raw import Dataset, RawFolder
 from data.demo import builder as moving_digits_builder
 from data.demo import tasks_builder as moving_digits_tasks_builder
 from data.prepare import beam, builder, shards
-from data.prepare.builder import DataError
+from mplug2_jax.errors import DataError
 
 # Each has `Settings`, a dataclass whose fields become flags, and `prepare(out, settings,
 # processes)`.

@@ -10,13 +10,11 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from data import records
+from mplug2_jax.errors import DataError
 
 # Records of a split, made when they are written.
 Splits = dict[str, Callable[[], Iterable[dict]]]
 
-
-class DataError(ValueError):
-    """The data cannot be used as configured; the message is one line that says what to do."""
 
 
 class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):

@@ -31,8 +31,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from data import media, records
 from data.datasets.raw import Dataset, Entry, Media, Missing, RawFolder
-from data.prepare.builder import DataError
-from mplug2_jax.preprocess.video import MediaError
+from mplug2_jax.errors import DataError, MediaError
 
 VERSION = "1.0.0"
 PROBLEMS = "problems.tsv"

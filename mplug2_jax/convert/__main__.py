@@ -17,7 +17,8 @@ from mplug2_jax.convert import hugging_face, official
 from mplug2_jax.convert.layout import nest
 from mplug2_jax.convert.official import Converted
 from mplug2_jax.convert.verify import table, verify
-from mplug2_jax.model.config import ConfigError, ModelConfig
+from mplug2_jax.errors import ConfigError
+from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.parallel.sharding import make_mesh
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "The run's config, of this project.")

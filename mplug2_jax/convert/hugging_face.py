@@ -27,7 +27,8 @@ from mplug2_jax.convert.official import (
     parameter_shapes,
     resizes,
 )
-from mplug2_jax.model.config import MODULES, ConfigError, ModelConfig
+from mplug2_jax.errors import ConfigError
+from mplug2_jax.model.config import MODULES, ModelConfig
 from mplug2_jax.model.mplug2 import HEADS, build, init_params
 from mplug2_jax.parallel.sharding import path_name
 

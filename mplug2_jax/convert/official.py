@@ -26,7 +26,8 @@ from mplug2_jax.convert.layout import (
 from mplug2_jax.convert.safetensors import read_safetensors
 from mplug2_jax.convert.stored import CheckpointFileError, StoredTensor
 from mplug2_jax.convert.torch_zip import read_torch
-from mplug2_jax.model.config import MODULES, ConfigError, ModelConfig
+from mplug2_jax.errors import ConfigError
+from mplug2_jax.model.config import MODULES, ModelConfig
 from mplug2_jax.model.mplug2 import build, init_params
 from mplug2_jax.parallel.sharding import path_name
 

@@ -11,6 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mplug2_jax.errors import ConfigError
+
 MODULES = ("vision", "text", "universal", "fusion", "decoder")
 LOCAL_TEMPORAL = ("none", "once", "twice", "grouped")
 UNIVERSAL_VARIANTS = ("release", "figure")
@@ -25,9 +27,6 @@ MAY_BE_ZERO = ("temporal_stride", "text_layers", "universal_layers")
 HOW = ("remat", "shard_frames")  # keys that say how the model is computed, not what it is
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
-
-class ConfigError(ValueError):
-    """A configuration that cannot be run; the message names the key and what was expected."""
 
 
 @dataclasses.dataclass(frozen=True)

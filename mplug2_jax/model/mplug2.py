@@ -11,7 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mplug2_jax.model.config import MODULES, ConfigError, ModelConfig
+from mplug2_jax.errors import ConfigError
+from mplug2_jax.model.config import MODULES, ModelConfig
 from mplug2_jax.model.decoder import Cache, TextDecoder, init_cache
 from mplug2_jax.model.fusion import FusionEncoder
 from mplug2_jax.model.layers import TiedHead, bert_init

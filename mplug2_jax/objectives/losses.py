@@ -1,7 +1,7 @@
 """Losses as functions of arrays: matching, language modelling, classes and boxes.
 
 Everything is computed in float32. What is random takes a key and is drawn over the global batch,
-so that a step gives the same numbers on any mesh. `contrast.py` holds the contrastive loss.
+so that a step gives the same numbers on any mesh. `contrastive.py` holds the contrastive loss.
 """
 
 import jax

@@ -13,7 +13,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from mplug2_jax.model.config import ConfigError
+from mplug2_jax.errors import ConfigError
 
 Array = jax.Array
 Queue = dict[str, Array]

@@ -12,7 +12,8 @@ import jax
 from jax.experimental import topologies
 from ml_collections import ConfigDict
 
-from mplug2_jax.model.config import ConfigError, ModelConfig
+from mplug2_jax.errors import ConfigError
+from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.parallel import sharding
 from mplug2_jax.planning.chips import GIB, Chip, chip_of
 from mplug2_jax.planning.flops import count_flops

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mplug2_jax.model.config import ConfigError
+from mplug2_jax.errors import ConfigError
 
 SCORE = "score"  # in place of names: the label is itself a number, such as a degree of similarity
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mplug2_jax.errors import MediaError
 from mplug2_jax.preprocess.image import decode_image, resize
-from mplug2_jax.preprocess.video import MediaError, decode_video
+from mplug2_jax.preprocess.video import decode_video
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".ts", ".flv",

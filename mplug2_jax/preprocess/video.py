@@ -8,6 +8,8 @@ import numpy as np
 from av.codec.context import CodecContext
 from av.video.reformatter import VideoReformatter
 
+from mplug2_jax.errors import MediaError
+
 # A file is called truncated when its packets end before this share of its stated duration.
 _COMPLETE = 0.9
 # What the bytes may be. Playlists and the like, which open further files, are not among them.
@@ -21,9 +23,6 @@ MAX_PIXELS = 40_000_000  # of a frame; 8K is 33 million
 _MAX_PACKETS = 500_000  # of all streams; four hours at 30 frames a second
 _MAX_DECODED_PIXELS = 20_000_000_000  # of all frames decoded; five minutes of full HD
 
-
-class MediaError(ValueError):
-    """Bytes that are not a readable image or video; the message is one line."""
 
 
 def frame_indices(

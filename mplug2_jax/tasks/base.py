@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from mplug2_jax.errors import ConfigError
 from mplug2_jax.metrics.scores import Score
-from mplug2_jax.model.config import ConfigError, ModelConfig
+from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import build
 from mplug2_jax.objectives.momentum import Momentum, Queue
 from mplug2_jax.preprocess.tokenizer import Tokenizer

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mplug2_jax.errors import ConfigError
 from mplug2_jax.metrics.caption import score_tokens, tokenize
 from mplug2_jax.metrics.java import java_scores
-from mplug2_jax.model.config import ConfigError
 from mplug2_jax.model.decoding import sample
 from mplug2_jax.objectives import losses
 from mplug2_jax.objectives.self_critical import (

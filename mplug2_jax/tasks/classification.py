@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mplug2_jax.errors import ConfigError
 from mplug2_jax.metrics import classification
 from mplug2_jax.metrics.scores import Score, mean, within
-from mplug2_jax.model.config import ConfigError
 from mplug2_jax.objectives import losses
 from mplug2_jax.objectives.mixing import draw_weights, mix
 from mplug2_jax.preprocess.classes import SCORE, class_names, count_outputs

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mplug2_jax.errors import ConfigError
 from mplug2_jax.locations import SIDES, Locations
 from mplug2_jax.metrics.boxes import grounding_accuracy, iou
 from mplug2_jax.metrics.scores import mean
-from mplug2_jax.model.config import ConfigError
 from mplug2_jax.model.decoding import greedy
 from mplug2_jax.objectives import losses
 from mplug2_jax.tasks.base import Array, Batch, Metrics, Scores

@@ -4,7 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from mplug2_jax.model.config import ConfigError
+from mplug2_jax.errors import ConfigError
 from mplug2_jax.objectives import losses
 from mplug2_jax.tasks.base import Array, Batch
 from mplug2_jax.tasks.generation import Generation

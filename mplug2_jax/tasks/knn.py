@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mplug2_jax.model.config import ConfigError
+from mplug2_jax.errors import ConfigError
 from mplug2_jax.preprocess.classes import SCORE, count_outputs
 from mplug2_jax.tasks.base import Annotate, Array, Batch, Scores, fetch
 from mplug2_jax.tasks.classification import INPUTS, Classification

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mplug2_jax.model.config import ConfigError
+from mplug2_jax.errors import ConfigError
 from mplug2_jax.model.mplug2 import MODULES
 from mplug2_jax.objectives.momentum import Momentum, Queue, push
 from mplug2_jax.objectives.pretraining import OBJECTIVES, pair_losses, text_losses

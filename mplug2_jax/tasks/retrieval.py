@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from mplug2_jax.errors import ConfigError
 from mplug2_jax.metrics.retrieval import captions_of, rank_scores, ranks
 from mplug2_jax.metrics.scores import Score, within
-from mplug2_jax.model.config import ConfigError
 from mplug2_jax.objectives.pretraining import pair_losses
 from mplug2_jax.parallel.sharding import shard_batch
 from mplug2_jax.preprocess.text import clean_caption

@@ -15,7 +15,8 @@ from mplug2_jax.convert import golden, official
 from mplug2_jax.convert.golden import CLS_ID, SEP_ID, GoldenError, compute, read_set
 from mplug2_jax.convert.layout import WeightsError
 from mplug2_jax.convert.verify import compare, verify
-from mplug2_jax.model.config import ConfigError, ModelConfig
+from mplug2_jax.errors import ConfigError
+from mplug2_jax.model.config import ModelConfig
 
 pytestmark = pytest.mark.slow
 FOLDER = Path(__file__).parents[1] / "golden"

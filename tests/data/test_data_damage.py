@@ -15,8 +15,9 @@ from PIL import Image
 from data import records
 from data.pipeline.batches import eval_batches
 from data.pipeline.skips import SkipLog
+from mplug2_jax.errors import MediaError
 from mplug2_jax.preprocess.image import decode_image
-from mplug2_jax.preprocess.video import MediaError, decode_video
+from mplug2_jax.preprocess.video import decode_video
 
 ROOT = Path(__file__).parents[2]
 CONTAINERS = {
@@ -168,7 +169,8 @@ MEMORY = """
 import json, resource, sys
 from pathlib import Path
 from mplug2_jax.preprocess.image import random_resized_crop
-from mplug2_jax.preprocess.video import MediaError, decode_video
+from mplug2_jax.errors import MediaError
+from mplug2_jax.preprocess.video import decode_video
 import numpy as np
 
 def resident():

@@ -15,10 +15,9 @@ from data.datasets import DATASETS
 from data.pipeline import augment, examples
 from data.pipeline.batches import eval_batches, train_batches
 from data.pipeline.labels import box_field
-from data.pipeline.skips import RecordError, SkipLog
+from data.pipeline.skips import SkipLog
 from data.prepare.__main__ import prepare
-from data.prepare.builder import DataError
-from mplug2_jax.model.config import ConfigError
+from mplug2_jax.errors import ConfigError, DataError, RecordError
 from mplug2_jax.preprocess.classes import class_names, count_outputs
 from mplug2_jax.preprocess.image import decode_image, resize
 from mplug2_jax.preprocess.video import decode_video
@@ -313,7 +312,7 @@ def test_a_flipped_bit_of_packed_images_is_a_media_error_or_harmless():
         damaged[position // 8] ^= 1 << position % 8
         try:
             media.unpack_images(bytes(damaged))
-        except media.MediaError:
+        except MediaError:
             refused += 1
     assert refused > 500  # content, names and sizes are checked; dates and the like are not
 

@@ -18,7 +18,7 @@ from data.datasets.refcoco import read_pickle
 from data.pipeline.batches import open_split
 from data.prepare import beam, shards
 from data.prepare.__main__ import main, prepare
-from data.prepare.builder import DataError
+from mplug2_jax.errors import DataError
 
 WEBVID = DATASETS["webvid"]
 ROOT = Path(__file__).parents[2]

@@ -12,9 +12,10 @@ from PIL import Image
 
 from data.demo.scenes import encode_video
 from data.pipeline.sources import open_split
+from mplug2_jax.errors import MediaError
 from mplug2_jax.preprocess.image import decode_image, random_resized_crop, resize
 from mplug2_jax.preprocess.text import clean_caption, clean_question
-from mplug2_jax.preprocess.video import MediaError, decode_video, frame_indices
+from mplug2_jax.preprocess.video import decode_video, frame_indices
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "preprocess.json").read_text())
 

@@ -11,9 +11,9 @@ from data import records
 from data.demo import scenes as moving_digits
 from data.pipeline.batches import prefetch_to_device, train_batches
 from data.pipeline.examples import resolve, train_texts
-from data.pipeline.skips import RecordError, SkipLog
+from data.pipeline.skips import SkipLog
 from data.pipeline.sources import open_split
-from data.prepare.builder import DataError
+from mplug2_jax.errors import DataError, RecordError
 from mplug2_jax.preprocess.video import decode_video
 
 pytestmark = pytest.mark.slow

@@ -8,14 +8,10 @@ import pytest
 from PIL import Image
 
 from data.pipeline.examples import decode, resolve
+from mplug2_jax.errors import MediaError
 from mplug2_jax.preprocess import video
 from mplug2_jax.preprocess.image import _resize_box
-from mplug2_jax.preprocess.video import (
-    MediaError,
-    decode_video,
-    dense_indices,
-    frame_indices,
-)
+from mplug2_jax.preprocess.video import decode_video, dense_indices, frame_indices
 
 COUNT = 60
 
