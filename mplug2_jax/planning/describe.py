@@ -230,7 +230,8 @@ def scaled(number: int, base: int, unit: str) -> str:
     return f"{digits} {prefix}{unit}".rstrip()
 
 
-if __name__ == "__main__":
-    CONFIG = config_flags.DEFINE_config_file("config", None, "The config whose task is described.")
+def command() -> None:
+    """Defines the flags and runs."""
+    config = config_flags.DEFINE_config_file("config", None, "The config whose task is described.")
     flags.mark_flag_as_required("config")
-    launch.main(lambda: print(describe(CONFIG.value)))
+    launch.main(lambda: print(describe(config.value)))

@@ -17,7 +17,7 @@ from data.pipeline.batches import eval_batches, train_batches
 from data.pipeline.labels import box_field
 from data.pipeline.skips import SkipLog
 from data.prepare.__main__ import prepare
-from mplug2_jax.errors import ConfigError, DataError, RecordError
+from mplug2_jax.errors import ConfigError, DataError, MediaError, RecordError
 from mplug2_jax.preprocess.classes import class_names, count_outputs
 from mplug2_jax.preprocess.image import decode_image, resize
 from mplug2_jax.preprocess.video import decode_video
