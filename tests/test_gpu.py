@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import small
-from test_attention import CASES, output_and_gradients
+from attention_cases import CASES, output_and_gradients
 
 from configs import common
 from mplug2_jax.model import attention

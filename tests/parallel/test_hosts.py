@@ -11,7 +11,7 @@ import time
 
 import hosts_config
 import pytest
-from test_end_to_end import ROOT, losses, run
+from commands import ROOT, losses, run
 
 from data.pipeline.fingerprint import fingerprint
 

@@ -25,7 +25,7 @@ from mplug2_jax.preprocess.text import clean_question
 from mplug2_jax.preprocess.tokenizer import load_tokenizer, train_sentencepiece
 from mplug2_jax.tasks import TASKS
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 QUESTION, QUERY = "What is he doing?", "a red three moving left"
 SENTENCES = [f"a {color} {digit} moving {way} what is he doing" for color in ("red", "blue")
              for digit in ("three", "seven") for way in ("left", "right")]

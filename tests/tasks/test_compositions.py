@@ -24,7 +24,7 @@ from mplug2_jax.planning.shapes import batch_shapes, placeholder_tokenizer
 from mplug2_jax.tasks import TASKS
 
 pytestmark = pytest.mark.slow
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 MODEL = small.model(vision_layers=1, universal_layers=2, scan=False)
 CLASSES = ("a", "b", "c")
 

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from test_end_to_end import losses, run
+from commands import losses, run
 
 CONFIG = "tests/e2e_tasks_config.py"
 pytestmark = pytest.mark.slow

@@ -25,7 +25,7 @@ from mplug2_jax.planning.hlo import Program
 from mplug2_jax.planning.plan import DoesNotFit, Plan, out_of_memory, with_batch
 from mplug2_jax.planning.search import search
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def needs_libtpu(test):

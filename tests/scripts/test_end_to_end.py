@@ -1,46 +1,21 @@
 """The whole path in small, as a user runs it: prepare, train, kill, go on, evaluate, err."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
+from commands import command, losses, run
 
-ROOT = Path(__file__).parents[1]
 CONFIG = "tests/e2e_config.py"
 pytestmark = pytest.mark.slow
-
-
-def command(*arguments, devices=1):
-    """Arguments of a subprocess that sees so many simulated devices."""
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
-    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
-    return dict(args=[sys.executable, *map(str, arguments)], cwd=ROOT, env=environment,
-                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def run(*arguments, devices=1, status=0):
-    """Runs to the end and returns what was printed."""
-    done = subprocess.run(**command(*arguments, devices=devices), timeout=600)
-    assert done.returncode == status, done.stdout[-5000:]
-    return done.stdout
 
 
 def train(data, workdir, *more, config=CONFIG):
     return ("train.py", f"--config={config}", f"--config.data.root={data}",
             f"--config.data.tokenizer={data}/vocab.model", f"--workdir={workdir}", *more)
-
-
-def losses(workdir):
-    """Every logged value that a step computes, by step."""
-    lines = [json.loads(line) for line in (workdir / "train.jsonl").read_text().splitlines()]
-    timing = {"examples_per_second", "average_examples_per_second", "mfu", "step"}
-    return {line["step"]: {k: v for k, v in line.items() if k not in timing} for line in lines}
 
 
 @pytest.fixture(scope="module")
