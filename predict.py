@@ -21,23 +21,24 @@ import jax
 import numpy as np
 from absl import flags, logging
 from jax.sharding import Mesh
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from configs import common, msrvtt_caption, msrvtt_qa
-from mplug2_jax import launch
-from mplug2_jax.checkpoints.manager import Checkpoints
+from configs import common, msrvtt_caption, msrvtt_qa, stored
+from mplug2_jax import launch, tasks
+from mplug2_jax.checkpoints import Checkpoints, find_folder
 from mplug2_jax.errors import MediaError
-from mplug2_jax.evaluation import run as evaluation
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import init_params
+from mplug2_jax.options import read
 from mplug2_jax.parallel import sharding
 from mplug2_jax.preprocess.files import find_media, load_clip, media_kind
 from mplug2_jax.preprocess.text import clean_caption, clean_question
 from mplug2_jax.preprocess.tokenizer import Tokenizer, load_tokenizer
-from mplug2_jax.tasks import TASKS, Task
+from mplug2_jax.streams import Stream
+from mplug2_jax.tasks import Task
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "Instead of the checkpoint's config.")
+CONFIG = launch.define_config("Instead of the checkpoint's config.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A work folder or a checkpoint folder.")
 TOKENIZER = flags.DEFINE_string("tokenizer", None, "The vocabulary, where it has been moved: a "
                                 "SentencePiece .model or a WordPiece .txt.")
@@ -76,12 +77,35 @@ class Match(NamedTuple):
     output: dict[str, np.ndarray] | None
 
 
+class Lines:
+    """The lines of JSON that are printed, and written to `--out`.
+
+    Attributes:
+      failed: files that could not be read.
+    """
+
+    def __init__(self, out: Any):
+        self._out, self.failed = out, 0
+
+    def write(self, line: dict[str, Any]) -> None:
+        """One line, past the bar of progress."""
+        for stream in (sys.stdout, self._out) if self._out else (sys.stdout,):
+            tqdm.write(json.dumps(line), file=stream)
+            stream.flush()
+
+    def fail(self, file: Path, error: MediaError) -> None:
+        """The line of a file that cannot be read."""
+        self.failed += 1
+        logging.warning("%s: %s", file, error)
+        self.write({"file": str(file), "error": str(error)})
+
+
 def main(command: str, *arguments: str) -> None:
     paths, text = parse(command, arguments)
     files = find_media(paths)
     out = open_out(OUT.value)
-    checkpoints = Checkpoints(evaluation.checkpoint_folder(CHECKPOINT.value))
-    config = CONFIG.value or common.completed(checkpoints.meta()["config"])
+    checkpoints = Checkpoints(find_folder(CHECKPOINT.value))
+    config = CONFIG.value or stored.completed(checkpoints.meta())
     model = ModelConfig.from_mapping(config.model)
     tokenizer = load_tokenizer(find_vocabulary(config, checkpoints.folder))
     by_kind: dict[str, list[Path]] = {}
@@ -93,46 +117,49 @@ def main(command: str, *arguments: str) -> None:
     wanted, rerank = needed_params(jobs, checkpoints.shapes())
     params = checkpoints.load_params(wanted, mesh, averaged=True)
     checkpoints.close()
-
-    failed = 0
-
-    def write(line: dict[str, Any]) -> None:
-        for stream in (sys.stdout, out) if out else (sys.stdout,):
-            tqdm.write(json.dumps(line), file=stream)
-            stream.flush()
-
-    def fail(file: Path, error: MediaError) -> None:
-        nonlocal failed
-        failed += 1
-        logging.warning("%s: %s", file, error)
-        write({"file": str(file), "error": str(error)})
-
-    found: list[Match] = []  # best first, with their rows
-    others: list[Match] = []
+    lines = Lines(out)
     with jax.set_mesh(mesh), tqdm(total=len(files), unit="file", disable=None) as bar:
-        for kind, job in jobs.items():
-            batches = make_batches(by_kind[kind], job, mesh, fail, bar.update)
-            for output in job.task.outputs(params, batches):
-                file = str(by_kind[kind][int(output["index"])])
-                if command == "caption":
-                    score = {"score": float(output["score"])} if "score" in output else {}
-                    write({"file": file, "caption": job.task.text(output), **score})
-                elif command == "qa":
-                    write({"file": file, "question": text, "answer": job.task.text(output)})
-                else:
-                    similarity = float(output["visual_features"] @ output["text_features"])
-                    bisect.insort(found, Match(file, kind, similarity, output),
-                                  key=lambda match: -match.score)
-                    if len(found) > rerank:
-                        others.append(found.pop()._replace(output=None))
+        rows = ((by_kind[kind][int(output["index"])], kind, output)
+                for kind, job in jobs.items()
+                for output in job.task.outputs(params, make_batches(
+                    by_kind[kind], job, mesh, lines.fail, bar.update)))
         if command == "retrieve":
-            ranked = reranked(found, jobs, params) + sorted(others, key=lambda m: -m.score)
-            for place, match in enumerate(ranked, 1):
-                write({"rank": place, "file": match.file, "score": match.score})
+            rank(rows, jobs, params, rerank, lines)
+        else:
+            say(rows, jobs, text, lines)
     if out:
         out.close()
-    if failed == len(files):
+    if lines.failed == len(files):
         raise SystemExit(1)
+
+
+Rows = Iterator[tuple[Path, str, dict[str, np.ndarray]]]  # file, its kind, the task's output
+
+
+def say(rows: Rows, jobs: dict[str, Job], question: str, lines: Lines) -> None:
+    """A line a file as it comes: its caption, or the answer to the question."""
+    for file, kind, output in rows:
+        said = jobs[kind].task.text(output)
+        if question:
+            lines.write({"file": str(file), "question": question, "answer": said})
+        else:
+            score = {"score": float(output["score"])} if "score" in output else {}
+            lines.write({"file": str(file), "caption": said, **score})
+
+
+def rank(rows: Rows, jobs: dict[str, Job], params: Any, rerank: int, lines: Lines) -> None:
+    """A line a file, best first; of the `rerank` best the rows are kept meanwhile."""
+    found: list[Match] = []  # best first, with their rows
+    others: list[Match] = []
+    for file, kind, output in rows:
+        similarity = float(output["visual_features"] @ output["text_features"])
+        bisect.insort(found, Match(str(file), kind, similarity, output),
+                      key=lambda match: -match.score)
+        if len(found) > rerank:
+            others.append(found.pop()._replace(output=None))
+    ranked = reranked(found, jobs, params) + sorted(others, key=lambda match: -match.score)
+    for place, match in enumerate(ranked, 1):
+        lines.write({"rank": place, "file": match.file, "score": match.score})
 
 
 def parse(command: str, arguments: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
@@ -198,35 +225,34 @@ def make_job(name: str, kind: str, text: str, config: ConfigDict, model: ModelCo
     if name != "captioning":
         field, clean = {"qa": ("prompt", clean_question),
                         "retrieval": ("text", clean_caption)}[name]
-        length = min(stream[f"{field}_length"] or FALLBACK_LENGTH, model.max_positions)
+        length = min(getattr(stream, f"{field}_length") or FALLBACK_LENGTH, model.max_positions)
         cleaned = clean(text, length)
         if not cleaned.strip():
             raise ValueError(f"{text!r}: no word in it; ask or describe something")
         ids, mask = tokenizer.encode_padded(cleaned, length)
         fields = {field: ids, f"{field}_mask": mask}
-    return Job(TASKS[name](options, model, tokenizer), frames, stream.image_size, fields)
+    return Job(tasks.make(options, model, tokenizer), frames, stream.image_size, fields)
 
 
 def choose(config: ConfigDict, model: ModelConfig, name: str,
-           kind: str) -> tuple[ConfigDict, ConfigDict]:
-    """Options and stream of a task: of the evaluation that fits, first one of this kind of file.
+           kind: str) -> tuple[ConfigDict, Stream]:
+    """Section and stream of a task: of the evaluation that fits, first one of this kind of file.
 
     Without such an evaluation: the task and a stream that the config trains. A config of sizes
     alone comes of converting a release: its recipes are `configs/msrvtt_*.py`.
     """
-    def of_kind_first(streams):
-        return sorted(streams, key=lambda pair: (pair[1].frames > 1) != (kind == "video"))
-
     pairs = [(entry.task, entry.stream) for entry in config.get("evals", ConfigDict()).values()
              if entry.task.name == name]
     if not pairs and "task" in config:
-        options = config.task if config.task.name == name else common.task(name)
-        pairs = [(options, stream) for stream in config.data.streams.values() if stream.frames]
+        section = config.task if config.task.name == name else common.task(name)
+        pairs = [(section, stream) for stream in config.data.streams.values()
+                 if stream.get("frames", 0)]
     if not pairs:
         recipes = {"captioning": msrvtt_caption, "qa": msrvtt_qa}
-        options = recipes[name].get_config().task if name in recipes else common.task(name)
-        pairs = [(options, common.stream("", 1, image_size=model.image_size))]
-    return of_kind_first(pairs)[0]
+        section = recipes[name].get_config().task if name in recipes else common.task(name)
+        pairs = [(section, common.stream("", 1, image_size=model.image_size))]
+    streams = [(section, read(Stream, dict(stream.items()), "stream")) for section, stream in pairs]
+    return min(streams, key=lambda pair: (pair[1].frames > 1) != (kind == "video"))
 
 
 def needed_params(jobs: dict[str, Job], stored: dict[str, Any]) -> tuple[dict[str, Any], int]:

@@ -1,138 +1,203 @@
 """Trains any task of any config, from scratch, from a checkpoint, or on from where it stopped.
 
     python train.py --config=configs/demo.py --workdir=runs/demo
+    python train.py --config=configs/demo.py --help_config    # every key with its comment
 
 A run that was stopped goes on by the same command. The work folder holds `checkpoints/`,
 TensorBoard files, and `train.jsonl` with every logged step. On several hosts the same command runs
 on each of them, with one work folder that all share: `docs/scaling.md`.
 """
 
+import dataclasses
+import functools
 import math
-import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 from absl import flags, logging
 from clu import parameter_overview
-from ml_collections import config_flags
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
 
-from configs import common
+from configs import checks, keys, stored
 from data import pipeline
-from data.pipeline.fingerprint import fingerprint
-from mplug2_jax import launch
-from mplug2_jax.checkpoints.manager import Checkpoints
-from mplug2_jax.evaluation import run as evaluation
+from mplug2_jax import evaluation, launch, tasks
+from mplug2_jax.checkpoints import Checkpoints, find_folder
 from mplug2_jax.model.config import HOW
 from mplug2_jax.parallel import hosts, sharding
 from mplug2_jax.planning.flops import count_flops, peak_flops
-from mplug2_jax.preprocess.tokenizer import load_tokenizer
-from mplug2_jax.tasks import TASKS
+from mplug2_jax.preprocess.tokenizer import Tokenizer, load_tokenizer
 from mplug2_jax.training.optimizer import make_optimizer
 from mplug2_jax.training.progress import Progress
 from mplug2_jax.training.runlog import RunLog
-from mplug2_jax.training.step import create_state, make_train_step
+from mplug2_jax.training.state import TrainState, create_state, restore_state
+from mplug2_jax.training.step import make_train_step
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "The run's config.", lock_config=True)
+CONFIG = launch.define_config("The run's config.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints and logs.")
-flags.mark_flags_as_required(["config", "workdir"])
+HELP = flags.DEFINE_bool("help_config", False, "Print every key of the config, and end.")
+
+
+@dataclasses.dataclass
+class Run:
+    """What stays the same over the steps of a run.
+
+    Attributes:
+      config, workdir: of the command line.
+      checked: what of the config is used as it is.
+      mesh: over all devices.
+      tokenizer: of all text.
+      task: that is learned.
+    """
+
+    config: ConfigDict
+    workdir: Path
+    checked: checks.Checked
+    mesh: Mesh
+    tokenizer: Tokenizer
+    task: tasks.Task
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Examples a step of every stream."""
+        return {name: stream.batch_size for name, stream in self.checked.streams.items()}
+
+    def read(self, stream: Any) -> pipeline.Reading:
+        """A split to evaluate."""
+        data = self.config.data
+        return pipeline.Reading(data.root, stream, self.tokenizer, sharding.data_slice(self.mesh),
+                                self.put, data.threads, data.workers)
+
+    def put(self, batch: Any) -> Any:
+        """A host batch on the devices."""
+        return sharding.put_batch(batch, self.mesh)
 
 
 def main() -> None:
-    config, workdir = CONFIG.value, Path(WORKDIR.value)
-    model_config = common.validate(config)
-    hosts.agree({"config": launch.plain(config), "code": launch.code(),
-                 "data": fingerprint(config.data)})
+    if HELP.value:
+        print(keys.help_text(CONFIG.value))
+        return
+    run = prepare(CONFIG.value, WORKDIR.value)
+    config, checkpoints = run.config, Checkpoints(run.workdir / "checkpoints",
+                                                  keep=run.config.keep_checkpoints)
+    optimizer, learning_rate = make_optimizer(config.optimizer)
+    create = functools.partial(create_state, run.task, optimizer, config.seed,
+                               config.optimizer.ema_decay > 0)
+    state, positions = restore(run, checkpoints, create)
+    start = int(state.step)
+    skips = pipeline.SkipLog(config.data.max_skipped, run.workdir / hosts.own_file("skipped.jsonl"))
+    batches = training_batches(run, positions, skips)
+    step_function = make_train_step(run.task, optimizer, jax.eval_shape(create), run.mesh,
+                                    config.seed, config.optimizer.frozen,
+                                    config.optimizer.ema_decay)
+    evaluations = evaluation.build(config.evals, run.checked.evaluations, run.checked.model,
+                                   run.tokenizer, validation=True)
+
+    progress, batch = None, next(batches)
+    flops = 3 * count_flops(run.task.loss, state.params, batch, jax.random.key(0))
+    with RunLog(run.workdir, start) as log:
+        for step in range(start + 1, config.optimizer.steps + 1):
+            last = step == config.optimizer.steps
+            with jax.transfer_guard("disallow"):
+                state, metrics = step_function(state, batch)
+            if not last:
+                batch = next(batches)  # while the device computes
+            if progress is None:
+                jax.block_until_ready(metrics)  # the first step compiles: not timed
+                progress = Progress(step, config.optimizer.steps, sum(run.sizes.values()), flops,
+                                    peak_flops(), run.task.figures)
+            if step % config.log_every == 0 or last:
+                more = {"learning_rate": float(learning_rate(step)),
+                        "skipped": hosts.total(skips.total())}
+                log.step(step, progress.report(step, fetched(metrics, step)) | more)
+            if step % config.checkpoint_every == 0 or last:
+                checkpoints.save(step, state.items(), stored.expanded(config), {
+                    name: positions[name] + (step - start) * size
+                    for name, size in run.sizes.items()})
+            if config.eval_every and step % config.eval_every == 0:
+                with progress.paused():
+                    scores, _ = evaluation.run(evaluations, run.read, state.averaged, run.mesh,
+                                               config.eval_limit)
+                logging.info("validation at step %d: %s", step,
+                             evaluation.summary(evaluations, scores))
+                log.scores(step, {f"validation/{name}": value for name, value in scores.items()})
+    checkpoints.close()
+    skips.report()
+    logging.info("done: %d steps, %s", config.optimizer.steps, run.workdir)
+
+
+def prepare(config: ConfigDict, folder: str | None) -> Run:
+    """All that can fail before memory is taken: the config, the hosts, the mesh, the task.
+
+    Raises:
+      ConfigError: of the config or the flags. HostError: processes that do not fit each other.
+    """
+    workdir = Path(launch.given("workdir", folder))
+    checked = checks.validate(config)
+    hosts.agree({"config": stored.expanded(config), "code": launch.code(),
+                 "data": pipeline.fingerprint(config.data)})
     workdir.mkdir(parents=True, exist_ok=True)
     hosts.require_shared(workdir)
     launch.keep_compilations()
     mesh = sharding.make_mesh(**config.mesh)
-    for name, stream in config.data.streams.items():
-        block = config.task.negative_block if stream.frames else 0
-        sharding.check_batch(f"data.streams.{name}.batch_size", stream.batch_size, mesh, block,
-                             config.task.accumulation)
-
-    # The task: its modules, its losses.
     tokenizer = load_tokenizer(config.data.tokenizer)
-    task = TASKS[config.task.name](config.task, model_config, tokenizer)
-    task.prepare(lambda: pipeline.references(config.data.root, config.data.streams))
-    optimizer, learning_rate = make_optimizer(config.optimizer)
+    task = tasks.make(config.task, checked.model, tokenizer)
+    task.check_mesh(checked.streams, mesh)
+    task.prepare(lambda: pipeline.references(config.data.root, checked.streams))
+    return Run(config, workdir, checked, mesh, tokenizer, task)
 
-    # The state: shapes first, so that all that can fail does so before memory is taken.
-    def create(params=None):
-        return create_state(task, optimizer, config.seed, config.optimizer.ema_decay > 0, params)
 
+def restore(run: Run, checkpoints: Checkpoints, create: Any) -> tuple[TrainState, dict[str, int]]:
+    """The state to go on from, or a fresh one; and the samples seen of every stream.
+
+    Shapes come first, so that all that can fail does so before memory is taken.
+    """
+    config, mesh = run.config, run.mesh
     shapes = jax.eval_shape(create)
     logging.info("\n%s", parameter_overview.get_parameter_overview(
         shapes.params, include_stats=False))
     logging.info("mesh %s; %.2f%% of parameter bytes sharded", dict(mesh.shape),
                  100 * sharding.sharded_share(shapes.params, mesh))
-    checkpoints = Checkpoints(workdir / "checkpoints", keep=config.keep_checkpoints)
-    sizes = {name: stream.batch_size for name, stream in config.data.streams.items()}
-    positions = {name: 0 for name in sizes}  # global samples seen of each stream
+    positions = {name: 0 for name in run.sizes}
     if checkpoints.latest is not None:
         meta = checkpoints.meta()
-        stored = launch.plain(common.completed(meta["config"]).model)
-        launch.require_same("model", stored, launch.plain(config.model), HOW)
-        positions |= {name: meta["samples"].get(name, 0) for name in sizes}
-        state = checkpoints.restore_state(shapes, mesh)
+        launch.require_same("model", launch.plain(stored.completed(meta).model),
+                            launch.plain(config.model), HOW)
+        positions |= {name: meta["samples"].get(name, 0) for name in positions}
+        state = restore_state(checkpoints, shapes, mesh, run.task)
         logging.info("going on from step %d of %s", checkpoints.latest, checkpoints.folder)
-    else:
-        params = None
-        if config.init_from:
-            source = Checkpoints(evaluation.checkpoint_folder(config.init_from))
-            params = source.load_params(shapes.params, mesh, config.allow_new)
-            source.close()
-        state = sharding.init_sharded(create, mesh, params)
+        return state, positions
+    params = None
+    if config.init_from:
+        source = Checkpoints(find_folder(config.init_from))
+        params = source.load_params(shapes.params, mesh, config.allow_new)
+        source.close()
+    return sharding.init_sharded(create, mesh, params), positions
 
-    # The data goes on at the sample where the state stopped, also with other batch sizes.
-    start = int(state.step)
-    skips = pipeline.SkipLog(config.data.max_skipped, workdir / hosts.own_file("skipped.jsonl"))
-    batches = pipeline.prefetch_to_device(
+
+def training_batches(run: Run, positions: dict[str, int], skips: Any) -> Iterator[Any]:
+    """Batches on the devices, from the samples on where the state stopped."""
+    data = run.config.data
+    return pipeline.prefetch_to_device(
         pipeline.train_batches(
-            config.data.root, config.data.streams, tokenizer, config.seed, positions,
-            *sharding.data_slice(mesh), config.data.threads, skips, config.data.workers),
-        lambda batch: sharding.put_batch(batch, mesh))
-    step_function = make_train_step(task, optimizer, shapes, mesh, config.seed,
-                                    config.optimizer.frozen, config.optimizer.ema_decay)
-    evaluations = evaluation.build(config, model_config, tokenizer, validation=True)
+            data.root, run.checked.streams, run.tokenizer, run.config.seed, positions,
+            *sharding.data_slice(run.mesh), data.threads, skips, data.workers), run.put)
 
-    progress, batch = None, next(batches)
-    flops = 3 * count_flops(task.loss, shapes.params, batch, jax.random.key(0))
-    with RunLog(workdir, start) as log:
-        for step in range(start + 1, config.optimizer.steps + 1):
-            with jax.transfer_guard("disallow"):
-                state, metrics = step_function(state, batch)
-            if step < config.optimizer.steps:
-                batch = next(batches)  # while the device computes
-            if progress is None:
-                jax.block_until_ready(metrics)  # the first step compiles: not timed
-                progress = Progress(step, config.optimizer.steps, sum(sizes.values()), flops,
-                                    peak_flops())
-            if step % config.log_every == 0 or step == config.optimizer.steps:
-                values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-                if not math.isfinite(values["loss"]):
-                    raise FloatingPointError(f"step {step}: the loss is {values['loss']}; lower "
-                                             "optimizer.learning_rate or clip_norm and start again "
-                                             "from the last checkpoint")
-                speed = progress.measure(step)
-                logging.info("%s", progress.line(step, values, speed))
-                log.step(step, values | speed | {"learning_rate": float(learning_rate(step)),
-                                                 "skipped": hosts.total(skips.total())})
-            if step % config.checkpoint_every == 0 or step == config.optimizer.steps:
-                checkpoints.save(state, launch.plain(config),
-                                 {name: positions[name] + (step - start) * size
-                                  for name, size in sizes.items()})
-            if config.eval_every and step % config.eval_every == 0:
-                paused = time.perf_counter()
-                scores, _ = evaluation.run(evaluations, config, tokenizer, state.averaged, mesh,
-                                           config.eval_limit)
-                logging.info("validation at step %d: %s", step, evaluation.summary(scores))
-                log.scores(step, {f"validation/{name}": value for name, value in scores.items()})
-                progress.pause(time.perf_counter() - paused)
-    checkpoints.close()
-    for (source, reason), count in sorted(skips.counts.items()):
-        logging.warning("skipped %d of %s: %s", count, source, reason)
-    logging.info("done: %d steps, %s", config.optimizer.steps, workdir)
+
+def fetched(metrics: dict[str, jax.Array], step: int) -> dict[str, float]:
+    """A step's metrics on the host.
+
+    Raises:
+      FloatingPointError: the loss is not finite.
+    """
+    values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    if not math.isfinite(values["loss"]):
+        raise FloatingPointError(f"step {step}: the loss is {values['loss']}; lower "
+                                 "optimizer.learning_rate or clip_norm and start again "
+                                 "from the last checkpoint")
+    return values
 
 
 if __name__ == "__main__":

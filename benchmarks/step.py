@@ -19,23 +19,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from benchmarks.captioning import timed
-from configs import common
+from configs import checks
 from mplug2_jax import launch
 from mplug2_jax.model import attention
-from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.parallel import sharding
 from mplug2_jax.planning.flops import count_flops, peak_flops
 from mplug2_jax.planning.plan import with_batch
-from mplug2_jax.planning.shapes import batch_shapes, placeholder_tokenizer
-from mplug2_jax.tasks import TASKS
+from mplug2_jax.planning.shapes import batch_shapes, planned
 from mplug2_jax.training.optimizer import make_optimizer
-from mplug2_jax.training.step import create_state, make_train_step
+from mplug2_jax.training.state import create_state
+from mplug2_jax.training.step import make_train_step
 
 CHOSEN = "auto"  # as the model chooses by itself
-CONFIG = config_flags.DEFINE_config_file("config", None, "The run's config.", lock_config=True)
+CONFIG = launch.define_config("The run's config.")
 GLOBAL_BATCH = flags.DEFINE_integer(
     "global_batch", 0, "Examples a step of the largest stream, the others in proportion; 0 as the "
     "config has it.", lower_bound=0)
@@ -64,7 +63,7 @@ def random_batch(config: ConfigDict, seed: int) -> dict[str, dict[str, np.ndarra
         return np.tile(np.asarray([0.25, 0.25, 0.5, 0.5], x.dtype), (x.shape[0], 1))  # a box
 
     return {stream: {name: draw(name, x) for name, x in fields.items()}
-            for stream, fields in batch_shapes(config.data.streams).items()}
+            for stream, fields in batch_shapes(*planned(config)).items()}
 
 
 def measure_step(config: ConfigDict, name: str, steps: int) -> dict[str, Any]:
@@ -74,8 +73,7 @@ def measure_step(config: ConfigDict, name: str, steps: int) -> dict[str, Any]:
       `compile_seconds`; `seconds`, the median, and its `fastest` and `slowest`; `model_flops` of a
       step; `temporary_bytes` of a device, beside state and batch; `loss` after the last step.
     """
-    model = ModelConfig.from_mapping(config.model)
-    task = TASKS[config.task.name](config.task, model, placeholder_tokenizer(model.vocab_size))
+    task, _ = planned(config)
     optimizer, _ = make_optimizer(config.optimizer)
     mesh = sharding.make_mesh(**config.mesh)
 
@@ -116,7 +114,7 @@ def main() -> None:
     config = CONFIG.value
     if GLOBAL_BATCH.value:
         config = with_batch(config, GLOBAL_BATCH.value)
-    model = common.validate(config)
+    model = checks.validate(config).model
     size = 1024 if jax.default_backend() == "cpu" else 8192
     product = product_flops(model.compute_dtype, size) * jax.device_count()
     report = {

@@ -48,16 +48,12 @@ def get_config(stage: str = "joint"):
         config.init_from = f"{RUN}/start"
         config.allow_new = ("heads/vtm", "heads/mlm")
 
-    def evaluate(task, split, frames, **lengths):
-        examples = common.stream(split, 64, frames=frames, **size, **lengths)
-        return common.evaluation(task, examples, split.replace("test", "validation"))
-
+    tasks = {"retrieval": ("retrieval", dict(rerank=8), dict(text_length=24)),
+             "qa": ("qa", dict(max_length=3), dict(prompt_length=14, target_length=4)),
+             "caption": ("captioning", dict(max_length=23), dict(text_length=24))}
     for kind, frames in (("video", 4), ("image", 1)):
-        split = f"{kind}_test"
-        config.evals[f"{kind}_retrieval"] = evaluate(
-            common.task("retrieval", rerank=8), split, frames, text_length=24)
-        config.evals[f"{kind}_qa"] = evaluate(
-            common.task("qa", max_length=3), split, frames, prompt_length=14, target_length=4)
-        config.evals[f"{kind}_caption"] = evaluate(
-            common.task("captioning", max_length=23), split, frames, text_length=24)
+        for name, (task, options, lengths) in tasks.items():
+            config.evals[f"{kind}_{name}"] = common.evaluation(
+                task, f"{kind}_test", 64, f"{kind}_validation", options=options, frames=frames,
+                **size, **lengths)
     return config

@@ -94,15 +94,15 @@ def get_config(family: str = "image_digit"):
         evaluate(name, task, split, options)
 
     def evaluate(name, task, split, options):
-        examples = common.stream(f"{split}_test", 64, **options)
         config.evals[name] = common.evaluation(
-            task.copy_and_resolve_references(), examples, f"{split}_validation")
+            task.name, f"{split}_test", 64, f"{split}_validation", options=common.named(task),
+            **options)
 
     if family in INPUTS:
         inputs, fields = INPUTS[family]
         classes = CLASSES[family]
         add(common.task("classification", inputs=inputs, classes=classes), family,
-            dict(image_size=size, classes=classes, **fields))
+            dict(image_size=size, **fields))
     elif family in GENERATED:
         task, options = generated(family, size)
         add(task, GENERATED[family][0], options, SEEN if family == "grounding" else None)

@@ -43,13 +43,12 @@ def get_config():
     for family, (frames, templates, wordings) in PROMPTS.items():
         classes = CLASSES[family]
 
-        def evaluate(task, kind, family=family, frames=frames, classes=classes, **more):
-            examples = common.stream(f"{family}_test", 64, frames=frames, classes=classes,
-                                     image_size=config.model.image_size)
-            config.evals[f"{family}_{kind}"] = common.evaluation(
-                task, examples, f"{family}_validation", kind=f"{family}_{kind}", **more)
-
-        evaluate(common.task("zero_shot", classes=classes, templates=templates, wordings=wordings),
-                 "zero_shot")
-        evaluate(common.task("knn", classes=classes), "knn", reference=f"{family}_train")
+        options = {
+            "zero_shot": dict(classes=classes, templates=templates, wordings=wordings),
+            "knn": dict(classes=classes, reference=f"{family}_train"),
+        }
+        for task, own in options.items():
+            config.evals[f"{family}_{task}"] = common.evaluation(
+                task, f"{family}_test", 64, f"{family}_validation", f"{family}_{task}", own,
+                frames=frames, image_size=config.model.image_size)
     return config

@@ -36,7 +36,7 @@ def get_config(options: str = "cola,large"):
     config = recipe.start(size, f"glue_{dataset}", new=("heads/classify",))
     config.model.max_positions = max(config.model.max_positions, 128)  # of tiny
     config.task = common.task("classification", inputs="text", classes=classes)
-    texts = dict(text_length=128, text_pair=pair, classes=classes)
+    texts = dict(text_length=128, text_pair=pair)
     config.data.streams.text = common.stream("train", BATCH, **texts)
     recipe.pace(config, records, BATCH, epochs=3 if records > 10_000 else 10)
     for ending in ("_matched", "_mismatched") if dataset == "mnli" else ("",):

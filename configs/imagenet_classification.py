@@ -27,7 +27,7 @@ def get_config(options: str = "large"):
     config.task = common.task("classification", inputs="visual", classes=classes,
                               label_smoothing=0.1, mixup=0.8, cutmix=1.0)
     config.model.stochastic_depth = 0.1
-    images = dict(frames=1, image_size=config.model.image_size, classes=classes)
+    images = dict(frames=1, image_size=config.model.image_size)
     config.data.streams.image = common.stream("train", BATCH, crop_area=(0.2, 1.0), flip=True,
                                               rand_augment=(2, 9), **images)
     recipe.pace(config, IMAGES, BATCH, epochs=30, rate=1e-4, vision_rate=1e-4)

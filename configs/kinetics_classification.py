@@ -25,7 +25,7 @@ def get_config(options: str = "kinetics400,large"):
     config.task = common.task("classification", inputs="visual", classes=classes,
                               label_smoothing=0.1)
     config.model.stochastic_depth = 0.1
-    clips = dict(frames=16, image_size=config.model.image_size, classes=classes)
+    clips = dict(frames=16, image_size=config.model.image_size)
     config.data.streams.video = common.stream("train", BATCH, **recipe.AUGMENTED, **clips)
     recipe.pace(config, DATASETS[dataset], BATCH, epochs=20, rate=1e-4, vision_rate=1e-4)
     config.optimizer.layer_decay = 0.75

@@ -29,8 +29,7 @@ def get_config(size: str = "large"):
     config = recipe.start(size, "msrvtt")
     config.task = common.task("captioning", memory="visual", caption_prompt=PROMPT, beams=5,
                               min_length=4, max_length=20)
-    clips = dict(frames=16, image_size=config.model.image_size, text_length=25,
-                 caption_prompt=PROMPT)
+    clips = dict(frames=16, image_size=config.model.image_size, text_length=25)
     config.data.streams.video = common.stream("train", BATCH, **recipe.AUGMENTED, **clips)
     recipe.pace(config, CAPTIONS, BATCH, epochs=10)
     recipe.evaluate(config, "video_caption", "test", "val", **clips)

@@ -19,8 +19,7 @@ CLASSES = ("False", "True")
 def get_config(size: str = "large"):
     config = recipe.start(size, "nlvr2", new=("heads/classify",))
     config.task = common.task("classification", inputs="images", classes=CLASSES)
-    pairs = dict(frames=2, image_size=config.model.image_size * 3 // 2, text_length=40,
-                 classes=CLASSES)
+    pairs = dict(frames=2, image_size=config.model.image_size * 3 // 2, text_length=40)
     config.data.streams.pair = common.stream("train", BATCH, **recipe.AUGMENTED, **pairs)
     recipe.pace(config, SENTENCES, BATCH, epochs=10)
     recipe.evaluate(config, "nlvr2", "test1", "dev", batch=64, **pairs)

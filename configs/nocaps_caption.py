@@ -11,18 +11,19 @@ No figure published at hand. The test split's captions are hidden. Training on i
 
 from ml_collections import ConfigDict
 
-from configs import coco_caption, common, recipe
+from configs import coco_caption, recipe
 
 DOMAINS = ("in_domain", "near_domain", "out_domain")
 
 
 def get_config(size: str = "large"):
     config = coco_caption.get_config(size)
-    images = config.evals.image_caption.stream.to_dict() | dict(root=f"{recipe.PREPARED}/nocaps")
+    captions = config.evals.image_caption
     config.evals = ConfigDict()
     for name in ("val", *DOMAINS):
         split = "+".join(DOMAINS) if name == "val" else name
-        stream = common.stream(**images | dict(split=split))
-        config.evals[name] = common.evaluation(
-            config.task.copy_and_resolve_references(), stream, split, kind=f"image_{name}")
+        entry = captions.copy_and_resolve_references()
+        entry.stream.update(dict(split=split, root=f"{recipe.PREPARED}/nocaps"))
+        entry.validation, entry.kind = split, f"image_{name}"
+        config.evals[name] = entry
     return config

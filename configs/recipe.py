@@ -38,8 +38,7 @@ def evaluate(config: ConfigDict, name: str, split: str, validation: str, batch: 
              kind: str = "", **examples: Any) -> None:
     """Adds an evaluation of the config's own task on a split, with the stream's options."""
     config.evals[name] = common.evaluation(
-        config.task.copy_and_resolve_references(), common.stream(split, batch, **examples),
-        validation, kind=kind)
+        config.task.name, split, batch, validation, kind, common.named(config.task), **examples)
 
 
 def choose(options: str, datasets: dict[str, Any]) -> tuple[str, str]:

@@ -23,7 +23,7 @@ def get_config(size: str = "large"):
     config.task = common.task("classification", inputs="visual", classes=classes,
                               label_smoothing=0.1)
     config.model.stochastic_depth = 0.1
-    clips = dict(frames=16, image_size=config.model.image_size, classes=classes)
+    clips = dict(frames=16, image_size=config.model.image_size)
     augmented = recipe.AUGMENTED | dict(flip=False)
     config.data.streams.video = common.stream("train", BATCH, **augmented, **clips)
     recipe.pace(config, CLIPS, BATCH, epochs=20, rate=1e-4, vision_rate=1e-4)

@@ -10,15 +10,15 @@ import textwrap
 
 import numpy as np
 from absl import flags
-from ml_collections import config_flags
 from PIL import Image, ImageDraw, ImageFont
 
-from configs import common
+from configs import checks
 from data.pipeline.batches import TrainStream
 from data.pipeline.stages import Stopwatch
 from mplug2_jax import launch
 from mplug2_jax.errors import ConfigError
 from mplug2_jax.preprocess.tokenizer import Tokenizer, load_tokenizer
+from mplug2_jax.streams import Stream
 
 _TEXT_WIDTH = 420  # pixels
 _LINE = 16
@@ -61,36 +61,36 @@ def _row(batch: dict[str, np.ndarray], row: int, tokenizer: Tokenizer, font) -> 
     return image
 
 
-def inspect(config, names: list[str], out: str, rows: int, batches: int) -> None:
+def inspect(
+    config, streams: dict[str, Stream], out: str, rows: int, batches: int
+) -> None:
     """Writes the sheet of the first of the streams and prints the table of each."""
     tokenizer = load_tokenizer(config.data.tokenizer)
-    for name in names:
+    for name, given in streams.items():
         watch = Stopwatch()
-        stream = TrainStream(
-            name, config.data.root, config.data.streams[name], tokenizer, config.seed, watch=watch
-        )
+        stream = TrainStream(name, config.data.root, given, tokenizer, config.seed, watch=watch)
         made = [stream.batch(number * stream.batch_size) for number in range(batches)]
         print(f"stream {name}: {batches} batches of {stream.batch_size}")
         for field, value in made[0].items():
             print(f"  {field:14} {value.dtype} {list(value.shape)}")
         print(watch.table(batches * stream.batch_size), flush=True)
-        if name == names[0]:
+        if name == next(iter(streams)):
             contact_sheet(made[0], tokenizer, rows).save(out)
             print(f"sheet of {min(rows, stream.batch_size)} examples: {out}")
 
 
 def main() -> None:
     config = CONFIG.value
-    common.validate(config)
-    streams = list(config.data.streams)
+    streams = checks.validate(config).streams
     if STREAM.value and STREAM.value not in streams:
         raise ConfigError(f"--stream={STREAM.value}: the config has {', '.join(streams)}")
-    names = [STREAM.value] if STREAM.value else streams
-    inspect(config, names, OUT.value, ROWS.value, BATCHES.value)
+    if STREAM.value:
+        streams = {STREAM.value: streams[STREAM.value]}
+    inspect(config, streams, OUT.value, ROWS.value, BATCHES.value)
 
 
 if __name__ == "__main__":
-    CONFIG = config_flags.DEFINE_config_file("config", None, "The run's config.", lock_config=True)
+    CONFIG = launch.define_config("The run's config.")
     STREAM = flags.DEFINE_string("stream", "", "Which stream; all of them, if it is not given.")
     OUT = flags.DEFINE_string("out", "sheet.png", "Where the contact sheet is written.")
     ROWS = flags.DEFINE_integer("rows", 16, "Examples on the sheet, at most.", lower_bound=1)

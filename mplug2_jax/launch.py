@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 import jax
 from absl import app, flags, logging
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_flags
 
 from mplug2_jax.errors import ConfigError
 from mplug2_jax.parallel import hosts
@@ -114,6 +114,27 @@ def fail(error: BaseException) -> None:
 def one_line(error: BaseException) -> str:
     """The error's text; a KeyError's own is its message quoted."""
     return " ".join(str(error.args[0] if isinstance(error, KeyError) else error).split())
+
+
+def define_config(what: str) -> flags.FlagHolder:
+    """The flag `--config`, a Python file, and those that override its keys.
+
+    Streams and evaluations have keys that they do not name, so that new ones are taken; what reads
+    a section refuses those that it does not know.
+    """
+    return config_flags.DEFINE_config_file("config", None, what, lock_config=False,
+                                           accept_new_attributes=True)
+
+
+def given(flag: str, value: Any) -> Any:
+    """The value of a flag.
+
+    Raises:
+      ValueError: it was not given.
+    """
+    if not value:
+        raise ValueError(f"--{flag} is missing; give it")
+    return value
 
 
 def keep_compilations() -> None:

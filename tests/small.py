@@ -7,10 +7,10 @@ import jax
 import numpy as np
 
 from configs import common
+from mplug2_jax import tasks
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import MPlug2, init_params
 from mplug2_jax.preprocess.tokenizer import SPECIAL_TOKENS, Tokenizer
-from mplug2_jax.tasks import TASKS, Task
 
 WORDS = [f"w{i}" for i in range(32 - len(SPECIAL_TOKENS))]
 # Every dimension that the sharding table splits is a multiple of 8.
@@ -30,10 +30,12 @@ def tokenizer(reserved: int = 0) -> Tokenizer:
                      decode=lambda ids: " ".join(pieces[i] for i in ids))
 
 
-def task(name: str = "pretrain", model: ModelConfig = MODEL, **options) -> Task:
+def task(name: str = "pretrain", model: ModelConfig = MODEL, **options) -> tasks.Task:
     """A task of the small model; a "large"-like one by `dataclasses.replace(MODEL, ...)`."""
     reserved = options.get("location_bins", 0)
-    return TASKS[name](common.task(name, **{"max_length": 6} | options), model, tokenizer(reserved))
+    if "max_length" in tasks.section(name):
+        options = {"max_length": 6} | options
+    return tasks.make(common.task(name, **options), model, tokenizer(reserved))
 
 
 def model(**changes) -> ModelConfig:

@@ -15,7 +15,8 @@ from mplug2_jax.model import attention
 from mplug2_jax.model.decoding import beam_search
 from mplug2_jax.parallel import sharding
 from mplug2_jax.training.optimizer import make_optimizer
-from mplug2_jax.training.step import create_state, make_train_step
+from mplug2_jax.training.state import create_state
+from mplug2_jax.training.step import make_train_step
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "gpu", reason="no GPU here")
 

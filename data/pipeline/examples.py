@@ -61,6 +61,7 @@ from mplug2_jax.preprocess.image import (
 from mplug2_jax.preprocess.text import clean_caption
 from mplug2_jax.preprocess.tokenizer import Tokenizer
 from mplug2_jax.preprocess.video import decode_video
+from mplug2_jax.streams import Stream
 
 # What one example of an evaluation is, and the field whose items are counted.
 EXPANSIONS = {"record": "", "text": "texts", "question": "questions", "box": "boxes"}
@@ -94,7 +95,8 @@ def resolve(stream) -> types.SimpleNamespace:
     Raises:
         ConfigError: the classes cannot be read.
     """
-    resolved = types.SimpleNamespace(**_OPTIONAL | dict(stream.items()))
+    given = vars(stream) if isinstance(stream, Stream) else dict(stream.items())
+    resolved = types.SimpleNamespace(**_OPTIONAL | given)
     names = class_names(resolved.classes) if resolved.classes else ()
     resolved.class_numbers = {name: number for number, name in enumerate(names)}
     sources = () if isinstance(resolved.split, str) else resolved.split.values()

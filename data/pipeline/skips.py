@@ -59,6 +59,11 @@ class SkipLog:
         with self._lock:
             return sum(n for (name, _), n in self.counts.items() if source in (None, name))
 
+    def report(self) -> None:
+        """Logs how many of each source were skipped, and why."""
+        for (source, reason), count in sorted(self.counts.items()):
+            logging.warning("skipped %d of %s: %s", count, source, reason)
+
     def check(self) -> None:
         """Raises DataError if more than the allowed share of a source was skipped.
 

@@ -1,8 +1,7 @@
 """Checkpoints: written while training goes on, restored onto any mesh, loaded by module, strictly.
 
-A folder holds one Orbax checkpoint a kept step with the items `params`, `rest` (optimizer),
-`teacher`, `queue` and `ema` where the run has them, and `meta` (step, samples seen of each stream,
-config, versions).
+A folder holds one Orbax checkpoint a kept step: `params`, other items (trees by name) as the run
+has them, and `meta` (the format's version, step, samples seen of each stream, config, versions).
 """
 
 import importlib.metadata
@@ -18,10 +17,11 @@ from absl import logging
 from jax.sharding import Mesh
 
 from mplug2_jax.parallel.sharding import path_name, tree_shardings
-from mplug2_jax.training.step import TrainState
 
-# Parts of the state that a run may have or not, and from what one that is new starts.
-OPTIONAL = {"teacher": "from the parameters", "queue": "empty", "ema": "from the parameters"}
+# Version of what is written. 1, which checkpoints do not say: what a task keeps across steps are
+# items by themselves, not under `TASK_STATE`; configs have the options of all tasks.
+FORMAT = 2
+TASK_STATE = "task_state."  # in front of the items that are what a task keeps across steps
 
 
 class CheckpointError(ValueError):
@@ -51,78 +51,71 @@ class Checkpoints:
             raise CheckpointError(f"{folder} holds no checkpoint: give the folder that train.py "
                                   "writes checkpoints to")
 
-    def save(self, state: TrainState, config: dict[str, Any], samples: dict[str, int]) -> None:
-        """Starts writing a state; the step goes on once the arrays are copied.
+    def save(self, step: int, items: Mapping[str, Any], config: dict[str, Any],
+             samples: dict[str, int]) -> None:
+        """Starts writing; the run goes on once the arrays are copied.
 
         Args:
-          state: of any mesh.
+          step: steps done.
+          items: trees of arrays of any mesh by name, `params` among them.
           config: the run's config as plain values.
           samples: global samples seen of each stream: where the data goes on.
         """
-        step = int(jax.device_get(state.step))
-        optional = {name: ocp.args.StandardSave(getattr(state, name)) for name in OPTIONAL
-                    if getattr(state, name) is not None}
         self._manager.save(step, args=ocp.args.Composite(
-            params=ocp.args.StandardSave(state.params),
-            rest=ocp.args.StandardSave(state.opt_state), **optional,
+            **{name: ocp.args.StandardSave(tree) for name, tree in items.items()},
             meta=ocp.args.JsonSave(describe(step, config, samples))))
         self.latest = step
 
     def meta(self) -> dict[str, Any]:
-        """The newest checkpoint's `step, samples, config, versions`."""
-        return self._manager.restore(self.latest, args=ocp.args.Composite(
+        """The newest checkpoint's `format, step, samples, config, versions`."""
+        meta = self._manager.restore(self.latest, args=ocp.args.Composite(
             meta=ocp.args.JsonRestore()))["meta"]
+        return {"format": 1} | meta
 
-    def restore_state(self, shapes: TrainState, mesh: Mesh) -> TrainState:
-        """The newest state, whole, placed on `mesh` by the sharding table.
-
-        An average that the checkpoint lacks starts from its parameters, a queue from empty; one
-        that `shapes` lack is left. The log says so.
+    def restore(self, shapes: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
+        """Items of the newest checkpoint, placed on `mesh` by the sharding table.
 
         Args:
-          shapes: a state of shapes (`jax.eval_shape`).
+          shapes: by item, which the checkpoint has, as a tree of shapes.
           mesh: any, also another than the one it was saved from.
 
         Raises:
-          CheckpointError: its parameters or its queue are not those of `shapes`.
+          CheckpointError: an item's arrays are not those of `shapes`.
         """
-        stored = self._stored_params()
-        wanted = _flat(shapes.params)
-        _require_equal(wanted, {name: stored.get(name) for name in wanted}, self.folder)
+        for name, tree in shapes.items():
+            self._require_whole(name, tree)
+        items = self._manager.restore(self.latest, args=ocp.args.Composite(**{
+            self._stored(name): ocp.args.StandardRestore(tree)
+            for name, tree in _placed(dict(shapes), mesh).items()}))
+        return {name: items[self._stored(name)] for name in shapes}
+
+    def _require_whole(self, name: str, tree: Any) -> None:
+        """CheckpointError unless an item has just the arrays of `tree`, of these shapes.
+
+        The optimizer's moments follow the parameters: Orbax compares them.
+        """
+        if name != "params" and not name.startswith(TASK_STATE):
+            return
+        wanted, stored = _flat(tree), _flat(self.shapes(name))
+        prefix = "" if name == "params" else f"{name.removeprefix(TASK_STATE)}/"
+        _require_equal(wanted, stored, self.folder, prefix)
         if extra := sorted(set(stored) - set(wanted)):
-            raise CheckpointError(f"{self.folder}: holds {extra[0]} and {len(extra) - 1} more "
-                                  "parameters that the config does not name")
-        target = jax.tree.map(
-            lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-            shapes, tree_shardings(shapes, mesh))
-        has = {name: self.has(name) for name in OPTIONAL}
-        wants = {name: getattr(target, name) for name in OPTIONAL
-                 if getattr(target, name) is not None}
-        for name, there in has.items():
-            if there != (name in wants):
-                logging.info("%s: %s", self.folder, f"the {name} is dropped" if there
-                             else f"holds no {name}: it starts {OPTIONAL[name]}")
-        if has["queue"] and "queue" in wants:
-            stored = _flat(self.shapes("queue"))
-            _require_equal(_flat(wants["queue"]), stored, self.folder, "queue/")
-        items = self._manager.restore(self.latest, args=ocp.args.Composite(
-            params=ocp.args.StandardRestore(target.params),
-            rest=ocp.args.StandardRestore(target.opt_state),
-            **{name: ocp.args.StandardRestore(tree) for name, tree in wants.items() if has[name]}))
-        step = jax.device_put(jax.numpy.asarray(self.latest, jax.numpy.int32),
-                              target.step.sharding)
-        made = {name: items.get(name) for name in wants}
-        for name in wants:
-            if made[name] is None and name == "queue":
-                made[name] = jax.tree.map(
-                    lambda x: jax.numpy.zeros(x.shape, x.dtype, device=x.sharding), wants[name])
-            elif made[name] is None:
-                made[name] = jax.tree.map(jax.numpy.copy, items["params"])
-        return TrainState(step, items["params"], items["rest"], **made)
+            raise CheckpointError(f"{self.folder}: holds {prefix}{extra[0]} and {len(extra) - 1} "
+                                  "more parameters that the config does not name")
+
+    def _stored(self, item: str) -> str:
+        """The name of an item on disk: format 1 has no prefix for what a task keeps."""
+        folder = self.folder / str(self.latest)
+        return item if (folder / item).is_dir() else item.removeprefix(TASK_STATE)
 
     def has(self, item: str) -> bool:
         """Whether the newest checkpoint has an item."""
-        return (self.folder / str(self.latest) / item).is_dir()
+        return (self.folder / str(self.latest) / self._stored(item)).is_dir()
+
+    def items(self) -> list[str]:
+        """The items of the newest checkpoint, those of format 1 as they are named there."""
+        folders = (self.folder / str(self.latest)).iterdir()
+        return sorted(path.name for path in folders if path.is_dir() and path.name != "meta")
 
     def load_params(self, shapes: Any, mesh: Mesh, allow_new: Iterable[str] = (),
                     averaged: bool = False) -> Any:
@@ -152,9 +145,7 @@ class Checkpoints:
         dropped = {name: x for name, x in stored.items() if name not in loaded}
         logging.info("%s, %s: loaded %s; dropped %s; new %s", self.folder, item, *(
             by_module(part) for part in (loaded, dropped, {name: wanted[name] for name in new})))
-        target = jax.tree.map(
-            lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-            shapes, tree_shardings(shapes, mesh))
+        target = _placed(shapes, mesh)
         picked = _prune(target, new)
         restore_args = jax.tree.map(
             lambda x: ocp.ArrayRestoreArgs(dtype=x.dtype, sharding=x.sharding), picked)
@@ -167,11 +158,9 @@ class Checkpoints:
         """The newest checkpoint's parameters (or another item) as a tree of ShapeDtypeStructs."""
         # Not the manager's `item_metadata`: it knows an item only after it has written one.
         with ocp.StandardCheckpointer() as reader:
-            stored = reader.metadata(self.folder / str(self.latest) / item).item_metadata
+            stored = reader.metadata(
+                self.folder / str(self.latest) / self._stored(item)).item_metadata
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), stored.tree)
-
-    def _stored_params(self) -> dict[str, Any]:
-        return _flat(self.shapes())
 
     def wait(self) -> None:
         """Blocks until what was saved is on disk."""
@@ -208,9 +197,15 @@ def write_params(folder: str | Path, params: Any, config: dict[str, Any]) -> Non
             meta=ocp.args.JsonSave(describe(0, config, {}))))
 
 
+def find_folder(path: str | Path) -> Path:
+    """The folder of checkpoints: `path` itself, or `path/checkpoints` of a work folder."""
+    inner = Path(path) / "checkpoints"
+    return inner if inner.is_dir() else Path(path)
+
+
 def describe(step: int, config: dict[str, Any], samples: dict[str, int]) -> dict[str, Any]:
     """The `meta` item of a checkpoint."""
-    return {"step": step, "samples": samples, "config": config,
+    return {"format": FORMAT, "step": step, "samples": samples, "config": config,
             "versions": {name: importlib.metadata.version(name)
                          for name in ("jax", "flax", "optax", "orbax-checkpoint", "grain")}}
 
@@ -233,6 +228,13 @@ def _advice(missing: set[str]) -> str:
     modules = sorted({module_of(name) for name in missing})
     names = ", ".join(repr(name) for name in modules)
     return f"; to start fresh what is missing, name its module in allow_new: {names}"
+
+
+def _placed(shapes: Any, mesh: Mesh) -> Any:
+    """The same shapes with their places on the mesh."""
+    return jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        shapes, tree_shardings(shapes, mesh))
 
 
 def _flat(tree: Any) -> dict[str, Any]:

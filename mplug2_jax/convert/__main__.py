@@ -9,10 +9,9 @@ from typing import Any
 
 import yaml
 from absl import flags
-from ml_collections import config_flags
 
 from mplug2_jax import launch
-from mplug2_jax.checkpoints.manager import Checkpoints, write_params
+from mplug2_jax.checkpoints import Checkpoints, write_params
 from mplug2_jax.convert import hugging_face, official
 from mplug2_jax.convert.layout import nest
 from mplug2_jax.convert.official import Converted
@@ -21,7 +20,7 @@ from mplug2_jax.errors import ConfigError
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.parallel.sharding import make_mesh
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "The run's config, of this project.")
+CONFIG = launch.define_config("The run's config, of this project.")
 YAML = flags.DEFINE_string("yaml", None, "official: the release's own config instead ...")
 BERT_JSON = flags.DEFINE_string("bert_json", None, "official: ... with its BERT json.")
 OUT = flags.DEFINE_string("out", None, "Folder to write the checkpoint to.")

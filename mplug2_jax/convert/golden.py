@@ -22,9 +22,9 @@ from mplug2_jax.errors import ConfigError
 from mplug2_jax.model.config import MODULES, ModelConfig
 from mplug2_jax.model.decoding import beam_search, rank_answers
 from mplug2_jax.model.mplug2 import MPlug2, build
+from mplug2_jax.model.rows import with_visual
 from mplug2_jax.objectives.losses import token_cross_entropy
 from mplug2_jax.parallel.sharding import path_name
-from mplug2_jax.tasks.base import with_visual
 
 Array = jax.Array
 Arrays = dict[str, np.ndarray]

@@ -18,25 +18,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mplug2_jax.tasks.base import Example
+
 _SHEET_HEIGHT = 112  # pixels of a frame on the page, about: small ones grow by a whole factor
 _SHEET_COLUMNS = 8  # frames side by side before a new row
 _BASELINES = ("chance", "majority", "untrained")
-
-
-@dataclass
-class Card:
-    """One example.
-
-    frames: uint8 [T, H, W, 3], the frames the model saw, or None. rows: (label, text) such as
-    ("prediction", "a man sings"). correct: marks the card right or wrong; None marks nothing.
-    thumbnails: (frames uint8 [T, H, W, 3], label, is_match), best first, such as the clips a
-    retrieval query brought up.
-    """
-
-    frames: np.ndarray | None = None
-    rows: list[tuple[str, str]] = field(default_factory=list)
-    correct: bool | None = None
-    thumbnails: list[tuple[np.ndarray, str, bool]] = field(default_factory=list)
 
 
 @dataclass
@@ -48,8 +34,8 @@ class Section:
 
     title: str
     figures: dict[str, Any] = field(default_factory=dict)
-    cards: list[Card] = field(default_factory=list)
-    groups: dict[str, list[Card]] = field(default_factory=dict)
+    cards: list[Example] = field(default_factory=list)
+    groups: dict[str, list[Example]] = field(default_factory=dict)
 
 
 def write_report(path_dir: str | Path, report: Mapping, sections: Sequence[Section] = ()) -> Path:
@@ -191,11 +177,11 @@ def _section(section: Section) -> str:
     )
 
 
-def _cards(cards: Sequence[Card]) -> str:
+def _cards(cards: Sequence[Example]) -> str:
     return f'<div class="cards">{"".join(map(_card, cards))}</div>' if cards else ""
 
 
-def _card(card: Card) -> str:
+def _card(card: Example) -> str:
     mark = {True: ("right", "&#10003; correct"), False: ("wrong", "&#10007; wrong"), None: None}
     marked = mark[None if card.correct is None else bool(card.correct)]
     badge = f'<p class="badge {marked[0]}">{marked[1]}</p>' if marked else ""

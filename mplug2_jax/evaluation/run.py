@@ -1,59 +1,91 @@
 """Runs a config's evaluations; shared by `train.py` (validation, now and then) and `eval.py`."""
 
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple, Protocol
 
 import jax
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
-from data import pipeline
+from mplug2_jax import tasks
 from mplug2_jax.metrics.scores import Score, intervals, keep
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import part_of
 from mplug2_jax.parallel import hosts, sharding
 from mplug2_jax.preprocess.tokenizer import Tokenizer
-from mplug2_jax.tasks import TASKS, Task
+from mplug2_jax.streams import Stream
 
 Records = dict[str, list[dict[str, Any]]]  # by evaluation
 
 
 class Evaluation(NamedTuple):
-    """One entry of `config.evals`, ready to run."""
+    """One entry of `config.evals`, ready to run.
 
-    task: Task
-    stream: ConfigDict
-    reference: str = ""  # split of the labelled examples that the task compares with
-    name: str = ""  # of its figures, in place of the usual one
+    Attributes:
+      task: ready to predict.
+      stream: of its examples.
+      kind: what the figures are of, the first part of their names.
+    """
+
+    task: tasks.Task
+    stream: Stream
+    kind: str
 
     @property
-    def kind(self) -> str:
-        """What the figures are of, the first part of their names."""
-        return self.name or self.task.kind_of(self.task.options, self.stream)
+    def best_by(self) -> str:
+        """The name of the score that orders its examples."""
+        return self.task.best_by.format(kind=self.kind)
+
+    def is_headline(self, name: str) -> bool:
+        """Whether the figure of that name stands in summaries."""
+        figure = self.task.figure(name, self.kind)
+        return figure is not None and figure.headline
 
 
-def build(config: ConfigDict, model: ModelConfig, tokenizer: Tokenizer, validation: bool,
-          only: Iterable[str] = ()) -> dict[str, Evaluation]:
+class Reading(Protocol):
+    """A split that is read for evaluation."""
+
+    @property
+    def skipped(self) -> int:
+        """Records that could not be used so far, on this host."""
+
+    def batches(self, limit: int = 0) -> Iterator[dict[str, jax.Array]]:
+        """Global batches on the devices; of only so many examples, 0 for all."""
+
+    def annotation(self, index: int) -> dict[str, Any]:
+        """The texts and questions of a record."""
+
+
+def build(sections: Mapping[str, Any], streams: Mapping[str, Stream], model: ModelConfig,
+          tokenizer: Tokenizer, validation: bool, only: Iterable[str] = (),
+          ) -> dict[str, Evaluation]:
     """The config's evaluations, on their validation or their own splits.
+
+    Args:
+      sections: the config's `evals`.
+      streams: of each, checked.
+      model: sizes.
+      tokenizer: of all text.
+      validation: on which splits.
+      only: names of those wanted; all if there are none.
 
     Raises:
       ValueError: `only` names one that the config does not have.
     """
-    if unknown := sorted(set(only) - set(config.evals)):
-        raise ValueError(f"evaluation {unknown[0]!r}: the config has {', '.join(config.evals)}")
+    if unknown := sorted(set(only) - set(sections)):
+        raise ValueError(f"evaluation {unknown[0]!r}: the config has {', '.join(sections)}")
     evaluations = {}
-    for name in only or config.evals:
-        entry = config.evals[name]
-        stream = entry.stream.copy_and_resolve_references()
+    for name in only or sections:
+        entry, stream = sections[name], streams[name]
         if validation:
-            stream.split = entry.validation
-        task = TASKS[entry.task.name](entry.task, model, tokenizer)
-        evaluations[name] = Evaluation(task, stream, entry.reference, entry.kind)
+            stream = dataclasses.replace(stream, split=entry["validation"])
+        task = tasks.make(entry["task"], model, tokenizer)
+        kind = entry.get("kind", "") or task.kind_of(task.options, stream)
+        evaluations[name] = Evaluation(task, stream, kind)
     return evaluations
 
 
-def run(evaluations: dict[str, Evaluation], config: ConfigDict, tokenizer: Tokenizer, params: Any,
+def run(evaluations: Mapping[str, Evaluation], read: Callable[[Stream], Reading], params: Any,
         mesh: Mesh, limit: int = 0,
         with_intervals: bool = False) -> tuple[dict[str, float], Records]:
     """All evaluations of `params`; figures by name, and every example's record.
@@ -63,8 +95,7 @@ def run(evaluations: dict[str, Evaluation], config: ConfigDict, tokenizer: Token
 
     Args:
       evaluations: of `build`.
-      config: gives the data.
-      tokenizer: of all text.
+      read: opens the split of a stream.
       params: a tree that holds at least the modules that the evaluations need.
       mesh: on which they are.
       limit: only that many examples each; 0 for all.
@@ -72,31 +103,22 @@ def run(evaluations: dict[str, Evaluation], config: ConfigDict, tokenizer: Token
     """
     figures: dict[str, float] = {}
     records: Records = {}
-    for name, (task, stream, reference, _) in evaluations.items():
+    for name, entry in evaluations.items():
+        task, stream = entry.task, entry.stream
         sharding.check_batch(f"evals.{name}.stream.batch_size", stream.batch_size, mesh)
-        split = pipeline.open_split(stream.root or config.data.root, stream.split)
-        skips = pipeline.SkipLog()
-
-        def batches(stream, limit=0, skips=skips):
-            made = pipeline.eval_batches(
-                config.data.root, stream, tokenizer, *sharding.data_slice(mesh),
-                config.data.threads, skips, limit, config.data.workers)
-            return pipeline.prefetch_to_device(made, lambda batch: sharding.put_batch(batch, mesh))
-
-        more = {}
-        if reference:
-            known = stream.copy_and_resolve_references()
-            known.update(split=reference, views=(1, 1))
-            more["reference"] = batches(known)
+        opened = [read(stream)]
+        reference: Iterable[Any] = ()
+        if task.reference:
+            opened.append(read(dataclasses.replace(stream, split=task.reference, views=(1, 1))))
+            reference = opened[1].batches()
         with jax.set_mesh(mesh):
             scores, records[name] = task.evaluate(
-                part_of(params, task.model), batches(stream, limit),
-                lambda index, split=split: pipeline.annotation(split, index),
-                evaluations[name].kind, **more)
+                part_of(params, task.model), opened[0].batches(limit), opened[0].annotation,
+                entry.kind, reference)
         figures |= keep(records[name], scores)
         if with_intervals:
             figures |= ends(scores)
-        if skipped := hosts.total(skips.total()):
+        if skipped := hosts.total(sum(one.skipped for one in opened)):
             figures[f"{name}_skipped"] = skipped
     return figures, records
 
@@ -108,16 +130,7 @@ def ends(scores: Mapping[str, Score | float]) -> dict[str, float]:
             for end, value in zip(("low", "high"), both, strict=True)}
 
 
-def checkpoint_folder(path: str | Path) -> Path:
-    """The folder of checkpoints: `path` itself, or `path/checkpoints` of a work folder."""
-    inner = Path(path) / "checkpoints"
-    return inner if inner.is_dir() else Path(path)
-
-
-HEADLINES = ("r1", "accuracy", "cider", "pearson")
-
-
-def summary(figures: dict[str, float]) -> str:
+def summary(evaluations: Mapping[str, Evaluation], figures: Mapping[str, float]) -> str:
     """The headline figures in one line."""
     return ", ".join(f"{name} {value:.3f}" for name, value in figures.items()
-                     if name.endswith(HEADLINES))
+                     if any(entry.is_headline(name) for entry in evaluations.values()))

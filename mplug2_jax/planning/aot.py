@@ -9,7 +9,6 @@ not (with the amount and the largest buffers), 2 for wrong flags or a wrong conf
 
 import jax
 from absl import flags
-from ml_collections import config_flags
 
 from mplug2_jax import launch
 from mplug2_jax.planning.plan import DoesNotFit, compile_plan, topology_devices, with_batch
@@ -44,7 +43,7 @@ def main() -> None:
 
 def command() -> None:
     """Defines the flags and runs."""
-    config_flags.DEFINE_config_file("config", None, "The run's config.", lock_config=True)
+    launch.define_config("The run's config.")
     flags.DEFINE_string("topology", None, "Chip and slice, as v5e:16x16.")
     flags.DEFINE_integer(
         "global_batch", 0, "Examples a step of the largest stream, the others in proportion; 0 as "

@@ -17,15 +17,13 @@ import jax
 import jax.numpy as jnp
 from absl import flags
 from jax.extend.core import Var
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
 from mplug2_jax import launch
-from mplug2_jax.model.config import MODULES, ModelConfig
-from mplug2_jax.model.mplug2 import init_params
+from mplug2_jax.model.config import MODULES
 from mplug2_jax.parallel.sharding import path_name
 from mplug2_jax.planning.flops import count_flops
-from mplug2_jax.planning.shapes import batch_shapes, placeholder_tokenizer
-from mplug2_jax.tasks import TASKS
+from mplug2_jax.planning.shapes import batch_shapes, planned
 from mplug2_jax.training.optimizer import matching
 
 OWN_METHODS = ("setup", "word_embeddings")  # that compute nothing
@@ -170,12 +168,11 @@ def describe(config: ConfigDict) -> str:
     Raises:
       ConfigError: a config that cannot be run.
     """
-    model = ModelConfig.from_mapping(config.model)
-    task = TASKS[config.task.name](config.task, model, placeholder_tokenizer(model.vocab_size))
-    params = jax.eval_shape(lambda: init_params(task.model, jax.random.key(0)))
+    task, streams = planned(config)
+    params = jax.eval_shape(lambda: task.init_params(jax.random.key(0)))
     frozen = config.optimizer.frozen
     lines, total = [], 0
-    for name, fields in batch_shapes(config.data.streams).items():
+    for name, fields in batch_shapes(task, streams).items():
         calls = find_calls(task.loss, params, frozen, {name: fields}, jax.random.key(0))
         total += sum(call.flops for call in calls)
         given = "   ".join(f"{field} {drawn(fields[field].shape)}" for field in
@@ -232,6 +229,6 @@ def scaled(number: int, base: int, unit: str) -> str:
 
 def command() -> None:
     """Defines the flags and runs."""
-    config = config_flags.DEFINE_config_file("config", None, "The config whose task is described.")
+    config = launch.define_config("The config whose task is described.")
     flags.mark_flag_as_required("config")
     launch.main(lambda: print(describe(config.value)))

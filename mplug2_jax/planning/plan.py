@@ -6,6 +6,7 @@ import os
 import re
 import time
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -13,15 +14,16 @@ from jax.experimental import topologies
 from ml_collections import ConfigDict
 
 from mplug2_jax.errors import ConfigError
-from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.parallel import sharding
 from mplug2_jax.planning.chips import GIB, Chip, chip_of
 from mplug2_jax.planning.flops import count_flops
 from mplug2_jax.planning.hlo import Program
-from mplug2_jax.planning.shapes import batch_shapes, placeholder_tokenizer
-from mplug2_jax.tasks import TASKS
+from mplug2_jax.planning.shapes import batch_shapes, planned
+from mplug2_jax.streams import Stream
+from mplug2_jax.tasks import Task
 from mplug2_jax.training.optimizer import make_optimizer
-from mplug2_jax.training.step import create_state, make_train_step
+from mplug2_jax.training.state import create_state
+from mplug2_jax.training.step import make_train_step
 
 LARGEST = 3  # buffers that are named where the program does not fit
 
@@ -161,15 +163,13 @@ def with_batch(config: ConfigDict, global_batch: int) -> ConfigDict:
     return config
 
 
-def batch_on(config: ConfigDict, mesh: jax.sharding.Mesh) -> dict[str, dict[str, Any]]:
+def batch_on(task: Task, streams: Mapping[str, Stream],
+             mesh: jax.sharding.Mesh) -> dict[str, dict[str, Any]]:
     """What the data pipeline gives a step, as shapes on the mesh."""
-    for name, stream in config.data.streams.items():
-        sharding.check_batch(f"data.streams.{name}.batch_size", stream.batch_size, mesh,
-                             config.task.negative_block if stream.frames else 0,
-                             config.task.accumulation)
+    task.check_mesh(streams, mesh)
     where = sharding.batch_sharding(mesh)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
-                        batch_shapes(config.data.streams))
+                        batch_shapes(task, streams))
 
 
 def compile_plan(config: ConfigDict, topology: str) -> Plan:
@@ -180,8 +180,7 @@ def compile_plan(config: ConfigDict, topology: str) -> Plan:
       DoesNotFit: the program runs out of memory.
     """
     chip, devices = chip_of(topology), topology_devices(topology)
-    model = ModelConfig.from_mapping(config.model)
-    task = TASKS[config.task.name](config.task, model, placeholder_tokenizer(model.vocab_size))
+    task, streams = planned(config)
     optimizer, _ = make_optimizer(config.optimizer)
     mesh = sharding.make_mesh(**config.mesh, devices=devices)
     shapes = jax.eval_shape(lambda: create_state(
@@ -189,7 +188,7 @@ def compile_plan(config: ConfigDict, topology: str) -> Plan:
     state = jax.tree.map(
         lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
         shapes, sharding.tree_shardings(shapes, mesh))
-    batch = batch_on(config, mesh)
+    batch = batch_on(task, streams, mesh)
     step = make_train_step(task, optimizer, shapes, mesh, config.seed, config.optimizer.frozen,
                            config.optimizer.ema_decay)
 

@@ -1,38 +1,32 @@
-"""What a config's data and vocabulary are in shape alone, where neither is there."""
+"""What a config's task and its batches are in shape alone: no data and no vocabulary is read."""
 
 from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from mplug2_jax.preprocess.classes import SCORE
+from mplug2_jax import tasks
+from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.preprocess.tokenizer import SPECIAL_TOKENS, Tokenizer
+from mplug2_jax.streams import Stream
+
+Shapes = dict[str, dict[str, jax.ShapeDtypeStruct]]
 
 
-def batch_shapes(streams: Mapping[str, Any]) -> dict[str, dict[str, jax.ShapeDtypeStruct]]:
-    """A training step's global batch, of the config's `data.streams`, as ShapeDtypeStructs."""
-    batch = {}
-    for name, stream in streams.items():
-        rows = stream.batch_size
-        fields = {"pair_id": ((rows,), jnp.int32), "example_mask": ((rows,), jnp.bool_)}
-        if stream.frames:
-            size = stream.image_size
-            fields["video"] = (rows, stream.frames, size, size, 3), jnp.uint8
-        sources = [] if isinstance(stream.split, str) else stream.split.values()
-        asks = {stream.ask, *(source.get("ask") for source in sources)}
-        # A question comes with its answer, or not at all.
-        asked = stream.target_length or stream.ask != "question"
-        for text in ("text", "prompt", "target") if asked else ("text",):
-            if length := stream[f"{text}_length"]:
-                fields |= {text: ((rows, length), jnp.int32),
-                           f"{text}_mask": ((rows, length), jnp.bool_)}
-        if stream.classes:
-            fields["label"] = (rows,), jnp.float32 if stream.classes == SCORE else jnp.int32
-        if "box" in asks:
-            fields["box"] = (rows, 4), jnp.float32
-        batch[name] = {field: jax.ShapeDtypeStruct(*value) for field, value in fields.items()}
-    return batch
+def planned(config: Any) -> tuple[tasks.Task, dict[str, Stream]]:
+    """The config's task, and its training streams.
+
+    Raises:
+      ConfigError: a config that cannot be run.
+    """
+    model = ModelConfig.from_mapping(config.model)
+    task = tasks.make(config.task, model, placeholder_tokenizer(model.vocab_size))
+    return task, tasks.streams(type(task), task.options, config.data.streams)
+
+
+def batch_shapes(task: tasks.Task, streams: Mapping[str, Stream]) -> Shapes:
+    """A training step's global batch, as ShapeDtypeStructs by stream and field."""
+    return {name: task.shapes(task.options, stream) for name, stream in streams.items()}
 
 
 def placeholder_tokenizer(size: int) -> Tokenizer:

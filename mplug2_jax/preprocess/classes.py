@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from mplug2_jax.errors import ConfigError
-
-SCORE = "score"  # in place of names: the label is itself a number, such as a degree of similarity
+from mplug2_jax.streams import SCORE
 
 
 def read_lines(key: str, given: str | Sequence[str], also: str = "") -> tuple[str, ...]:

@@ -1,5 +1,6 @@
 """Captioning of videos and images."""
 
+import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -18,11 +19,29 @@ from mplug2_jax.objectives.self_critical import (
     policy_gradient,
     sample_keys,
 )
-from mplug2_jax.tasks.base import Array, Batch, Metrics, Scores
-from mplug2_jax.tasks.generation import Generation
+from mplug2_jax.options import option
+from mplug2_jax.tasks.base import Array, Batch, Clip, Example, Figure, Metrics, Scores, logged
+from mplug2_jax.tasks.base.generation import LANGUAGE, Writing, WritingOptions
 
 
-class Captioning(Generation):
+@dataclasses.dataclass(frozen=True)
+class Options(WritingOptions):
+    """The `task` section."""
+
+    instruction: str = option("", "the prompt where the data has none")
+    caption_prompt: str = option("", "'a video of' for the released captioning: generated, not "
+                                 "counted")
+    samples: int = option(0, "captions drawn an example, to train on their CIDEr-D; 0 for the "
+                          "references")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.samples < 0 or self.samples == 1:
+            raise ConfigError(f"task.samples = {self.samples}: expected 0, or at least 2 "
+                              "captions, whose rewards are compared")
+
+
+class Captioning(Writing):
     """Generates a caption; scored against all references of a record.
 
     With `task.caption_prompt`, as released: targets begin with the prompt (`Tokenizer.
@@ -31,22 +50,41 @@ class Captioning(Generation):
     dropout, for the gradient must be of the model that they were drawn from.
     """
 
+    Options = Options
+    card = ("Says what a clip or an image shows. Trained on references, or on the CIDEr-D of "
+            "captions that it draws (SCST). Paper: experiments, video and image captioning.")
     fields = ("text",)
+    figures = (
+        Figure("{kind}_caption_cider", "CIDEr-D: n-grams shared with the references, weighed by "
+               "how rare they are", 0.0, 10.0, headline=True),
+        Figure("{kind}_caption_bleu*", "BLEU: precision of n-grams up to that length"),
+        Figure("{kind}_caption_rouge_l", "ROUGE-L: the longest common subsequence"),
+        Figure("{kind}_caption_meteor", "METEOR: words, stems and synonyms matched", slow=True),
+        Figure("{kind}_caption_spice", "SPICE: scene graphs compared", slow=True),
+        *LANGUAGE,
+        logged("reward", "mean CIDEr-D of the drawn captions", 10.0, "higher"),
+        logged("caption_length", "their mean length, tokens", better=""),
+    )
     best_by = "{kind}_caption_cider"
-    slow = ("{kind}_caption_meteor", "{kind}_caption_spice")
 
     @classmethod
-    def composition(cls, options: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        if options.samples < 0 or options.samples == 1:
-            raise ConfigError(f"task.samples = {options.samples}: expected 0, or at least 2 "
-                              "captions, whose rewards are compared")
-        return super().composition(options)
+    def given(cls, options: Options) -> dict[str, Any]:
+        return {"caption_prompt": options.caption_prompt}
 
     def prepare(self, references: Callable[[], dict[str, Iterable[Sequence[str]]]]) -> None:
         if self.options.samples:
             self.reward = CaptionReward(
                 {name: list(texts) for name, texts in references().items()},
                 lambda ids: self.text({"ids": ids}), self.tokenizer.sep_id)
+
+    def prompt(self, batch: Batch) -> tuple[Array, Array]:
+        """The batch's, or the config's instruction: ids and mask, `[B, P]` each."""
+        if "prompt" in batch:
+            return super().prompt(batch)
+        tokens = self.tokenizer.encode(self.options.instruction)
+        ids, mask = self.tokenizer.encode_padded(self.options.instruction, len(tokens) + 2)
+        rows = batch["video"].shape[0]
+        return jnp.broadcast_to(ids, (rows, *ids.shape)), jnp.broadcast_to(mask, (rows, *ids.shape))
 
     def shares(self, batch: Batch) -> dict[str, Array]:
         if not self.options.samples:
@@ -99,6 +137,12 @@ class Captioning(Generation):
         scores, absent = java_scores(*self.tokens(records))
         return tuple({f"{kind}_caption_{name}": value for name, value in part.items()}
                      for part in (scores, absent))
+
+    def example(self, record: dict[str, Any], clip: Clip) -> Example:
+        own = [(name.rpartition("_")[2], f"{value:.2f}")
+               for name, value in record.get("scores", {}).items() if name.endswith("_cider")]
+        references = (("reference", text) for text in record["references"])
+        return Example(clip(record["index"]), [("model", record["prediction"]), *own, *references])
 
     @staticmethod
     def tokens(records: list[dict[str, Any]]) -> tuple[list[list[str]], list[str]]:

@@ -2,58 +2,19 @@
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mplug2_jax.errors import ConfigError
-from mplug2_jax.locations import SIDES, Locations
 from mplug2_jax.metrics.boxes import grounding_accuracy, iou
 from mplug2_jax.metrics.scores import mean
 from mplug2_jax.model.decoding import greedy
-from mplug2_jax.objectives import losses
-from mplug2_jax.tasks.base import Array, Batch, Metrics, Scores
-from mplug2_jax.tasks.generation import Generation, read_by_fusion
+from mplug2_jax.objectives.locations import SIDES
+from mplug2_jax.streams import Stream
+from mplug2_jax.tasks.base import Array, Batch, Clip, Example, Figure, Scores
+from mplug2_jax.tasks.base.locating import BOXES, Locating
 
-
-class Locating(Generation):
-    """Generation in which targets may be boxes: wherever a row's `box [4]` has an area.
-
-    Their loss is the cross-entropy of four location tokens (of `task.location_bins` positions),
-    and L1 and generalised IoU of the box that the tokens' probabilities make on average: tokens
-    that are wrong by one position are nearly right, which cross-entropy alone does not know. They
-    count `task.box_weight` times.
-    """
-
-    def __init__(self, *args: Any):
-        super().__init__(*args)
-        self.locations = Locations(self.tokenizer, self.options.location_bins)
-
-    @classmethod
-    def composition(cls, options: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        read_by_fusion(options)
-        return super().composition(options)
-
-    def target(self, batch: Batch) -> tuple[Array, Array]:
-        ids, mask = self.locations.target(batch["box"], max(SIDES + 2, self.length(batch)))
-        if "target" not in batch:
-            return ids, mask
-        boxed = has_box(batch)[:, None]
-        return (jnp.where(boxed, ids, batch["target"]),
-                jnp.where(boxed, mask, batch["target_mask"]))
-
-    @staticmethod
-    def length(batch: Batch) -> int:
-        """Ids of the batch's own targets; 0 for none."""
-        return batch["target"].shape[1] if "target" in batch else 0
-
-    def shares(self, batch: Batch) -> dict[str, Array]:
-        boxed = has_box(batch) & batch["example_mask"]
-        return super().shares(batch) | {"box_share": losses.shares(boxed)}
-
-    def beside(self, logits: Array, rows: Batch) -> tuple[Array, Metrics]:
-        value, metrics = self.locations.loss(logits, rows["box"], rows["box_share"])
-        return self.options.box_weight * value, metrics
+TRUE, SAID = (0, 200, 0), (255, 60, 60)  # colours of outlines
 
 
 class Grounding(Locating):
@@ -62,21 +23,24 @@ class Grounding(Locating):
     Scored by the share of phrases whose box overlaps the true one by half (RefCOCO's accuracy).
     """
 
+    card = ("Finds the object that a phrase speaks of: its box, in four location tokens. Scored by "
+            "the share of boxes with an IoU of at least 0.5. Paper: experiments, visual grounding.")
     fields = ("prompt",)
+    expansion = "box"
+    figures = (
+        Figure("{kind}_grounding_accuracy", "share of boxes with an IoU of at least 0.5",
+               headline=True),
+        Figure("{kind}_grounding_iou", "mean IoU"),
+        *BOXES,
+    )
     best_by = "{kind}_grounding_iou"
 
     @classmethod
-    def composition(cls, options: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        if options.beams != 1:
-            raise ConfigError(f"task.beams = {options.beams}: a box is decoded greedily, set 1")
-        return super().composition(options)
-
-    @classmethod
-    def check_stream(cls, options: Any, name: str, stream: Any) -> None:
+    def check_stream(cls, options: Any, name: str, stream: Stream) -> None:
         super().check_stream(options, name, stream)
         if stream.ask != "box" or stream.frames != 1:
             raise ConfigError(f"stream {name}.ask = {stream.ask!r}, frames = {stream.frames}: "
-                              f"task {options.name!r} needs ask = 'box' and frames = 1")
+                              f"task {cls.name!r} needs ask = 'box' and frames = 1")
 
     def predict(self, params: Any, batch: Batch) -> dict[str, Array]:
         """`box float32 [B, 4]`, (x0, y0, x1, y1) in 0..1, and its `ids int32 [B, 1 + 4]`."""
@@ -96,7 +60,22 @@ class Grounding(Locating):
         return {f"{kind}_grounding_accuracy": mean(grounding_accuracy(said, true)),
                 f"{kind}_grounding_iou": mean(iou(said, true))}
 
+    def example(self, record: dict[str, Any], clip: Clip) -> Example:
+        own = next(value for name, value in record["scores"].items() if name.endswith("_iou"))
+        frames = clip(record["index"])
+        if frames is not None:
+            for box, colour in ((record["box"], TRUE), (record["prediction"], SAID)):
+                frames = outlined(frames, box, colour)
+        return Example(frames, correct=own >= 0.5,
+                       rows=[("phrase", record["phrase"]), ("model, red", f"IoU {own:.2f}")])
 
-def has_box(batch: Batch) -> jax.Array:
-    """bool `[B]`: whose box has an area; a row that asks for none has one of zeros."""
-    return (batch["box"][:, 2:] > batch["box"][:, :2]).all(axis=-1)
+
+def outlined(frames: np.ndarray, box: list[float], colour: tuple[int, int, int]) -> np.ndarray:
+    """Frames `[T, H, W, 3]` with the outline of a box (x0, y0, x1, y1) in 0..1, a pixel wide."""
+    frames = frames.copy()
+    height, width = frames.shape[1:3]
+    x0, y0, x1, y1 = (min(max(round(share * side), 0), side - 1)
+                      for share, side in zip(box, (width, height) * 2, strict=True))
+    frames[:, [y0, y1], x0:x1 + 1] = colour
+    frames[:, y0:y1 + 1, [x0, x1]] = colour
+    return frames

@@ -1,14 +1,11 @@
 """Instruction tuning: whatever a decoder can be asked, in one run."""
 
-from typing import Any
-
 import jax.numpy as jnp
 
-from mplug2_jax.errors import ConfigError
 from mplug2_jax.objectives import losses
 from mplug2_jax.tasks.base import Array, Batch
-from mplug2_jax.tasks.generation import Generation
-from mplug2_jax.tasks.grounding import Locating, has_box
+from mplug2_jax.tasks.base.generation import Generation
+from mplug2_jax.tasks.base.locating import BOXES, Locating, has_box
 
 
 class Instructions(Locating):
@@ -20,14 +17,10 @@ class Instructions(Locating):
     tasks it teaches, with the same instructions in their streams.
     """
 
+    card = ("Captions, answers and boxes in one run, each after an instruction that says what is "
+            "wanted. Evaluated by the tasks that it teaches. Paper: pretraining with instructions.")
     fields = ("prompt", "target")
-
-    @classmethod
-    def composition(cls, options: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        if options.beams != 1:
-            raise ConfigError(f"task.beams = {options.beams}: task {options.name!r} is evaluated "
-                              "by other tasks (evals), give it to those")
-        return super().composition(options)
+    figures = BOXES
 
     def target(self, batch: Batch) -> tuple[Array, Array]:
         return super().target(batch) if "box" in batch else Generation.target(self, batch)

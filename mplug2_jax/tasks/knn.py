@@ -3,6 +3,7 @@
 The weighted vote of Wu et al., 2018 (https://arxiv.org/abs/1805.01978), section 3.4.
 """
 
+import dataclasses
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -12,31 +13,54 @@ import jax.numpy as jnp
 import numpy as np
 
 from mplug2_jax.errors import ConfigError
-from mplug2_jax.preprocess.classes import SCORE, count_outputs
+from mplug2_jax.options import option
+from mplug2_jax.preprocess.classes import count_outputs
+from mplug2_jax.streams import SCORE
 from mplug2_jax.tasks.base import Annotate, Array, Batch, Scores, fetch
-from mplug2_jax.tasks.classification import INPUTS, Classification
+from mplug2_jax.tasks.base.labels import INPUTS, Labelling, LabelOptions
 
 QUERIES, BANK = 256, 16_384  # rows of a block of similarities
 TEMPERATURE = 0.07  # of a neighbour's weight, exp(cosine / temperature)
 
 
-class Knn(Classification):
+@dataclasses.dataclass(frozen=True)
+class Options(LabelOptions):
+    """The `task` section."""
+
+    neighbours: int = option(20, "that vote")
+    reference: str = option("", "split whose labelled examples they are")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.classes == SCORE or self.inputs == "images":
+            raise ConfigError(f"task.classes = {self.classes!r}, inputs = {self.inputs!r}: "
+                              "k-NN is of classes, and of one image, video or text")
+        if self.neighbours < 1:
+            raise ConfigError(f"task.neighbours = {self.neighbours}: expected at least 1")
+
+
+class Knn(Labelling):
     """Classes by the vote of the `task.neighbours` nearest of the labelled reference split.
 
     Features are the pooled tokens that the classification of `task.inputs` would put its head on.
     """
 
+    Options = Options
+    card = ("Classes by the vote of the nearest labelled examples, in the space of pooled tokens; "
+            "nothing is trained. Says what a checkpoint's features know. Not of the paper (Wu et "
+            "al., 2018).")
+
     @classmethod
-    def composition(cls, options: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        super().composition(options)  # raises
-        if options.classes == SCORE or options.inputs == "images":
-            raise ConfigError(f"task.classes = {options.classes!r}, inputs = {options.inputs!r}: "
-                              "k-NN is of classes, and of one image, video or text")
-        if options.neighbours < 1:
-            raise ConfigError(f"task.neighbours = {options.neighbours}: expected at least 1")
+    def composition(cls, options: Options) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        count_outputs(options.classes)  # raises where there are none
         return INPUTS[options.inputs][0], ()
 
-    def loss(self, params: Any, batch: Any, rng: Array) -> Any:
+    @property
+    def reference(self) -> str:
+        return self.options.reference
+
+    def loss(self, params: Any, batch: Any, rng: Array, task_state: Any = None,
+             step: Array | int = 0) -> Any:
         raise ConfigError("task.name = 'knn': it evaluates and has no loss")
 
     def predict(self, params: Any, batch: Batch) -> dict[str, Array]:
@@ -57,8 +81,8 @@ class Knn(Classification):
         """
         known = [row for row in self.outputs(params, reference) if row["label"] >= 0]
         if not known:
-            raise ConfigError("evaluation without a `reference` split of labelled examples: name "
-                              "the training split")
+            raise ConfigError(f"task.reference = {self.reference!r}: expected a split of labelled "
+                              "examples, such as the training split")
         bank, labels = (np.stack([row[key] for row in known]) for key in ("features", "label"))
         rows = list(self.outputs(params, batches))
         if not rows:

@@ -4,71 +4,168 @@ A batch is `{stream: batch}`, one for each source of the step: images, videos (p
 alone, told apart by their fields. Objectives and their weights are config.
 """
 
+import dataclasses
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from mplug2_jax.errors import ConfigError
-from mplug2_jax.model.mplug2 import MODULES
-from mplug2_jax.objectives.momentum import Momentum, Queue, push
-from mplug2_jax.objectives.pretraining import OBJECTIVES, pair_losses, text_losses
-from mplug2_jax.tasks.base import Array, Batch, Metrics, Task
+from mplug2_jax.model.config import MODULES
+from mplug2_jax.objectives.momentum import Momentum, empty_queue, push, soft_weight
+from mplug2_jax.objectives.pretraining import pair_losses, text_losses
+from mplug2_jax.options import option
+from mplug2_jax.streams import Stream
+from mplug2_jax.tasks.base import Array, Batch, Loss, Task, logged
+from mplug2_jax.tasks.base.pairs import CONTRAST, check_batching, objectives_of
+
+INPUTS = ("visual", "text")
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """Of the objectives."""
+
+    vtc: float = option(1.0, "weight of the contrastive loss; 0 leaves an objective out")
+    vtm: float = option(1.0, "weight of matching")
+    mlm: float = option(1.0, "weight of masked language modelling")
+    prefix_lm: float = option(1.0, "weight of prefix language modelling")
+    instruct: float = option(1.0, "weight of generating targets from prompts")
+
+    def __post_init__(self):
+        weights = vars(self).values()
+        if min(weights) < 0 or max(weights) <= 0:
+            raise ConfigError("task.objectives: weights must be at least 0 and one of them above 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Teacher:
+    """An average of the parameters that gives soft targets, and its queue (ALBEF)."""
+
+    teacher: bool = option(False, "whether there is one")
+    decay: float = option(0.995, "of the average, a step")
+    alpha: float = option(0.4, "weight of the soft targets")
+    ramp_steps: int = option(10_000, "steps over which alpha grows from 0: an epoch's")
+    queue: bool = option(False, "contrast with its features of this batch and earlier ones")
+    queue_size: int = option(65_536, "pairs that the queue holds, of all streams")
+
+    def __post_init__(self):
+        key = "task.momentum"
+        if not 0 <= self.decay < 1 or not 0 <= self.alpha <= 1:
+            raise ConfigError(f"{key}.decay = {self.decay}, alpha = {self.alpha}: expected "
+                              "numbers in [0, 1) and in [0, 1]")
+        if self.queue_size < 1 or self.ramp_steps < 1:
+            raise ConfigError(f"{key}.queue_size = {self.queue_size}, ramp_steps = "
+                              f"{self.ramp_steps}: expected at least 1")
+        if self.queue and not self.teacher:
+            raise ConfigError(f"{key}.queue = True: it holds the teacher's features; set "
+                              f"{key}.teacher = True")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The `task` section."""
+
+    inputs: str = option("visual", "of what the streams are; 'text': of text alone, no vision")
+    objectives: Weights = option(Weights, "weights of the losses")
+    mask_share: float = option(0.15, "of the tokens, for masked language modelling")
+    negative_block: int = option(0, "examples among which a hard negative is sought; 0 for the "
+                                 "global batch")
+    accumulation: int = option(1, "micro-batches of a step; the results are those of 1")
+    momentum: Teacher = option(Teacher, "soft targets")
+
+    def __post_init__(self):
+        check_batching(self)
+        if self.inputs not in INPUTS:
+            raise ConfigError(f"task.inputs = {self.inputs!r}: expected one of "
+                              + ", ".join(INPUTS))
+        if not 0 < self.mask_share < 1:
+            raise ConfigError(f"task.mask_share = {self.mask_share}: expected a share in (0, 1)")
+        if self.momentum.queue and not self.objectives.vtc:
+            raise ConfigError("task.momentum.queue = True: expected task.objectives.vtc above 0")
+        if self.inputs == "text" and not (self.objectives.mlm or self.objectives.prefix_lm):
+            raise ConfigError("task.objectives: text alone needs mlm or prefix_lm above 0")
 
 
 class Pretrain(Task):
     """Every objective with a weight above 0, and the modules that they need: all five for all.
 
     With `task.inputs = "text"` the streams are of text alone, and no module is there for vision.
+    With `task.momentum.teacher` its state is `teacher`, parameters, and with `.queue` `queue`.
     """
 
+    Options = Options
+    card = ("Learns all modules from pairs and from text: contrast, matching, masked and prefix "
+            "language modelling, instructions, in one step. A teacher's soft targets and its queue "
+            "are options. Paper: pretraining objectives.")
     fields = ("text",)
+    figures = (
+        *CONTRAST,
+        logged("mlm", "cross-entropy of masked tokens, nats"),
+        logged("prefix_lm", "cross-entropy of what follows a prefix, nats a token"),
+        logged("instruct", "cross-entropy of targets after their prompts, nats a token"),
+        logged("*_hits", "share of these tokens that are the likeliest", 1.0, "higher", False),
+    )
 
     @classmethod
-    def composition(cls, options: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        weights = {name: options.objectives[name] for name in OBJECTIVES}
-        if min(weights.values()) < 0 or max(weights.values()) <= 0:
-            raise ConfigError("task.objectives: weights must be at least 0 and one of them above 0")
+    def composition(cls, options: Options) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        weights = options.objectives
         if options.inputs == "text":
-            if not (weights["mlm"] or weights["prefix_lm"]):
-                raise ConfigError("task.objectives: text alone needs mlm or prefix_lm above 0")
-            return (("text", "universal", *("decoder",) * bool(weights["prefix_lm"])),
-                    ("mlm",) * bool(weights["mlm"]))
-        contrastive = weights["vtc"] or weights["vtm"]
-        decodes = weights["prefix_lm"] or weights["instruct"]
-        fuses = decodes or weights["vtm"] or weights["mlm"]
+            return (("text", "universal", *("decoder",) * bool(weights.prefix_lm)),
+                    ("mlm",) * bool(weights.mlm))
+        decodes = weights.prefix_lm or weights.instruct
+        fuses = decodes or weights.vtm or weights.mlm
         modules = [m for m in MODULES if m not in ("fusion", "decoder")
                    or m == "fusion" and fuses or m == "decoder" and decodes]
-        heads = ["vtc"] * bool(contrastive) + [h for h in ("vtm", "mlm") if weights[h]]
-        return tuple(modules), tuple(heads)
+        heads = ["vtc"] * bool(weights.vtc or weights.vtm)
+        return tuple(modules), (*heads, *(h for h in ("vtm", "mlm") if getattr(weights, h)))
 
     @classmethod
-    def check_stream(cls, options: Any, name: str, stream: Any) -> None:
+    def check_stream(cls, options: Options, name: str, stream: Stream) -> None:
         super().check_stream(options, name, stream)
         if options.inputs == "text" and stream.frames:
             raise ConfigError(f"stream {name}.frames = {stream.frames}: task.inputs = 'text' needs "
                               "0, text alone")
 
-    def loss(self, params: Any, batch: dict[str, Batch], rng: Array) -> tuple[Array, Metrics]:
-        """Weighted sum of every stream's objectives; metrics `stream/objective`."""
-        total, (metrics, _) = self.momentum_loss(params, None, batch, rng)
-        return total, metrics
+    def init_state(self, params: Any) -> dict[str, Any]:
+        options, state = self.options.momentum, {}
+        if options.teacher:
+            state["teacher"] = jax.tree.map(jnp.copy, params)
+        if options.queue:
+            state["queue"] = empty_queue(options.queue_size, self.model.config.contrastive_dim)
+        return state
 
-    def momentum_loss(self, params: Any, momentum: Momentum | None, batch: dict[str, Batch],
-                      rng: Array) -> tuple[Array, tuple[Metrics, Queue | None]]:
-        weights = {name: self.options.objectives[name] for name in OBJECTIVES}
+    def loss(self, params: Any, batch: dict[str, Batch], rng: Array, task_state: Any = None,
+             step: Array | int = 0) -> Loss:
+        """Weighted sum of every stream's objectives; metrics `stream/objective`."""
+        objectives = objectives_of(self, vars(self.options.objectives),
+                                   mask_share=self.options.mask_share)
+        momentum = None
+        if task_state:
+            options = self.options.momentum
+            momentum = Momentum(task_state["teacher"], task_state.get("queue"),
+                                soft_weight(options.alpha, options.ramp_steps, step))
         keys = jax.random.split(rng, len(batch))
         total, metrics, pushed = jnp.zeros(()), {}, []
         for i, (key, (name, stream)) in enumerate(zip(keys, sorted(batch.items()), strict=True)):
             if "video" in stream:
                 # One queue serves all streams: numbers of pairs tell the streams apart, too.
                 ids = stream["pair_id"] * len(batch) + i
-                part, values, new = pair_losses(
-                    self, params, stream | {"pair_id": ids}, key, weights, momentum)
+                part, values, new = pair_losses(objectives, params, stream | {"pair_id": ids}, key,
+                                                momentum)
                 pushed += [] if new is None else [new]
             else:
-                part, values = text_losses(self, params, stream, key, weights, momentum)
+                part, values = text_losses(objectives, params, stream, key, momentum)
             total += part
-            metrics |= {f"{name}/{key}": value for key, value in values.items()}
-        queue = None if momentum is None else momentum.queue
-        return total, (metrics, push(queue, pushed) if pushed else queue)
+            metrics |= {f"{name}/{figure}": value for figure, value in values.items()}
+        return total, (metrics, pushed)
+
+    def next_state(self, task_state: Any, params: Any, carry: Any) -> dict[str, Any]:
+        if not task_state:
+            return task_state
+        state = {"teacher": optax.incremental_update(params, task_state["teacher"],
+                                                     1 - self.options.momentum.decay)}
+        if "queue" in task_state:
+            state["queue"] = push(task_state["queue"], carry)
+        return state

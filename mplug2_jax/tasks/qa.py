@@ -1,5 +1,6 @@
 """Question answering: by free generation, or by ranking the answers of a list."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,49 @@ from mplug2_jax.metrics.accuracy import exact_match, normalize_answer, qa_accura
 from mplug2_jax.metrics.scores import by_group, mean, within
 from mplug2_jax.metrics.vqa import vqa_accuracy, write_vqa_submission
 from mplug2_jax.model.decoding import rank_answers
+from mplug2_jax.options import option
 from mplug2_jax.preprocess.classes import read_names
-from mplug2_jax.tasks.base import Array, Batch, Scores
-from mplug2_jax.tasks.generation import Generation, read_by_fusion
+from mplug2_jax.tasks.base import Array, Batch, Clip, Example, Figure, Scores
+from mplug2_jax.tasks.base.generation import LANGUAGE, Writing, WritingOptions, read_by_fusion
 
 
-class QuestionAnswering(Generation):
+@dataclasses.dataclass(frozen=True)
+class Options(WritingOptions):
+    """The `task` section."""
+
+    answers: tuple | str = option((), "a list or a file of them, ranked in place of generating one")
+    rank_keep: int = option(128, "of them scored whole: those with the most probable first token")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.answers and self.rank_keep < 1:
+            raise ConfigError(f"task.rank_keep = {self.rank_keep}: expected at least 1")
+
+
+class QuestionAnswering(Writing):
     """The prompt is the question, the target its answer; scored by exact match.
 
     With `task.answers` the most probable of them is given, in place of a generated one; the names
     may be in the config or, one a line, in a file.
     """
 
+    Options = Options
+    card = ("Answers a question about a clip or an image, in its own words or from a list. Scored "
+            "by exact match, with several people's answers also as VQAv2 does. Paper: experiments, "
+            "visual and video question answering.")
     fields = ("prompt", "target")
+    expansion = "question"
+    figures = (
+        Figure("{kind}_qa_majority", "accuracy of each type's most frequent answer"),
+        Figure("{kind}_qa_*majority", "the same, of one type"),
+        Figure("{kind}_qa_accuracy", "share of questions answered exactly", headline=True,
+               baseline="majority"),
+        Figure("{kind}_qa_*_accuracy", "the same of one type of question, or (vqa) as VQAv2 counts",
+               headline=True, baseline="majority"),
+        Figure("{kind}_qa_unanswered", "questions without a known answer", high=float("inf"),
+               better=""),
+        *LANGUAGE,
+    )
     best_by = "{kind}_qa_accuracy"
 
     def __init__(self, *args: Any):
@@ -37,11 +68,9 @@ class QuestionAnswering(Generation):
 
     @classmethod
     def composition(cls, options: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        read_by_fusion(options)
+        read_by_fusion(cls.name, options)
         if options.answers:
-            answer_list(options)
-            if options.rank_keep < 1:
-                raise ConfigError(f"task.rank_keep = {options.rank_keep}: expected at least 1")
+            answer_list(options)  # raises
         return super().composition(options)
 
     def predict(self, params: Any, batch: Batch) -> dict[str, Array]:
@@ -101,6 +130,12 @@ class QuestionAnswering(Generation):
                     for name, score in scores.items()}
         figures[f"{kind}_qa_majority"] = qa_accuracy(said, answers, types)["majority"]
         return figures
+
+    def example(self, record: dict[str, Any], clip: Clip) -> Example:
+        correct = record["prediction"] == record["answer"].lower() if record["answer"] else None
+        return Example(clip(record["index"]), correct=correct,
+                       rows=[("question", record["question"]), ("model", record["prediction"]),
+                             ("answer", record["answer"])])
 
 
 def answer_list(options: Any) -> tuple[str, ...]:

@@ -4,11 +4,11 @@ Every visual is encoded once, however many captions it has. Its features go to a
 are small; its tokens, which are not, stay on the host that fed it, and pairs are matched there.
 """
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
@@ -16,13 +16,56 @@ from mplug2_jax.errors import ConfigError
 from mplug2_jax.metrics.retrieval import captions_of, rank_scores, ranks
 from mplug2_jax.metrics.scores import Score, within
 from mplug2_jax.objectives.pretraining import pair_losses
+from mplug2_jax.options import option
 from mplug2_jax.parallel.sharding import shard_batch
 from mplug2_jax.preprocess.text import clean_caption
-from mplug2_jax.tasks.base import Annotate, Array, Batch, Metrics, Scores, Task, fetch
+from mplug2_jax.tasks.base import (
+    Annotate,
+    Array,
+    Batch,
+    Clip,
+    Example,
+    Figure,
+    Loss,
+    Scores,
+    Task,
+    fetch,
+    over_streams,
+)
+from mplug2_jax.tasks.base.pairs import CONTRAST, check_batching, objectives_of
 
-LEARNED = ("vtc", "vtm")  # objectives, each with its weight of `task.objectives`
+# (figures, what they are of, by what) of each way.
+WAYS = tuple((f"{prefix}{way}", what, by) for prefix, by in (
+    ("", ", reranked"), ("dual_", ", dual encoder alone")) for way, what in (
+    ("text_to_{kind}", "texts"), ("{kind}_to_text", "clips or images")))
 RERANK_BATCH = 64  # pairs a call, about; all calls alike, so that one compilation serves
 _RANK_ROWS = 256  # queries sorted at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """Of the objectives."""
+
+    vtc: float = option(1.0, "weight of the contrastive loss")
+    vtm: float = option(1.0, "weight of matching")
+
+    def __post_init__(self):
+        if min(self.vtc, self.vtm) < 0 or max(self.vtc, self.vtm) <= 0:
+            raise ConfigError("task.objectives: vtc and vtm must be at least 0 and one above 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """The `task` section."""
+
+    objectives: Weights = option(Weights, "weights of the losses")
+    negative_block: int = option(0, "examples among which a hard negative is sought; 0 for the "
+                                 "global batch")
+    accumulation: int = option(1, "micro-batches of a step; the results are those of 1")
+    rerank: int = option(16, "best of every query that matching reranks; 0 for none")
+
+    def __post_init__(self):
+        check_batching(self)
 
 
 class Retrieval(Task):
@@ -38,7 +81,22 @@ class Retrieval(Task):
     with the first; each caption is a query.
     """
 
+    Options = Options
+    card = ("Finds the clip or image of a text, and the text of a clip: a dual encoder over the "
+            "whole gallery, its best reranked by matching. Scored by recall both ways. Paper: "
+            "experiments, image-text and video-text retrieval.")
     fields = ("text",)
+    figures = (
+        *(Figure(f"{way}_r1", f"share of {what} whose match comes first{by}", headline=True)
+          for way, what, by in WAYS),
+        *(Figure(f"{way}_r*", f"share of {what} with a match among the first so many{by}")
+          for way, what, by in WAYS),
+        *(Figure(f"{way}_m*_rank", f"rank of the first match of {what}{by}", 1.0, float("inf"),
+                 "lower") for way, what, by in WAYS),
+        Figure("text_to_{kind}_wordless", "captions without a word, left out", 0.0, float("inf"),
+               ""),
+        *CONTRAST,
+    )
     best_by = "-text_to_{kind}_mean_rank"
 
     def __init__(self, *args: Any):
@@ -47,22 +105,18 @@ class Retrieval(Task):
         self._encode = jax.jit(self.encode_queries)
 
     @classmethod
-    def composition(cls, options: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        weights = [options.objectives[name] for name in LEARNED]
-        if min(weights) < 0 or max(weights) <= 0:
-            raise ConfigError("task.objectives: vtc and vtm must be at least 0 and one above 0")
+    def composition(cls, options: Options) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return ("vision", "text", "universal", "fusion"), ("vtc", "vtm")
 
-    def loss(self, params: Any, batch: dict[str, Batch], rng: Array) -> tuple[Array, Metrics]:
-        weights = {"mlm": 0.0, "prefix_lm": 0.0, "instruct": 0.0} | {
-            name: self.options.objectives[name] for name in LEARNED}
-        total, metrics = jnp.zeros(()), {}
-        keys = jax.random.split(rng, len(batch))
-        for key, (name, stream) in zip(keys, sorted(batch.items()), strict=True):
-            part, values, _ = pair_losses(self, params, stream, key, weights)
-            total += part
-            metrics |= {f"{name}/{key}": value for key, value in values.items()}
-        return total, metrics
+    def loss(self, params: Any, batch: dict[str, Batch], rng: Array, task_state: Any = None,
+             step: Array | int = 0) -> Loss:
+        del task_state, step
+        objectives = objectives_of(self, vars(self.options.objectives))
+
+        def of_stream(_, rows, key):
+            return pair_losses(objectives, params, rows, key)[:2]
+
+        return over_streams(of_stream, batch, rng)
 
     def predict(self, params: Any, batch: Batch) -> dict[str, Array]:
         """Features `[B, C]` and tokens of both sides, and the text's mask `[B, L]`."""
@@ -90,11 +144,12 @@ class Retrieval(Task):
         return (right - wrong) * self.call(params, "temperature")
 
     def evaluate(self, params: Any, batches: Iterable[Batch], annotate: Annotate, kind: str,
-                 ) -> tuple[Scores, list[dict[str, Any]]]:
+                 reference: Iterable[Batch] = ()) -> tuple[Scores, list[dict[str, Any]]]:
         """As of `Task`; a batch's rows are the gallery, and every caption of theirs a query.
 
         A caption without a word is left out and counted.
         """
+        del reference
         gallery, length = Gallery(), 0
         for batch in batches:
             length = batch["text"].shape[1]
@@ -117,6 +172,17 @@ class Retrieval(Task):
         if wordless:
             scores[f"text_to_{kind}_wordless"] = float(wordless)
         return scores, records
+
+    def chance(self, name: str, records: list[dict[str, Any]]) -> float | None:
+        if name.endswith("_r1"):
+            return 1 / len({record["index"] for record in records})
+        return None
+
+    def example(self, record: dict[str, Any], clip: Clip) -> Example:
+        return Example(rows=[("query", record["query"]), ("rank", str(record["rank"]))],
+                       correct=record["rank"] == 1,
+                       thumbnails=[(clip(index), f"{place}.", index == record["index"])
+                                   for place, index in enumerate(record["top"], 1)])
 
     def encode_all(self, params: Any, texts: Sequence[str], length: int) -> dict[str, np.ndarray]:
         """`encode_queries` of all texts, on every host: `[Q, ...]`."""

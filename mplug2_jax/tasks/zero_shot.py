@@ -6,6 +6,7 @@ mean of its prompts' probabilities. Radford et al., 2021 (https://arxiv.org/abs/
 many things that an example can be beside its class. Nothing is trained; images and videos alike.
 """
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,37 +16,52 @@ import jax.numpy as jnp
 import numpy as np
 
 from mplug2_jax.errors import ConfigError
+from mplug2_jax.options import option
 from mplug2_jax.preprocess.classes import class_names, class_prompts
 from mplug2_jax.preprocess.text import clean_caption
-from mplug2_jax.tasks.base import Array, Batch, Scores, Task, fetch
-from mplug2_jax.tasks.classification import Classification
+from mplug2_jax.tasks.base import Array, Batch, Scores, fetch
+from mplug2_jax.tasks.base.labels import Labelling, LabelOptions
 
 ROWS = 64  # prompts or examples a call; all calls alike, so that one compilation serves
 
 
-class ZeroShot(Classification):
+@dataclasses.dataclass(frozen=True)
+class Options(LabelOptions):
+    """The `task` section."""
+
+    templates: tuple | str = option((), "prompts with '{}' for the class, or a file of them")
+    wordings: tuple | str = option((), "what prompts call the classes, in their order ('a | b': "
+                                       "two ways), or a file")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.inputs != "visual":
+            raise ConfigError(f"task.inputs = {self.inputs!r}: zero-shot classification is of "
+                              "'visual'")
+
+
+class ZeroShot(Labelling):
     """The likeliest class of an image or video by prompts (`task.templates`, `task.wordings`).
 
     Several views of an example have the logarithms of their probabilities averaged.
     """
 
-    @classmethod
-    def composition(cls, options: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        class_prompts(options.classes, options.wordings, options.templates)  # raises
-        if options.inputs != "visual":
-            raise ConfigError(f"task.inputs = {options.inputs!r}: zero-shot classification is of "
-                              "'visual'")
-        return ("vision", "text", "universal"), ("vtc",)
-
-    @classmethod
-    def head_sizes(cls, options: Any) -> dict[str, int]:
-        return Task.head_sizes(options)
+    Options = Options
+    card = ("Classes by prompts, in a pretraining checkpoint's contrastive space; nothing is "
+            "trained. A class has the mean probability of its prompts. Paper: experiments, "
+            "zero-shot transfer.")
 
     def __init__(self, *args: Any):
         super().__init__(*args)
         self._encode, self._compare = jax.jit(self.text_features), jax.jit(self.compare)
 
-    def loss(self, params: Any, batch: Any, rng: Array) -> Any:
+    @classmethod
+    def composition(cls, options: Options) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        class_prompts(options.classes, options.wordings, options.templates)  # raises
+        return ("vision", "text", "universal"), ("vtc",)
+
+    def loss(self, params: Any, batch: Any, rng: Array, task_state: Any = None,
+             step: Array | int = 0) -> Any:
         raise ConfigError("task.name = 'zero_shot': it evaluates and has no loss; train pretrain "
                           "or retrieval")
 

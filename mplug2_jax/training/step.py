@@ -1,75 +1,17 @@
-"""The train state and the one compiled step that changes it."""
+"""The one compiled step that changes the train state."""
 
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from mplug2_jax.model.mplug2 import init_params
-from mplug2_jax.objectives.momentum import Momentum, empty_queue, moving_average, soft_weight
 from mplug2_jax.parallel.sharding import batch_sharding, compiler_options, tree_shardings
-from mplug2_jax.tasks.base import Task
 from mplug2_jax.training.optimizer import hold
-
-
-class TrainState(flax.struct.PyTreeNode):
-    """All that training changes.
-
-    Attributes:
-      step: int32 scalar, steps done; the next batch is the one of this number.
-      params: float32 parameters, by module.
-      opt_state: of the optimizer.
-      teacher: moving average of the parameters, or None (`task.momentum.teacher`).
-      queue: features of earlier batches, or None (`task.momentum.queue`).
-      ema: moving average of the parameters for evaluation, or None (`optimizer.ema_decay`).
-    """
-
-    step: jax.Array
-    params: Any
-    opt_state: Any
-    teacher: Any = None
-    queue: Any = None
-    ema: Any = None
-
-    @property
-    def averaged(self) -> Any:
-        """The parameters to evaluate."""
-        return self.params if self.ema is None else self.ema
-
-
-def create_state(task: Task, optimizer: optax.GradientTransformation, seed: int,
-                 ema: bool = False, params: Any = None) -> TrainState:
-    """A fresh state, its averages equal to its parameters; under `jax.eval_shape`, its shapes.
-
-    Args:
-      task: gives the model, and whether there are a teacher and its queue.
-      optimizer: of `make_optimizer`.
-      seed: of the parameters.
-      ema: whether there is an average for evaluation.
-      params: parameters to start from (`Checkpoints.load_params`), where a leaf is None a fresh
-        one; None if all are.
-    """
-    momentum = task.options.momentum
-    if params is None or any(map(_is_none, jax.tree.leaves(params, is_leaf=_is_none))):
-        fresh = init_params(task.model, jax.random.key(seed))
-        params = fresh if params is None else jax.tree.map(
-            lambda given, drawn: drawn if given is None else given, params, fresh,
-            is_leaf=_is_none)
-    return TrainState(
-        jnp.zeros((), jnp.int32), params, optimizer.init(params),
-        jax.tree.map(jnp.copy, params) if momentum.teacher else None,
-        empty_queue(momentum.queue_size, task.model.config.contrastive_dim) if momentum.queue
-        else None,
-        jax.tree.map(jnp.copy, params) if ema else None)
-
-
-def _is_none(x: Any) -> bool:
-    return x is None
+from mplug2_jax.training.state import Learner, TrainState
 
 
 def ema_weight(decay: float, step: jax.Array) -> jax.Array:
@@ -103,7 +45,7 @@ class TrainStep:
             return self.jitted.lower(state, batch)
 
 
-def make_train_step(task: Task, optimizer: optax.GradientTransformation, state_shape: TrainState,
+def make_train_step(task: Learner, optimizer: optax.GradientTransformation, state_shape: TrainState,
                     mesh: Mesh, seed: int, frozen: Sequence[str] = (),
                     ema_decay: float = 0.0) -> TrainStep:
     """The jitted step `(state, batch) -> (state, metrics)`; the state's buffers are donated.
@@ -123,29 +65,21 @@ def make_train_step(task: Task, optimizer: optax.GradientTransformation, state_s
     Returns:
       The step; its metrics are float32 scalars: the task's, `loss` and `grad_norm`.
     """
-
-    options = task.options.momentum
-
     def objective(params, state, batch, rng):
-        params = hold(params, frozen)
-        if state.teacher is None:
-            loss, metrics = task.loss(params, batch, rng)
-            return loss, (metrics, None)
-        alpha = soft_weight(options, state.step)
-        return task.momentum_loss(params, Momentum(state.teacher, state.queue, alpha), batch, rng)
+        return task.loss(hold(params, frozen), batch, rng, state.task_state, state.step)
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Any]:
         rng = jax.random.fold_in(jax.random.key(seed), state.step)
         grad = jax.value_and_grad(objective, has_aux=True)
-        (loss, (metrics, queue)), grads = grad(state.params, state, batch, rng)
+        (loss, (metrics, carry)), grads = grad(state.params, state, batch, rng)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         metrics = metrics | {"loss": loss, "grad_norm": optax.global_norm(grads)}
-        params, teacher, ema = optax.apply_updates(state.params, updates), None, None
-        if state.teacher is not None:
-            teacher = moving_average(state.teacher, params, options.decay)
+        params, ema = optax.apply_updates(state.params, updates), None
         if state.ema is not None:
-            ema = moving_average(state.ema, params, ema_weight(ema_decay, state.step))
-        return TrainState(state.step + 1, params, opt_state, teacher, queue, ema), metrics
+            ema = optax.incremental_update(params, state.ema,
+                                           1 - ema_weight(ema_decay, state.step))
+        task_state = task.next_state(state.task_state, params, carry)
+        return TrainState(state.step + 1, params, opt_state, task_state, ema), metrics
 
     shardings = tree_shardings(state_shape, mesh)
     return TrainStep(

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks import joint as table
-from configs import common, demo_joint
+from configs import checks, demo_joint
 
 MOTION = "video_motion_zero_shot_class_accuracy"
 
@@ -108,7 +108,7 @@ def test_arms_differ_in_their_data_alone():
     configs = {arm: demo_joint.get_config(arm) for arm in demo_joint.ARMS}
     batches = {}
     for arm, config in configs.items():
-        common.validate(config)
+        checks.validate(config)
         batches[arm] = {name: s.batch_size for name, s in config.data.streams.items()}
         rest = config.to_dict()
         del rest["data"]["streams"]

@@ -8,7 +8,7 @@ import jax
 import listing
 import pytest
 
-from configs import common, recipe
+from configs import checks, recipe
 from data.datasets import DATASETS
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import build, init_params
@@ -74,7 +74,7 @@ def test_the_list_is_complete():
 @pytest.mark.parametrize("name", COMPOSITIONS)
 def test_large_has_exactly_its_modules(name):
     config = listing.make(name, "large")
-    model, task = common.validate(config), TASKS[config.task.name]
+    model, task = checks.validate(config), TASKS[config.task.name]
     shapes = large_shapes(model, *task.composition(config.task), **task.head_sizes(config.task))
     modules, heads = (set(names.split()) for names in COMPOSITIONS[name])
     assert set(shapes) - {"heads"} == modules
@@ -101,7 +101,7 @@ def test_sizes_are_valid_and_read_what_the_docstring_prepares(name):
     assert listing.module(name).get_config.__defaults__[0].endswith("large")
     for size in listing.SIZES:
         config = listing.make(name, size)
-        common.validate(config)
+        checks.validate(config)
         kinds = [(entry.kind, entry.task.name) for entry in config.evals.values()]
         assert len(set(kinds)) == len(kinds)  # no figure takes the place of another
     dataset = listing.dataset(name)

@@ -18,7 +18,7 @@ import listing
 import numpy as np
 
 import train
-from configs import common
+from configs import checks
 from data import pipeline
 from mplug2_jax.checkpoints.manager import Checkpoints
 from mplug2_jax.preprocess.tokenizer import load_tokenizer
@@ -97,7 +97,7 @@ def main(names: list[str]) -> None:
         log = [json.loads(line) for line in (workdir / "train.jsonl").read_text().splitlines()]
         checkpoints = Checkpoints(workdir / "checkpoints")
         examples = {}
-        common.validate(config)
+        checks.validate(config)
         for key, entry in config.evals.items():  # what eval.py would read, of either split
             for split in {entry.stream.split, entry.validation}:
                 stream = entry.stream.copy_and_resolve_references()

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mplug2_jax.evaluation.report import Card, Section, write_report
+from mplug2_jax.evaluation.report import Section, write_report
+from mplug2_jax.tasks.base import Example
 
 VOID = {"meta", "img", "br"}
 REPORT = {
@@ -69,9 +70,9 @@ def test_json_round_trip(tmp_path):
 
 def test_page_is_self_contained_and_nests(tmp_path):
     cards = [
-        Card(frames(), [("prediction", "a man"), ("reference", "")], correct=True),
-        Card(None, [("query", "q")], False, [(frames(2), "clip 1", False), (frames(2), "x", True)]),
-        Card(rows=[("note", "unmarked")]),
+        Example(frames(), [("prediction", "a man"), ("reference", "")], correct=True),
+        Example(None, [("query", "q")], False, [(frames(2), "clip 1", False), (frames(2), "x", True)]),
+        Example(rows=[("note", "unmarked")]),
     ]
     text = write_report(tmp_path, REPORT, [Section("Clips", {"R@1": 0.5}, cards)]).read_text(
         "utf-8"
@@ -91,8 +92,8 @@ def test_page_is_self_contained_and_nests(tmp_path):
 def test_groups_of_examples_and_intervals(tmp_path):
     report = {"title": "t", "figures": {
         "CIDEr": {"value": 1.5, "interval": (1.25, 1.75), "untrained": 0.5}, "R@1": 0.25}}
-    groups = {"best": [Card(frames(), [("model", "good")])], "worst": [Card(None, [("model", "")])]}
-    cards = [Card(rows=[("note", "first")])]
+    groups = {"best": [Example(frames(), [("model", "good")])], "worst": [Example(None, [("model", "")])]}
+    cards = [Example(rows=[("note", "first")])]
     path = write_report(tmp_path, report, [Section("s", cards=cards, groups=groups)])
     page = Page(path.read_text("utf-8"))
     assert [tag for tag, _ in page.tags].count("h3") == 2
@@ -105,7 +106,7 @@ def test_contact_sheet_shows_every_frame_in_order(tmp_path):
     clip = np.zeros((3, 8, 8, 3), np.uint8)
     for index, colour in enumerate([(255, 0, 0), (0, 255, 0), (0, 0, 255)]):
         clip[index] = colour
-    path = write_report(tmp_path, {"title": "t"}, [Section("s", cards=[Card(clip)])])
+    path = write_report(tmp_path, {"title": "t"}, [Section("s", cards=[Example(clip)])])
     sheet = picture(Page(path.read_text("utf-8")))
     assert sheet.size == (3 * 112 + 2 * 2, 112)
     for index in range(3):
@@ -116,14 +117,14 @@ def test_contact_sheet_shows_every_frame_in_order(tmp_path):
 def test_ninth_frame_starts_a_second_row(tmp_path):
     clip = np.zeros((9, 56, 56, 3), np.uint8)
     clip[8] = 255
-    path = write_report(tmp_path, {"title": "t"}, [Section("s", cards=[Card(clip)])])
+    path = write_report(tmp_path, {"title": "t"}, [Section("s", cards=[Example(clip)])])
     sheet = np.asarray(picture(Page(path.read_text("utf-8"))))
     assert sheet[170, 56].min() > 240 and sheet[56, 56].max() < 15
 
 
 @pytest.mark.parametrize(("count", "size", "expected"), [(9, 56, (910, 226)), (1, 448, (112, 112))])
 def test_many_or_large_frames_stay_small(tmp_path, count, size, expected):
-    clips = [Section("s", cards=[Card(frames(count, size))])]
+    clips = [Section("s", cards=[Example(frames(count, size))])]
     path = write_report(tmp_path, {"title": "t"}, clips)
     assert picture(Page(path.read_text("utf-8"))).size == expected
 
@@ -136,7 +137,7 @@ def test_text_is_escaped_everywhere(tmp_path):
         "figures": {bad: {"value": bad}},
         "run": {bad: bad, "more": {bad: bad}},
     }
-    card = Card(frames(), [(bad, bad)], None, [(frames(), bad, True)])
+    card = Example(frames(), [(bad, bad)], None, [(frames(), bad, True)])
     path = write_report(tmp_path, report, [Section(bad, {bad: bad}, [card])])
     page = Page(path.read_text("utf-8"))
     assert "script" not in {tag for tag, _ in page.tags}
@@ -158,7 +159,7 @@ def test_text_is_escaped_everywhere(tmp_path):
         ({"title": "t", "x": {1: 2}}, [], r"report\.x: keys must be strings, got 1"),
         ({"title": "t", "figures": {"R@1": {"valu": 1}}}, [], r"figures\.R@1: expected value"),
         ({}, [], "title"),
-        ({"title": "t"}, [Section("s", cards=[Card(np.zeros((1, 4, 4, 3)))])], "uint8"),
+        ({"title": "t"}, [Section("s", cards=[Example(np.zeros((1, 4, 4, 3)))])], "uint8"),
     ],
 )
 def test_errors_name_the_key_and_write_nothing(tmp_path, report, sections, message):

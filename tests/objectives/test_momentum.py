@@ -14,7 +14,8 @@ from mplug2_jax.checkpoints.manager import CheckpointError, Checkpoints
 from mplug2_jax.objectives import momentum
 from mplug2_jax.parallel import sharding
 from mplug2_jax.training.optimizer import make_optimizer
-from mplug2_jax.training.step import create_state, make_train_step
+from mplug2_jax.training.state import create_state
+from mplug2_jax.training.step import make_train_step
 
 OBJECTIVES = {"vtc": 1.0, "vtm": 0.0, "mlm": 1.0, "prefix_lm": 1.0, "instruct": 0.0}
 

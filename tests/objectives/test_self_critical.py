@@ -13,7 +13,8 @@ from mplug2_jax.metrics.cider import CiderD
 from mplug2_jax.objectives.self_critical import CaptionReward, advantages, policy_gradient
 from mplug2_jax.parallel import sharding
 from mplug2_jax.training.optimizer import make_optimizer
-from mplug2_jax.training.step import create_state, make_train_step
+from mplug2_jax.training.state import create_state
+from mplug2_jax.training.step import make_train_step
 
 TINY = small.model(vision_layers=1, decoder_layers=1)
 KEY = jax.random.key(0)

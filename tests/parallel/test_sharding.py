@@ -19,7 +19,8 @@ from mplug2_jax.model.vision import DualVisionEncoder
 from mplug2_jax.parallel import sharding
 from mplug2_jax.planning.hlo import Program
 from mplug2_jax.training.optimizer import make_optimizer
-from mplug2_jax.training.step import create_state, make_train_step
+from mplug2_jax.training.state import create_state
+from mplug2_jax.training.step import make_train_step
 
 pytestmark = pytest.mark.slow
 # (mesh, accumulation)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from configs import common, pretrain
+from configs import checks, pretrain
 from mplug2_jax.errors import ConfigError
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import HEADS, MODULES, build, init_params
@@ -195,7 +195,7 @@ def test_wrong_topologies_and_batches_are_named():
 @pytest.mark.parametrize("streams", ["image", "video", "paper"])
 def test_the_pretraining_configs_are_valid(size, streams):
     config = pretrain.get_config(f"{size},{streams}")
-    model = common.validate(config)
+    model = checks.validate(config)
     assert set(config.data.streams) == set(pretrain.STREAMS[streams])
     assert model.scan or size == "tiny"
     for stream in config.data.streams.values():

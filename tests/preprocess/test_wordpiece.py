@@ -9,7 +9,7 @@ import pytest
 import tokenizers
 import wordpiece_reference as reference
 
-from configs import common, sizes
+from configs import checks, common, sizes
 from mplug2_jax.errors import ConfigError
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.preprocess.tokenizer import SPECIAL_TOKENS, load_tokenizer
@@ -135,6 +135,6 @@ def test_caption_prompts_of_task_and_streams_must_agree():
     config.task = common.task("captioning", memory="visual", caption_prompt="a video of")
     config.data.streams.train = common.stream("train", 2, frames=1, image_size=48, text_length=20)
     with pytest.raises(ConfigError, match="stream train.caption_prompt = ''"):
-        common.validate(config)
+        checks.validate(config)
     config.data.streams.train.caption_prompt = "a video of"
-    common.validate(config)
+    checks.validate(config)

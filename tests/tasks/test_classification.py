@@ -7,7 +7,7 @@ import optax
 import pytest
 import small
 
-from configs import common, demo_tasks, sizes
+from configs import checks, common, demo_tasks, sizes
 from mplug2_jax.errors import ConfigError
 from mplug2_jax.metrics.scores import keep
 from mplug2_jax.model.config import ModelConfig
@@ -217,7 +217,7 @@ CLASSIFY = dict(classes=CLASSES)
 ])
 def test_wrong_classification_configs_are_named(task, stream, message):
     with pytest.raises(ConfigError) as caught:
-        common.validate(config_of(common.task("classification", **CLASSIFY | task),
+        checks.validate(config_of(common.task("classification", **CLASSIFY | task),
                                   **CLASSIFY | stream))
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
@@ -226,7 +226,7 @@ def test_wrong_freezing_is_named():
     config = config_of(common.task("classification", **CLASSIFY), frames=1, **CLASSIFY)
     config.optimizer.frozen = ("(vision",)
     with pytest.raises(ConfigError, match="optimizer.frozen: '.vision' is not a regular"):
-        common.validate(config)
+        checks.validate(config)
 
 
 @pytest.mark.parametrize("task", [
@@ -243,7 +243,7 @@ def test_real_models_hold_just_their_modules(task):
 def test_demo_configs_are_valid():
     for family in demo_tasks.FAMILIES:
         config = demo_tasks.get_config(family)
-        common.validate(config)
+        checks.validate(config)
         assert config.init_from and config.optimizer.steps > config.optimizer.warmup_steps
         for entry in config.evals.values():
             expected = {"grounding": "box", "qa": "question"}.get(entry.task.name, "record")

@@ -10,7 +10,7 @@ import pytest
 import small
 from ml_collections import ConfigDict
 
-from configs import common, demo, demo_tasks
+from configs import checks, common, demo, demo_tasks
 from mplug2_jax import launch
 from mplug2_jax.checkpoints.manager import CheckpointError, Checkpoints, write_params
 from mplug2_jax.convert import hugging_face, layout, official
@@ -98,7 +98,7 @@ def test_pretraining_on_text_alone_holds_no_vision():
     config = demo.get_config()
     config.task.inputs = "text"
     with pytest.raises(ConfigError, match="stream image.frames = 1: task.inputs = 'text' needs 0"):
-        common.validate(config)
+        checks.validate(config)
 
 
 def load(tmp_path, converted, task):
@@ -230,7 +230,7 @@ def test_a_head_of_other_classes_starts_fresh_if_allowed(tmp_path):
 
 def test_older_checkpoints_get_the_defaults_of_younger_keys(caplog):
     stored = json.loads(json.dumps(launch.plain(demo.get_config())))
-    whole = common.completed(json.loads(json.dumps(stored)))
+    whole = stored.completed(json.loads(json.dumps(stored)))
     for section, key in ((stored["task"], "mixup"), (stored["task"]["momentum"], "decay"),
                          (stored["model"], "universal_sharing"), (stored["optimizer"], "ema_decay"),
                          (stored["data"]["streams"]["video"], "frame_stride"),
@@ -241,17 +241,17 @@ def test_older_checkpoints_get_the_defaults_of_younger_keys(caplog):
     stored["data"].pop("max_skipped")
     stored["allow_new"] = stored.get("allow_new", [*demo.get_config().allow_new])
     with caplog.at_level("INFO"):
-        config = common.completed(stored)
+        config = stored.completed(stored)
     assert json.loads(json.dumps(launch.plain(config))) == json.loads(
         json.dumps(launch.plain(whole)))
-    common.validate(config)
+    checks.validate(config)
     for said in ("task.mixup = 0.0", "task.momentum.decay = 0.995", "evals.video_qa.reference = ''",
                  "model.universal_sharing = 'shared'", "data.streams.video.frame_stride = 0"):
         assert said in caplog.text
     # Converted weights have a model section alone.
     converted = {"model": {key: value for key, value in stored["model"].items()
                            if key != "stochastic_depth"}}
-    assert common.completed(converted).to_dict() == {"model": whole.model.to_dict()}
+    assert stored.completed(converted).to_dict() == {"model": whole.model.to_dict()}
 
 
 def universal_model(params, **changes):

@@ -7,13 +7,13 @@ import pytest
 import small
 from trees import assert_micro_batches_change_nothing
 
-from configs import common, sizes
+from configs import checks, common, sizes
 from mplug2_jax.errors import ConfigError
-from mplug2_jax.locations import Locations
 from mplug2_jax.metrics.scores import keep
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import build, init_params
 from mplug2_jax.objectives import losses
+from mplug2_jax.objectives.locations import Locations
 from mplug2_jax.preprocess.tokenizer import SPECIAL_TOKENS, load_tokenizer, train_sentencepiece
 from mplug2_jax.tasks import TASKS
 
@@ -200,13 +200,13 @@ def test_wrong_configs_are_named():
         stream.update(changes)
         if message:
             with pytest.raises(ConfigError, match=message):
-                common.validate(config)
-    common.validate(config)
+                checks.validate(config)
+    checks.validate(config)
     for key, value, message in (("memory", "visual", "must be 'fused' or 'prompt'"),
                                 ("beams", 3, "a box is decoded greedily")):
         config.task = common.task("grounding", **{key: value})
         with pytest.raises(ConfigError, match=message):
-            common.validate(config)
+            checks.validate(config)
 
 
 def test_real_models_hold_just_their_modules():

@@ -6,7 +6,7 @@ import pytest
 import small
 from trees import assert_micro_batches_change_nothing
 
-from configs import common, demo_tasks
+from configs import checks, demo_tasks
 from mplug2_jax.errors import ConfigError
 
 TINY = small.model(vision_layers=1, decoder_layers=1, fusion_layers=1)
@@ -72,7 +72,7 @@ def test_streams_without_boxes_have_none(instructions):
 
 def test_the_demo_s_mixture_is_evaluated_by_its_tasks():
     config = demo_tasks.get_config("instructions")
-    common.validate(config)
+    checks.validate(config)
     sources = config.data.streams.train.split
     assert {name: (source["ask"], bool(source["instruction"]))
             for name, source in sources.items()} == {
@@ -86,4 +86,4 @@ def test_the_demo_s_mixture_is_evaluated_by_its_tasks():
         assert (entry.stream.root or config.data.root) == alone.data.root
     config.task.memory = "visual"
     with pytest.raises(ConfigError, match="must be 'fused'"):
-        common.validate(config)
+        checks.validate(config)

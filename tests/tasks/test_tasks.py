@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import small
 
-from configs import common, demo, msrvtt_caption, msrvtt_qa
+from configs import checks, common, demo, msrvtt_caption, msrvtt_qa
 from mplug2_jax.errors import ConfigError
 from mplug2_jax.metrics.scores import keep
 from mplug2_jax.parallel import sharding
@@ -263,7 +263,7 @@ def test_wrong_answer_lists_are_named(answers, message, tmp_path):
     config.evals.video_qa.task = common.task(
         "qa", max_length=3, answers=answers or str(tmp_path / "nowhere.txt"))
     with pytest.raises(ConfigError, match=message):
-        common.validate(config)
+        checks.validate(config)
 
 
 @pytest.mark.parametrize("name", ["captioning", "qa"])
@@ -312,7 +312,7 @@ def changed(**changes):
 ])
 def test_wrong_configs_are_named_before_anything_compiles(changes, message):
     with pytest.raises(ConfigError) as caught:
-        common.validate(changed(**changes))
+        checks.validate(changed(**changes))
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -322,5 +322,5 @@ def test_configs_have_few_keys_and_are_valid():
 
     assert count(common.base("large")) + count(common.stream("train", 8)) < 120
     for make in (demo.get_config, msrvtt_caption.get_config, msrvtt_qa.get_config):
-        common.validate(make())
-    common.validate(demo.get_config("start"))
+        checks.validate(make())
+    checks.validate(demo.get_config("start"))

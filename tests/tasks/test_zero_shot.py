@@ -7,7 +7,7 @@ import pytest
 import small
 from sklearn.neighbors import KNeighborsClassifier
 
-from configs import common, demo_zero_shot
+from configs import checks, demo_zero_shot
 from mplug2_jax.errors import ConfigError
 from mplug2_jax.preprocess.classes import class_prompts
 from mplug2_jax.tasks import knn
@@ -152,13 +152,13 @@ def test_knn_compares_with_the_reference_split():
 
 def test_the_demo_config_is_valid_and_names_what_is_wrong():
     config = demo_zero_shot.get_config()
-    common.validate(config)
+    checks.validate(config)
     assert [name for name in config.evals if name.endswith("knn")] == [
         "image_digit_knn", "video_digit_knn", "video_motion_knn"]
     assert len({entry.kind for entry in config.evals.values()}) == 6
     config.evals.image_digit_knn.kind = config.evals.image_digit_zero_shot.kind
     with pytest.raises(ConfigError, match="kind = 'image_digit_zero_shot': evals.image_d"):
-        common.validate(config)
+        checks.validate(config)
     config.evals.image_digit_knn.kind = config.evals.image_digit_knn.reference = ""
     with pytest.raises(ConfigError, match="evals.image_digit_knn.reference = '': expected the"):
-        common.validate(config)
+        checks.validate(config)

@@ -16,7 +16,8 @@ from mplug2_jax.objectives.mixing import draw_weights, mix
 from mplug2_jax.parallel import sharding
 from mplug2_jax.planning.flops import count_flops
 from mplug2_jax.training.optimizer import hold, layer_factors, make_optimizer
-from mplug2_jax.training.step import create_state, ema_weight, make_train_step
+from mplug2_jax.training.state import create_state
+from mplug2_jax.training.step import ema_weight, make_train_step
 
 pytestmark = pytest.mark.slow
 MODEL = small.model(vision_layers=2, universal_layers=1, scan=False)

@@ -1,5 +1,6 @@
 """What tasks that generate text share: the memory, the loss, generation."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -8,15 +9,53 @@ import numpy as np
 
 from mplug2_jax.errors import ConfigError
 from mplug2_jax.model.decoding import beam_search, greedy
+from mplug2_jax.model.rows import with_visual
 from mplug2_jax.objectives import losses
+from mplug2_jax.options import option
 from mplug2_jax.parallel.accumulation import summed
-from mplug2_jax.tasks.base import Array, Batch, Metrics, Task, with_visual
+from mplug2_jax.tasks.base.figures import logged
+from mplug2_jax.tasks.base.task import Array, Batch, Loss, Metrics, Task, over_streams
 
 MEMORIES = ("visual", "prompt", "fused")
+LANGUAGE = (
+    logged("lm", "cross-entropy of a target's next token, nats"),
+    logged("lm_hits", "share of target tokens that are the likeliest", 1.0, "higher", False),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class GenerationOptions:
+    """Of every task that generates."""
+
+    memory: str = option("fused", "what the decoder reads: the 'visual' alone, 'fused' with the "
+                         "prompt, or the 'prompt' alone, which has read the visual in the fusion")
+    accumulation: int = option(1, "micro-batches of a step; the results are those of 1")
+
+    def __post_init__(self):
+        if self.memory not in MEMORIES:
+            raise ConfigError(f"task.memory = {self.memory!r}: expected one of "
+                              + ", ".join(MEMORIES))
+        if self.accumulation < 1:
+            raise ConfigError(f"task.accumulation = {self.accumulation}: expected at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class WritingOptions(GenerationOptions):
+    """Of tasks whose target is a text."""
+
+    max_length: int = option(20, "tokens to generate at most")
+    min_length: int = option(0, "tokens before the end token at least")
+    beams: int = option(1, "of beam search; 1 decodes greedily")
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.beams < 1 or not 0 <= self.min_length < self.max_length:
+            raise ConfigError(f"task.beams = {self.beams}, min_length = {self.min_length}: "
+                              f"expected at least 1, and less than max_length = {self.max_length}")
 
 
 class Generation(Task):
-    """Generates a target from a clip and, but for `task.memory = "visual"`, a prompt.
+    """Learns a target from a clip and, but for `task.memory = "visual"`, a prompt.
 
     "visual": the decoder sees the visual embedding alone (the released captioning).
     "fused": it sees [visual; prompt], both out of the fusion (pretraining, question answering).
@@ -24,22 +63,16 @@ class Generation(Task):
     section 5), so that it cannot answer but by what the prompt has read of the visual.
     """
 
+    Options = GenerationOptions
+
     @classmethod
     def composition(cls, options: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        if options.memory not in MEMORIES:
-            raise ConfigError(f"task.memory = {options.memory!r}: expected one of "
-                              + ", ".join(MEMORIES))
         fused = () if options.memory == "visual" else ("text", "fusion")
         return ("vision", "universal", "decoder", *fused), ()
 
     def prompt(self, batch: Batch) -> tuple[Array, Array]:
-        """Prompt ids and mask, `[B, P]` each: the batch's, or the config's instruction."""
-        if "prompt" in batch:
-            return batch["prompt"], batch["prompt_mask"]
-        tokens = self.tokenizer.encode(self.options.instruction)
-        ids, mask = self.tokenizer.encode_padded(self.options.instruction, len(tokens) + 2)
-        rows = batch["video"].shape[0]
-        return tuple(jnp.broadcast_to(x, (rows, *x.shape)) for x in (ids, mask))
+        """Prompt ids and mask, `[B, P]` each."""
+        return batch["prompt"], batch["prompt_mask"]
 
     def target(self, batch: Batch) -> tuple[Array, Array]:
         """Target ids and mask, `[B, L]` each, `[CLS] ... [SEP]`."""
@@ -76,20 +109,19 @@ class Generation(Task):
         visual, text = self.call(params, "fuse", visual, text, mask, rng=keys[2])
         return (text, mask) if self.options.memory == "prompt" else with_visual(visual, text, mask)
 
-    def loss(self, params: Any, batch: dict[str, Batch], rng: Array) -> tuple[Array, Metrics]:
+    def loss(self, params: Any, batch: dict[str, Batch], rng: Array, task_state: Any = None,
+             step: Array | int = 0) -> Loss:
         """Next-token cross-entropy, summed over the streams; metrics `stream/lm`."""
-        total, metrics = jnp.zeros(()), {}
-        keys = jax.random.split(rng, len(batch))
-        for key, (name, stream) in zip(keys, sorted(batch.items()), strict=True):
+        del task_state, step
 
-            def part(params, _, rows, rng, name=name, step_rng=key):
-                return self.part(name, params, rows, rng, step_rng)
+        def of_stream(name, rows, key):
+            def part(params, _, rows, rng):
+                return self.part(name, params, rows, rng, key)
 
-            value, values = summed(part, params, (), stream | self.shares(stream), key,
-                                   self.options.accumulation)
-            total += value
-            metrics |= {f"{name}/{key}": value for key, value in values.items()}
-        return total, metrics
+            return summed(part, params, (), rows | self.shares(rows), key,
+                          self.options.accumulation)
+
+        return over_streams(of_stream, batch, rng)
 
     def part(self, name: str, params: Any, rows: Batch, rng: Array,
              step_rng: Array) -> tuple[Array, Metrics]:
@@ -112,6 +144,18 @@ class Generation(Task):
         more, metrics = self.beside(logits, rows)
         return value + more, {"lm": value, "lm_hits": hits, **metrics}
 
+    @property
+    def ends(self) -> dict[str, int]:
+        """The special tokens, as decoding takes them."""
+        return {"start_id": self.tokenizer.cls_id, "end_id": self.tokenizer.sep_id,
+                "pad_id": self.tokenizer.pad_id}
+
+
+class Writing(Generation):
+    """Generation whose target is a text, found by greedy or beam search."""
+
+    Options = WritingOptions
+
     def predict(self, params: Any, batch: Batch) -> dict[str, Array]:
         """`ids int32 [B, 1 + max_length]`: the best of `task.beams` beams, or greedy for one."""
         memory, mask = self.memory(params, batch)
@@ -122,19 +166,13 @@ class Generation(Task):
                                   min_length=options.min_length, **common)
         return {"ids": ids[:, 0], "score": scores[:, 0]}
 
-    @property
-    def ends(self) -> dict[str, int]:
-        """The special tokens, as decoding takes them."""
-        return {"start_id": self.tokenizer.cls_id, "end_id": self.tokenizer.sep_id,
-                "pad_id": self.tokenizer.pad_id}
-
     def text(self, output: dict[str, np.ndarray]) -> str:
         """The generated text of one row."""
         return self.tokenizer.decode(output["ids"])
 
 
-def read_by_fusion(options: Any) -> None:
-    """ConfigError where the prompt, which the task needs, would not be read."""
+def read_by_fusion(name: str, options: GenerationOptions) -> None:
+    """ConfigError where the prompt, which the task of that name needs, would not be read."""
     if options.memory == "visual":
-        raise ConfigError(f"task.memory = 'visual': task {options.name!r} reads its prompt through "
+        raise ConfigError(f"task.memory = 'visual': task {name!r} reads its prompt through "
                           "the fusion, so it must be 'fused' or 'prompt'")

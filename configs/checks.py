@@ -1,0 +1,135 @@
+"""The checks of a run's config, all before anything compiles; each error is one line."""
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from configs import common
+from mplug2_jax import tasks
+from mplug2_jax.errors import ConfigError
+from mplug2_jax.model.config import ModelConfig
+from mplug2_jax.options import read
+from mplug2_jax.streams import Stream
+
+
+class Checked(NamedTuple):
+    """What of a config is used as it is, checked.
+
+    Attributes:
+      model: its sizes.
+      streams: of training, by name, with what the task gives them.
+      evaluations: by name the stream of each.
+    """
+
+    model: ModelConfig
+    streams: dict[str, Stream]
+    evaluations: dict[str, Stream]
+
+
+def validate(config: ConfigDict) -> Checked:
+    """Checks all that can be checked without devices and data.
+
+    Raises:
+      ConfigError: one line that names the key and what was expected.
+    """
+    model = ModelConfig.from_mapping(config.model)
+    _check_run(config)
+    streams = check_task("task", config.task, config.data.streams, "data.streams.", model)
+    if not streams:
+        raise ConfigError("data.streams: empty; name at least one stream")
+    evaluations, figures = {}, {}
+    for name, entry in config.evals.items():
+        place = f"evals.{name}"
+        given = dict(entry.items())
+        options, examples = given.pop("task"), given.pop("stream")
+        own = read(common.Evaluation, given, place)
+        evaluations |= check_task(f"{place}.task", options, {name: examples}, "evals.", model)
+        _check_names(place, own.kind, options, evaluations[name], figures)
+    return Checked(model, streams, evaluations)
+
+
+def check_task(place: str, section: Mapping[str, Any], streams: Mapping[str, Any], prefix: str,
+               model: ModelConfig) -> dict[str, Stream]:
+    """The streams of a task, by name, checked with its options.
+
+    Args:
+      place: of the task's section in the config.
+      section: of the task.
+      streams: sections by name.
+      prefix: of the streams' names in the config.
+      model: its sizes.
+
+    Raises:
+      ConfigError: as of `validate`.
+    """
+    task, options = tasks.read(section, place)
+    checked = tasks.streams(task, options, streams, prefix)
+    for name, stream in checked.items():
+        for field in ("text", "prompt", "target"):
+            length = getattr(stream, f"{field}_length")
+            if length > model.max_positions:
+                raise ConfigError(f"stream {name}.{field}_length = {length}: expected at most "
+                                  f"model.max_positions = {model.max_positions}")
+        if stream.frames and stream.image_size % model.patch_size:
+            raise ConfigError(f"stream {name}.image_size = {stream.image_size}: expected a "
+                              f"multiple of model.patch_size = {model.patch_size}")
+    return checked
+
+
+def _check_names(place: str, kind: str, section: Mapping[str, Any], stream: Stream,
+                 figures: dict[str, str]) -> None:
+    """ConfigError where another evaluation gives figures of the same names; notes whose they are.
+
+    Args:
+      place: of the evaluation.
+      kind: of the config, "" for the task's own word.
+      section: of the task.
+      stream: of the evaluation.
+      figures: the place of the evaluation that gives each; gets those of this one.
+    """
+    task, options = tasks.read(section, f"{place}.task")
+    kind_used = kind or task.kind_of(options, stream)
+    for figure in task.figures:
+        if "{kind}" not in figure.name:
+            continue
+        name = figure.name.format(kind=kind_used)
+        if name in figures:
+            raise ConfigError(f"{place}.kind = {kind!r}: {figures[name]} gives figures of the same "
+                              f"names, {kind_used}_...; give one of them a kind of its own")
+    figures |= {figure.name.format(kind=kind_used): place for figure in task.figures
+                if "{kind}" in figure.name}
+
+
+def _check_run(config: ConfigDict) -> None:
+    """The sections that are the same for every task."""
+    sections = ("model", "task", "data", "mesh", "optimizer", "evals")
+    own = {key: value for key, value in config.items() if key not in sections}
+    run = read(common.Run, own, "config")
+    for key in ("log_every", "checkpoint_every", "keep_checkpoints"):
+        if getattr(run, key) < 1:
+            raise ConfigError(f"{key} = {getattr(run, key)}: expected at least 1")
+    given = dict(config.data.items())
+    given.pop("streams")
+    data = read(common.Data, given, "data")
+    if data.workers < 0 or not 0 <= data.max_skipped <= 1:
+        raise ConfigError(f"data.workers = {data.workers}, data.max_skipped = {data.max_skipped}: "
+                          "expected at least 0, and a share in [0, 1]")
+    for key in ("root", "tokenizer"):
+        if not getattr(data, key):
+            raise ConfigError(f"data.{key}: empty; give its path (--config.data.{key}=...)")
+    read(common.Mesh, config.mesh, "mesh")
+    optimizer = read(common.Optimizer, config.optimizer, "optimizer")
+    if not 0 <= optimizer.warmup_steps < optimizer.steps:
+        raise ConfigError(f"optimizer.warmup_steps = {optimizer.warmup_steps}: expected at least 0 "
+                          f"and less than optimizer.steps = {optimizer.steps}")
+    if not 0 < optimizer.layer_decay <= 1 or not 0 <= optimizer.ema_decay < 1:
+        raise ConfigError(f"optimizer.layer_decay = {optimizer.layer_decay}, ema_decay = "
+                          f"{optimizer.ema_decay}: expected numbers in (0, 1] and in [0, 1)")
+    for pattern in optimizer.frozen:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ConfigError(f"optimizer.frozen: {pattern!r} is not a regular expression: "
+                              f"{error}") from None

@@ -1,0 +1,91 @@
+"""Streams of batches: which keys a stream has, and which arrays its batches are made of.
+
+This is the contract between the data, which makes batches, and the tasks, which read them.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mplug2_jax.options import option
+
+SCORE = "score"  # in place of classes: the label is a number
+
+
+@dataclasses.dataclass(frozen=True)
+class Stream:
+    """A `data.streams` section of a config, or that of an evaluation."""
+
+    split: Any = option("", "name of the split (a+b: of both); or a mixture, {name: source}")
+    batch_size: int = option(1, "examples a step over all devices and hosts")
+    root: str = option("", "folder of the written data; empty: data.root")
+    shuffle: bool = option(True, "an order of its own every epoch; False: as the records were "
+                           "written, where that has a meaning")
+    frames: int = option(0, "frames of a clip; 1 for images, 0 for no video field")
+    frame_stride: int = option(0, "dense sampling: frames of the video from one to the next; 0: "
+                               "one of each of `frames` equal parts")
+    image_size: int = option(224, "side of a frame, pixels")
+    crop_area: tuple = option((1.0, 1.0), "(least, most) share of the frame in training crops")
+    flip: bool = option(False, "training: mirror half of the clips whose texts name no side")
+    rand_augment: tuple = option((0, 0), "training: (operations, level 0..10) of RandAugment")
+    text_length: int = option(0, "ids of a caption with [CLS] and [SEP]; 0 for no text field")
+    text_pair: bool = option(False, "the first two texts as one, [CLS] a [SEP] b [SEP]")
+    prompt_length: int = option(0, "ids of what the decoder is asked; 0 for no prompt field")
+    target_length: int = option(0, "ids of what it should say; 0 for no target field")
+    ask: str = option("question", "what makes prompt and target: a question, a caption, a box")
+    instruction: str = option("", "words in front of every prompt")
+    views: tuple = option((1, 1), "evaluation: (clips, crops) of a video, all of them seen")
+    # What the task gives its streams; no config names these.
+    caption_prompt: str = option("", "words in front of every caption, as released")
+    classes: Any = option((), "names of the classes, a file of them, or 'score'")
+    expand: str = option("record", "evaluation: an example a record, text, question or box")
+
+    @property
+    def boxes(self) -> bool:
+        """Whether its batches have a `box` field."""
+        sources = () if isinstance(self.split, str) else self.split.values()
+        return "box" in {self.ask, *(source.get("ask") for source in sources)}
+
+
+GIVEN_BY_TASKS = ("caption_prompt", "classes", "expand")
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """One source of a stream's mixture; its other keys replace the stream's."""
+
+    split: str = option("", "name of the split to read")
+    weight: float = option(1.0, "its share of the samples, relative to the other sources' weights")
+    root: str = option("", "a folder of its own")
+    ask: str = option("question", "in place of the stream's")
+    instruction: str = option("", "in place of the stream's")
+    crop_area: tuple = option((1.0, 1.0), "in place of the stream's")
+    flip: bool = option(False, "in place of the stream's")
+    rand_augment: tuple = option((0, 0), "in place of the stream's")
+
+
+def batch_shapes(stream: Stream) -> dict[str, jax.ShapeDtypeStruct]:
+    """The arrays of a global training batch of a stream.
+
+    `video uint8 [B, T, H, W, 3]`, `text, prompt, target int32 [B, L]` with their bool masks, `label
+    [B]`, `box float32 [B, 4]`, as far as it has them; `pair_id int32 [B]`, `example_mask bool [B]`.
+    """
+    rows = stream.batch_size
+    fields: dict[str, tuple[tuple[int, ...], Any]] = {
+        "pair_id": ((rows,), jnp.int32), "example_mask": ((rows,), jnp.bool_)}
+    if stream.frames:
+        size = stream.image_size
+        fields["video"] = (rows, stream.frames, size, size, 3), jnp.uint8
+    # A question comes with its answer, or not at all.
+    asked = stream.target_length or stream.ask != "question"
+    for text in ("text", "prompt", "target") if asked else ("text",):
+        if length := getattr(stream, f"{text}_length"):
+            fields |= {text: ((rows, length), jnp.int32),
+                       f"{text}_mask": ((rows, length), jnp.bool_)}
+    if stream.classes:
+        fields["label"] = (rows,), jnp.float32 if stream.classes == SCORE else jnp.int32
+    if stream.boxes:
+        fields["box"] = (rows, 4), jnp.float32
+    return {name: jax.ShapeDtypeStruct(*value) for name, value in fields.items()}

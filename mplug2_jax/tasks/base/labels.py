@@ -1,0 +1,204 @@
+"""What tasks that say a class, or a score, share: what is classified, records and figures."""
+
+import dataclasses
+from collections import Counter
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mplug2_jax.errors import ConfigError
+from mplug2_jax.metrics import classification
+from mplug2_jax.metrics.scores import Score, mean, within
+from mplug2_jax.options import option
+from mplug2_jax.preprocess.classes import class_names
+from mplug2_jax.streams import SCORE, Stream
+from mplug2_jax.tasks.base.figures import Clip, Example, Figure
+from mplug2_jax.tasks.base.task import Array, Batch, Scores, Task
+
+# What is classified: its modules, and how many frames a stream must have.
+INPUTS = {
+    "text": (("text", "universal"), range(0, 1)),
+    "visual": (("vision", "universal"), range(1, 10_000)),
+    "both": (("vision", "text", "universal", "fusion"), range(1, 10_000)),
+    "images": (("vision", "text", "universal", "fusion"), range(2, 3)),
+}
+POOLS = ("class", "mean")
+TOP = 5
+FIGURES = (
+    Figure("{kind}_class_accuracy", "share of right classes", headline=True, baseline="majority"),
+    Figure("{kind}_class_majority", "accuracy of always saying the most frequent class"),
+    Figure("{kind}_class_top5", "share whose class is among the five likeliest"),
+    Figure("{kind}_class_f1", "F1 of the second of two classes"),
+    Figure("{kind}_class_matthews", "Matthews' correlation of two classes", -1.0),
+    Figure("{kind}_class_consistency", "share of sentences judged rightly for all their pairs"),
+    Figure("{kind}_class_unlabelled", "examples whose label is hidden", high=float("inf"),
+           better=""),
+    Figure("{kind}_score_pearson", "linear correlation", -1.0, headline=True),
+    Figure("{kind}_score_spearman", "correlation of ranks", -1.0),
+    Figure("{kind}_score_rmse", "root of the mean squared error", high=float("inf"),
+           better="lower"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelOptions:
+    """Of every task that says a class."""
+
+    classes: tuple | str = option((), "names, a file of names, or 'score' for a number")
+    inputs: str = option("visual", "what is classified: 'text', 'visual', 'both', or two 'images' "
+                         "and text")
+    pool: str = option("class", "of what is classified the 'class' token, or the 'mean' of all")
+
+    def __post_init__(self):
+        if self.inputs not in INPUTS:
+            raise ConfigError(f"task.inputs = {self.inputs!r}: expected one of "
+                              + ", ".join(INPUTS))
+        if self.pool not in POOLS:
+            raise ConfigError(f"task.pool = {self.pool!r}: expected one of " + ", ".join(POOLS))
+
+
+class Labelling(Task):
+    """Says the class of `task.inputs`, or a score."""
+
+    Options = LabelOptions
+    figures = FIGURES
+
+    def __init__(self, *args: Any):
+        super().__init__(*args)
+        scored = self.options.classes == SCORE
+        self.best_by = "{kind}_" + ("score_pearson" if scored else "class_accuracy")
+
+    @classmethod
+    def given(cls, options: Any) -> dict[str, Any]:
+        return {"classes": options.classes}
+
+    @classmethod
+    def kind_of(cls, options: Any, stream: Stream) -> str:
+        return (options.inputs if options.inputs in ("text", "images")
+                else super().kind_of(options, stream))
+
+    @classmethod
+    def check_stream(cls, options: Any, name: str, stream: Stream) -> None:
+        modules, frames = INPUTS[options.inputs]
+        if stream.frames not in frames:
+            expected = "1 or more" if len(frames) > 1 else str(frames[0])
+            raise ConfigError(f"stream {name}.frames = {stream.frames}: task.inputs = "
+                              f"{options.inputs!r} needs {expected}")
+        if ("text" in modules) != bool(stream.text_length):
+            expected = "the tokens a text may have" if "text" in modules else "0, no text"
+            raise ConfigError(f"stream {name}.text_length = {stream.text_length}: task.inputs = "
+                              f"{options.inputs!r} needs {expected}")
+
+    def features(self, params: Any, batch: Batch, rng: Array | None = None) -> Array:
+        """What the head reads of each of the V views, `[B, V, F]`."""
+        keys = [None] * 3 if rng is None else jax.random.split(rng, 3)
+        inputs, text_mask = self.options.inputs, batch.get("text_mask")
+        tokens, mask, rows = None, None, batch["example_mask"].shape[0]
+        if inputs != "text":
+            video = batch["video"]
+            if inputs == "images":
+                video = video[:, :, None]  # [B, 2, 1, H, W, 3]
+            video = video.reshape(-1, *video.shape[-4:])  # [B * V, T, H, W, 3]
+            tokens = self.call(params, "encode_visual", video, rng=keys[0])  # [B * V, S, D]
+        if inputs != "visual":
+            text = self.call(params, "encode_text", batch["text"], text_mask, rng=keys[1])
+            mask = text_mask
+            if inputs != "text":
+                views = tokens.shape[0] // rows
+                text, mask = (jnp.repeat(x, views, axis=0) for x in (text, mask))
+                _, text = self.call(params, "fuse", tokens, text, mask, rng=keys[2])
+            tokens = text  # [B * V, L, D]
+        pooled = self.pool(tokens, mask)  # [B * V, D]
+        # Two images are no views of each other: side by side.
+        return pooled.reshape(rows, 1 if inputs == "images" else -1,
+                              pooled.shape[-1] * (2 if inputs == "images" else 1))
+
+    def pool(self, tokens: Array, mask: Array | None) -> Array:
+        """`[B, D]` of `tokens [B, L, D]`: the class token, or the mean where `mask [B, L]` says."""
+        if self.options.pool == "class":
+            return tokens[:, 0]
+        tokens = tokens.astype(jnp.float32)
+        if mask is None:
+            return tokens.mean(axis=1)
+        weights = mask[..., None].astype(jnp.float32)
+        return (tokens * weights).sum(axis=1) / jnp.maximum(weights.sum(axis=1), 1.0)
+
+    def record(self, output: dict[str, np.ndarray], annotation: dict[str, Any]) -> dict[str, Any]:
+        texts = annotation["texts"][:2] if self.options.inputs != "visual" else []
+        record = {"id": annotation["id"], "label": annotation["label"], "texts": texts}
+        if not record["label"] and annotation["questions"] and self.options.inputs != "visual":
+            asked = annotation["questions"][int(output["item"])]  # classified one by one
+            record = {"id": asked["id"] or annotation["id"], "label": asked["answer"],
+                      "texts": [asked["question"]]}
+        return record | self.said(output["logits"])
+
+    def said(self, logits: np.ndarray) -> dict[str, Any]:
+        """`prediction` and `best` (the likeliest classes) of `logits [C]`; of a score the first."""
+        if self.options.classes == SCORE:
+            return {"prediction": float(logits[0])}
+        names = class_names(self.options.classes)
+        best = [names[i] for i in np.argsort(-logits, kind="stable")[:TOP]]
+        return {"prediction": best[0], "best": best}
+
+    def score(self, records: list[dict[str, Any]], kind: str) -> Scores:
+        """Of the records whose label is known (a test split may hide them).
+
+        Returns:
+          `<kind>_class_accuracy`, `_majority` (always saying the most frequent class), with more
+          than five classes `_top5`, and with two `_f1` (of the second) and `_matthews`; of pairs of
+          images `_consistency`, NLVR2's: the share of sentences that are judged rightly for all
+          their pairs; of a score `<kind>_score_pearson`, `_spearman` and `_rmse`. `kind` is usually
+          that of the inputs: "text", "image", "video" or "images". `<kind>_class_unlabelled` where
+          labels are hidden.
+        """
+        rows = [row for row, r in enumerate(records) if r["label"]]
+        hidden = {f"{kind}_class_unlabelled": float(len(records) - len(rows))}
+        if not rows:
+            return hidden
+        known = [records[row] for row in rows]
+        if self.options.classes == SCORE:
+            family, scores = "score", score_values(known)
+        else:
+            family, scores = "class", class_values(known, class_names(self.options.classes))
+            said_of = [tuple(r.get("texts", ())) for r in known]
+            if self.options.inputs == "images" and all(said_of):
+                scores["consistency"] = classification.consistency(
+                    scores["accuracy"].each, said_of)
+        named = {f"{kind}_{family}_{name}":
+                 within(score, rows, len(records)) if isinstance(score, Score) else score
+                 for name, score in scores.items()}
+        return named | (hidden if len(rows) < len(records) else {})
+
+    def example(self, record: dict[str, Any], clip: Clip) -> Example:
+        said = record["prediction"]
+        scored = isinstance(said, float)
+        correct = None if scored or not record["label"] else said == record["label"]
+        return Example(clip(record["index"]), correct=correct,
+                       rows=[*(("text", text) for text in record["texts"]),
+                             ("model", f"{said:.2f}" if scored else said),
+                             ("label", record["label"] or "hidden")])
+
+
+def class_values(records: list[dict[str, Any]], names: tuple[str, ...]) -> Scores:
+    """The scores of records with a label among `names`."""
+    said, labels = ([r[key] for r in records] for key in ("prediction", "label"))
+    scores = {"accuracy": classification.accuracy(said, labels),
+              "majority": Counter(labels).most_common(1)[0][1] / len(labels)}
+    if len(names) > TOP:
+        scores["top5"] = mean([float(r["label"] in r["best"]) for r in records])
+    if len(names) == 2:
+        scores |= {"f1": classification.f1(said, labels, names[1]),
+                   "matthews": classification.matthews(said, labels)}
+    return scores
+
+
+def score_values(records: list[dict[str, Any]]) -> Scores:
+    """The scores of records with a number as label."""
+    said, true = (np.array([float(r[key]) for r in records]) for key in ("prediction", "label"))
+    scores: Scores = {"rmse": float(np.sqrt(np.mean((said - true) ** 2)))}
+    if np.ptp(said) and np.ptp(true):  # else no correlation is defined
+        scores |= {"pearson": classification.pearson(said, true),
+                   "spearman": classification.spearman(said, true)}
+    return scores

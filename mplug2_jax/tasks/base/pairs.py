@@ -1,0 +1,30 @@
+"""What tasks that learn from pairs of a text and what it speaks of share."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from mplug2_jax.errors import ConfigError
+from mplug2_jax.objectives.pretraining import Objectives
+from mplug2_jax.tasks.base.figures import logged
+from mplug2_jax.tasks.base.task import Task
+
+CONTRAST = (
+    logged("vtc", "contrastive loss, both ways, nats"),
+    logged("vtc_*", "share of rows whose likeliest column is theirs", 1.0, "higher", False),
+    logged("vtm", "matching: two-class cross-entropy over a pair and two hard negatives, nats"),
+    logged("vtm_hits", "its accuracy", 1.0, "higher", False),
+)
+
+
+def check_batching(options: Any) -> None:
+    """ConfigError for blocks and micro-batches that make no sense."""
+    if options.accumulation < 1:
+        raise ConfigError(f"task.accumulation = {options.accumulation}: expected at least 1")
+    if options.negative_block < 0:
+        raise ConfigError(f"task.negative_block = {options.negative_block}: expected at least 0")
+
+
+def objectives_of(task: Task, weights: Mapping[str, float], **more: Any) -> Objectives:
+    """The objectives of a task whose options have `negative_block` and `accumulation`."""
+    return Objectives(task.call, task.tokenizer, weights, block=task.options.negative_block,
+                      accumulation=task.options.accumulation, **more)

@@ -1,0 +1,294 @@
+"""What every task is to the trainer and to evaluation: a loss, predictions, scores.
+
+Device code (`loss`, `predict`) is pure and jittable over a batch of the contract (`streams`):
+`video uint8 [B, T, H, W, 3]`; `text`, `prompt`, `target` int32 `[B, L]` (`[CLS] ... [SEP]`, padded)
+with bool masks of the same shape; `label int32 [B]` (float32 for scores); `box float32 [B, 4]`,
+(x0, y0, x1, y1) in 0..1; `pair_id int32 [B]`; `example_mask bool [B]`, False for rows that only
+fill the last batch; in evaluation also `index` and `item` int32 `[B]`, which record of the split
+this is and which of its captions, questions or boxes. Host code (`record`, `score`) sees every
+example once.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from mplug2_jax.errors import ConfigError
+from mplug2_jax.metrics.scores import Score
+from mplug2_jax.model.config import ModelConfig
+from mplug2_jax.model.mplug2 import build, init_params
+from mplug2_jax.options import read
+from mplug2_jax.parallel.sharding import check_batch
+from mplug2_jax.preprocess.tokenizer import Tokenizer
+from mplug2_jax.streams import Stream, batch_shapes
+from mplug2_jax.tasks.base.figures import Clip, Example, Figure, find
+
+Array = jax.Array
+Batch = dict[str, Array]
+Metrics = dict[str, Array]
+Loss = tuple[Array, tuple[Metrics, Any]]  # a float32 scalar; metrics, and what `next_state` takes
+Scores = dict[str, Score | float]  # figures by name; a number has no examples and no interval
+Annotate = Callable[[int], dict[str, Any]]  # record number -> its texts and questions
+
+
+@dataclasses.dataclass(frozen=True)
+class NoOptions:
+    """Of a task that has none."""
+
+
+class Task:
+    """Base class. A task is a class derived from it, alone in its file.
+
+    Attributes:
+      name: in configs; that of its file.
+      Options: a frozen dataclass of `options.option` fields, the `task` section of a config; its
+        `__post_init__` raises ConfigError, "task.KEY = ...", for values that make no sense.
+      card: two sentences, and the paper's section, for the table of tasks.
+      fields: batch fields that a stream must give, each of a length that the stream has.
+      expansion: what one example of an evaluation is: each "record", or each "question" or "box" of
+        a record.
+      figures: all that the task reports, in training and in evaluation.
+      best_by: the score that says how good an example is, "{kind}" in it filled in; with a "-" in
+        front smaller is better. "" for none.
+      model: the composed model, of just the modules and heads of `composition`.
+      options: an instance of `Options`.
+      tokenizer: of all its text.
+    """
+
+    name: ClassVar[str]
+    Options: ClassVar[type] = NoOptions
+    card: ClassVar[str] = ""
+    fields: ClassVar[tuple[str, ...]] = ()
+    expansion: ClassVar[str] = "record"
+    figures: ClassVar[tuple[Figure, ...]] = ()
+    best_by: str = ""
+
+    def __init_subclass__(cls, **more: Any):
+        super().__init_subclass__(**more)
+        cls.name = cls.__module__.rpartition(".")[2]
+
+    def __init__(self, options: Any, config: ModelConfig, tokenizer: Tokenizer):
+        if tokenizer.vocab_size != config.vocab_size:
+            raise ConfigError(f"model.vocab_size = {config.vocab_size}: the tokenizer has "
+                              f"{tokenizer.vocab_size} pieces; set it to that")
+        self.options, self.tokenizer = options, tokenizer
+        modules, heads = self.composition(options)
+        self.model = build(config, modules, heads, **self.head_sizes(options))
+        self._predict = jax.jit(self.predict)  # kept: evaluations repeat, compilations must not
+
+    # What it is made of, and what it needs, by its options alone.
+
+    @classmethod
+    def composition(cls, options: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The modules and heads that the task needs under these options."""
+        raise TypeError(f"{cls.__name__} does not say its composition")
+
+    @classmethod
+    def head_sizes(cls, options: Any) -> dict[str, int]:
+        """`outputs` and `images` of the model, where the task has a `classify` head."""
+        del options
+        return {}
+
+    @classmethod
+    def given(cls, options: Any) -> dict[str, Any]:
+        """Keys that its streams have from the task: a config says them once."""
+        del options
+        return {}
+
+    @classmethod
+    def stream(cls, options: Any, section: Mapping[str, Any], place: str) -> Stream:
+        """The stream of a config's section, checked, with what the task gives it.
+
+        Raises:
+          ConfigError: a key is wrong; `place` is the section's in the config.
+        """
+        values = dict(section.items())
+        own = cls.given(options) | {"expand": cls.expansion}
+        for key in own:
+            if key in values:
+                raise ConfigError(f"{place}.{key}: task {cls.name!r} gives it to its streams; give "
+                                  "it to the task alone")
+        return read(Stream, values | own, place)
+
+    @classmethod
+    def check_stream(cls, options: Any, name: str, stream: Stream) -> None:
+        """Raises ConfigError if the stream of that name does not give what the task needs."""
+        del options
+        for field in cls.fields:
+            if not getattr(stream, f"{field}_length"):
+                raise ConfigError(f"stream {name}.{field}_length = 0: task {cls.name!r} "
+                                  f"needs {field}; give the tokens it may have")
+
+    def check_mesh(self, streams: Mapping[str, Stream], mesh: Mesh) -> None:
+        """Raises ConfigError where the devices do not divide what the task computes at once."""
+        accumulation = getattr(self.options, "accumulation", 1)
+        block = getattr(self.options, "negative_block", 0)
+        for name, stream in streams.items():
+            check_batch(f"data.streams.{name}.batch_size", stream.batch_size, mesh,
+                        block if stream.frames else 0, accumulation)
+
+    @classmethod
+    def shapes(cls, options: Any, stream: Stream) -> dict[str, jax.ShapeDtypeStruct]:
+        """What a training batch of it has, for planning."""
+        del options
+        return batch_shapes(stream)
+
+    @classmethod
+    def kind_of(cls, options: Any, stream: Stream) -> str:
+        """What the figures of such a stream are of, the first part of their names."""
+        del options
+        return "video" if stream.frames > 1 else "image"
+
+    @classmethod
+    def figure(cls, name: str, kind: str = "") -> Figure | None:
+        """What is said of the figure of that name, `kind` being what it is of; None for nothing."""
+        return find(cls.figures, name, kind)
+
+    # Training.
+
+    def prepare(self, references: Callable[[], dict[str, Iterable[Sequence[str]]]]) -> None:
+        """Called once before training.
+
+        Args:
+          references: gives, by stream, the texts of every training record in the order of
+            `pair_id`; reading them takes a while, so only a task that needs them asks.
+        """
+
+    def init_params(self, rng: Array) -> Any:
+        """Fresh float32 parameters of the model, by module."""
+        return init_params(self.model, rng)
+
+    def init_state(self, params: Any) -> dict[str, Any]:
+        """What the task keeps across steps beside the parameters: trees by name; {} for nothing.
+
+        It is a part of the train state and of checkpoints, sharded by the same rules.
+        """
+        del params
+        return {}
+
+    def loss(self, params: Any, batch: Any, rng: Array, task_state: Any = None,
+             step: Array | int = 0) -> Loss:
+        """The training loss, a float32 scalar; metrics to log (float32 scalars), and a carry.
+
+        Args:
+          params: of the model; differentiated.
+          batch: {stream: its batch}.
+          rng: the step's key.
+          task_state: of `init_state` or `next_state`; not differentiated. None where there is none.
+          step: its number, from 0 on.
+        """
+        raise TypeError(f"{type(self).__name__} has no loss")
+
+    def next_state(self, task_state: Any, params: Any, carry: Any) -> dict[str, Any]:
+        """The state after a step that led to `params`, the loss having given `carry`."""
+        del params, carry
+        return task_state
+
+    # Evaluation.
+
+    @property
+    def reference(self) -> str:
+        """A split whose labelled examples `evaluate` compares with; "" for none."""
+        return ""
+
+    def predict(self, params: Any, batch: Batch) -> dict[str, Array]:
+        """Arrays with a leading `[B]`, from one evaluation batch."""
+        raise TypeError(f"{type(self).__name__} predicts nothing")
+
+    def record(self, output: dict[str, np.ndarray], annotation: dict[str, Any]) -> dict[str, Any]:
+        """One example's prediction and references, of `predict`'s row and the record's texts."""
+        raise TypeError(f"{type(self).__name__} predicts nothing")
+
+    def score(self, records: list[dict[str, Any]], kind: str) -> Scores:
+        """The task's scores over all hosts' records; `kind` (of `kind_of`) names them."""
+        raise TypeError(f"{type(self).__name__} has no score")
+
+    def slow_scores(self, records: list[dict[str, Any]],
+                    kind: str) -> tuple[Scores, dict[str, str]]:
+        """Scores by other programs, too slow for validation, and for each absent one the reason."""
+        del records, kind
+        return {}, {}
+
+    def chance(self, name: str, records: list[dict[str, Any]]) -> float | None:
+        """The figure of that name by pure chance, where there is such a thing."""
+        del name, records
+
+    def example(self, record: dict[str, Any], clip: Clip) -> Example:
+        """How a person sees a record of `evaluate`."""
+        said = {key: value for key, value in record.items() if key not in ("index", "item")}
+        return Example(clip(record["index"]), [(key, str(value)) for key, value in said.items()])
+
+    def write_submission(self, path: Path, records: list[dict[str, Any]]) -> bool:
+        """Writes the file that a dataset's evaluation server takes, if it has one; says so."""
+        del path, records
+        return False
+
+    def call(self, params: Any, method: str, *args: Any, rng: Array | None = None) -> Any:
+        """`model.<method>(*args)`; with dropout where a key is given."""
+        rngs = None if rng is None else {"dropout": rng}
+        return self.model.apply({"params": params}, *args, method=method, rngs=rngs)
+
+    def outputs(self, params: Any, batches: Iterable[Batch]) -> Iterator[dict[str, np.ndarray]]:
+        """`predict`'s row of every example, with its `index` and `item`; filling is left out.
+
+        Args:
+          params: on the devices.
+          batches: global batches on the devices, with `index`, `item` and `example_mask`.
+        """
+        for batch in batches:
+            keys = {key: batch[key] for key in ("index", "item", "example_mask")}
+            rows = fetch(self._predict(params, batch) | keys)
+            for i in np.flatnonzero(rows["example_mask"]):
+                yield {key: value[i] for key, value in rows.items()}
+
+    def evaluate(self, params: Any, batches: Iterable[Batch], annotate: Annotate, kind: str,
+                 reference: Iterable[Batch] = ()) -> tuple[Scores, list[dict[str, Any]]]:
+        """Predicts every example, gathers all hosts' rows, and scores them.
+
+        Args:
+          params: on the devices.
+          batches: global batches on the devices.
+          annotate: the texts and questions of a record.
+          kind: of `kind_of` or of the config, for the names of the figures.
+          reference: batches of the `reference` split, if there is one.
+
+        Returns:
+          Scores, and one record an example, in the order of the split.
+        """
+        del reference
+        records = []
+        for output in self.outputs(params, batches):
+            index, item = int(output["index"]), int(output["item"])
+            records.append({"index": index, "item": item, **self.record(output, annotate(index))})
+        return self.finish(params, records, kind), records
+
+    def finish(self, params: Any, records: list[dict[str, Any]], kind: str) -> Scores:
+        """Scores all records; a task that needs the device once more does it here."""
+        del params
+        return self.score(records, kind)
+
+
+def fetch(tree: Any) -> Any:
+    """Global device arrays to NumPy arrays, whole, on every host."""
+    if jax.process_count() > 1:
+        return multihost_utils.process_allgather(tree, tiled=True)
+    return jax.device_get(tree)
+
+
+def over_streams(part: Callable[[str, Batch, Array], tuple[Array, Metrics]],
+                 batch: dict[str, Batch], rng: Array) -> Loss:
+    """The sum of `part(name, rows, key)` over a batch's streams; metrics `stream/name`."""
+    total, metrics = jnp.zeros(()), {}
+    keys = jax.random.split(rng, len(batch))
+    for key, (name, rows) in zip(keys, sorted(batch.items()), strict=True):
+        value, values = part(name, rows, key)
+        total += value
+        metrics |= {f"{name}/{figure}": value for figure, value in values.items()}
+    return total, (metrics, None)

@@ -1,0 +1,130 @@
+"""The train state: what training changes, and how it goes to checkpoints and comes back."""
+
+from typing import Any, Protocol
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from absl import logging
+from jax.sharding import Mesh
+
+from mplug2_jax.checkpoints import TASK_STATE, Checkpoints
+from mplug2_jax.parallel.sharding import tree_shardings
+
+OPTIMIZER = "rest"  # the item of a checkpoint that holds the optimizer's state
+
+
+class Learner(Protocol):
+    """What training needs of a task."""
+
+    def init_params(self, rng: jax.Array) -> Any:
+        """Fresh parameters."""
+
+    def init_state(self, params: Any) -> dict[str, Any]:
+        """What it keeps across steps beside the parameters: trees by name."""
+
+    def loss(self, params: Any, batch: Any, rng: jax.Array, task_state: Any,
+             step: jax.Array) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
+        """A scalar; metrics, and what `next_state` takes."""
+
+    def next_state(self, task_state: Any, params: Any, carry: Any) -> dict[str, Any]:
+        """What it keeps, after a step that led to `params`."""
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """All that training changes.
+
+    Attributes:
+      step: int32 scalar, steps done; the next batch is the one of this number.
+      params: float32 parameters, by module.
+      opt_state: of the optimizer.
+      task_state: what the task keeps across steps, trees by name.
+      ema: moving average of the parameters for evaluation, or None (`optimizer.ema_decay`).
+    """
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+    task_state: dict[str, Any] = flax.struct.field(default_factory=dict)
+    ema: Any = None
+
+    @property
+    def averaged(self) -> Any:
+        """The parameters to evaluate."""
+        return self.params if self.ema is None else self.ema
+
+    def items(self) -> dict[str, Any]:
+        """Its parts as items of a checkpoint, by name."""
+        items = {"params": self.params, OPTIMIZER: self.opt_state}
+        items |= {f"{TASK_STATE}{name}": tree for name, tree in self.task_state.items()}
+        return items | ({} if self.ema is None else {"ema": self.ema})
+
+
+def create_state(task: Learner, optimizer: optax.GradientTransformation, seed: int,
+                 ema: bool = False, params: Any = None) -> TrainState:
+    """A fresh state, its averages equal to its parameters; under `jax.eval_shape`, its shapes.
+
+    Args:
+      task: gives parameters, and what else it keeps.
+      optimizer: of `make_optimizer`.
+      seed: of the parameters.
+      ema: whether there is an average for evaluation.
+      params: parameters to start from (`Checkpoints.load_params`), where a leaf is None a fresh
+        one; None if all are.
+    """
+    if params is None or any(map(_is_none, jax.tree.leaves(params, is_leaf=_is_none))):
+        fresh = task.init_params(jax.random.key(seed))
+        params = fresh if params is None else jax.tree.map(
+            lambda given, drawn: drawn if given is None else given, params, fresh,
+            is_leaf=_is_none)
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params),
+                      task.init_state(params), jax.tree.map(jnp.copy, params) if ema else None)
+
+
+def restore_state(checkpoints: Checkpoints, shapes: TrainState, mesh: Mesh,
+                  task: Learner) -> TrainState:
+    """The newest state of a folder, whole, placed on `mesh` by the sharding table.
+
+    What the checkpoint lacks beside parameters and optimizer starts as in a fresh state; what
+    `shapes` lack is left. The log says so.
+
+    Args:
+      checkpoints: holds the state.
+      shapes: a state of shapes (`jax.eval_shape`).
+      mesh: any, also another than the one it was saved from.
+      task: gives what the checkpoint lacks of its state.
+
+    Raises:
+      CheckpointError: its parameters, or what the task keeps, are not those of `shapes`.
+    """
+    wanted = shapes.items()
+    there = {name: tree for name, tree in wanted.items() if checkpoints.has(name)}
+    names = {name: name.removeprefix(TASK_STATE) for name in wanted}
+    for name in sorted(set(checkpoints.items()) - set(there) - {names[name] for name in there}):
+        logging.info("%s: the %s is dropped", checkpoints.folder, name.removeprefix(TASK_STATE))
+    for name in sorted(wanted.keys() - there.keys()):
+        logging.info("%s: holds no %s: it starts afresh", checkpoints.folder, names[name])
+    items = checkpoints.restore({"params": wanted["params"], OPTIMIZER: wanted[OPTIMIZER]} | there,
+                                mesh)
+    params = items["params"]
+    kept = {name: items.get(f"{TASK_STATE}{name}") for name in shapes.task_state}
+    missing = {name for name, tree in kept.items() if tree is None}
+    if missing:
+        def start(params):
+            fresh = task.init_state(params)
+            return {name: fresh[name] for name in missing}
+
+        places = tree_shardings({name: shapes.task_state[name] for name in missing}, mesh)
+        with jax.set_mesh(mesh):
+            kept |= jax.jit(start, out_shardings=places)(params)
+    ema = items.get("ema")
+    if ema is None and shapes.ema is not None:
+        ema = jax.tree.map(jnp.copy, params)
+    step = jax.device_put(jnp.asarray(checkpoints.latest, jnp.int32),
+                          tree_shardings(shapes.step, mesh))
+    return TrainState(step, params, items[OPTIMIZER], kept, ema)
+
+
+def _is_none(x: Any) -> bool:
+    return x is None

@@ -1,0 +1,59 @@
+"""Checkpoints that were written before options were the tasks' own, before `task_state`.
+
+Each holds step 3 of a run on the miniature corpus; beside them lie the losses of its next steps, as
+the code that wrote them gave them. They are pretraining with a teacher and its queue (in two
+micro-batches, the vision encoder frozen), captioning as released, and classification with an
+average of the weights, layer decay and mixup.
+"""
+
+import json
+import tarfile
+
+import numpy as np
+import pytest
+from commands import ROOT, losses, run
+
+from mplug2_jax.checkpoints import Checkpoints
+
+FOLDER = ROOT / "tests" / "golden" / "checkpoints"
+LOSSES = json.loads((FOLDER / "losses.json").read_text())
+STEP, LAST = 3, 8
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Folders of the corpora that the runs were trained on."""
+    corpus, labelled = tmp_path_factory.mktemp("corpus"), tmp_path_factory.mktemp("labelled")
+    sizes = {f"{kind}_{part}": size for kind in ("video", "image") for part, size in
+             (("train", 24), ("validation", 12), ("test", 12))}
+    sizes |= {"text_train": 400, "text_validation": 12}
+    run("-m", "data.prepare", "moving_digits", f"--out={corpus}", "--processes=1",
+        *(f"--{name}={size}" for name, size in sizes.items()))
+    run("-m", "data.prepare", "moving_digits_tasks", f"--out={labelled}", "--processes=1",
+        "--train=16", "--validation=8", "--test=10", "--gallery=1")
+    return corpus, labelled
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_run_goes_on_as_it_did(name, data, tmp_path):
+    corpus, labelled = data
+    workdir = tmp_path / name
+    with tarfile.open(FOLDER / f"{name}.tar.xz") as archive:
+        archive.extractall(workdir / "checkpoints", filter="data")
+    root = labelled if name == "classification" else corpus
+    said = run("train.py", f"--config=tests/stored_config.py:{workdir / 'checkpoints'}",
+               f"--config.data.root={root}", f"--config.data.tokenizer={corpus}/vocab.model",
+               f"--workdir={workdir}")
+    assert f"going on from step {STEP}" in said and "starts afresh" not in said
+    assert "is dropped" not in said
+    logged = losses(workdir)
+    assert list(logged) == list(range(STEP + 1, LAST + 1))
+    for step, values in LOSSES[name].items():
+        for figure, value in values.items():
+            np.testing.assert_allclose(logged[int(step)][figure], value, rtol=1e-5, atol=1e-6,
+                                       err_msg=f"step {step}, {figure}")
+    checkpoints = Checkpoints(workdir / "checkpoints")
+    assert checkpoints.meta()["format"] == 2
+    kept = {"pretrain": {"task_state.teacher", "task_state.queue"}, "classification": {"ema"}}
+    assert set(checkpoints.items()) == {"params", "rest", *kept.get(name, ())}
