@@ -9,18 +9,18 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 
-def command(*arguments, devices=1):
-    """Arguments of a subprocess that sees so many simulated devices."""
+def command(*arguments, devices=1, path=ROOT):
+    """Arguments of a subprocess that sees so many simulated devices, and modules in `path`."""
     flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
-    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": f"{ROOT}{os.pathsep}{path}"}
     return dict(args=[sys.executable, *map(str, arguments)], cwd=ROOT, env=environment,
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def run(*arguments, devices=1, status=0):
+def run(*arguments, devices=1, status=0, path=ROOT):
     """Runs to the end and returns what was printed."""
-    done = subprocess.run(**command(*arguments, devices=devices), timeout=600)
-    assert done.returncode == status, done.stdout[-5000:]
+    done = subprocess.run(**command(*arguments, devices=devices, path=path), timeout=600)
+    assert done.returncode == status, done.stdout[-9000:]
     return done.stdout
 
 

@@ -18,10 +18,10 @@ from jax.sharding import Mesh
 
 from mplug2_jax.parallel.sharding import path_name, tree_shardings
 
-# Version of what is written. 1, which checkpoints do not say: what a task keeps across steps are
-# items by themselves, not under `TASK_STATE`; configs have the options of all tasks.
+# Version of what is written. 1, which checkpoints do not say: each entry of what a task keeps
+# across steps is an item by itself; configs have the options of all tasks.
 FORMAT = 2
-TASK_STATE = "task_state."  # in front of the items that are what a task keeps across steps
+TASK_STATE = "task_state"  # the item that is what a task keeps across steps, entries by name
 
 
 class CheckpointError(ValueError):
@@ -76,44 +76,55 @@ class Checkpoints:
         """Items of the newest checkpoint, placed on `mesh` by the sharding table.
 
         Args:
-          shapes: by item, which the checkpoint has, as a tree of shapes.
+          shapes: by item, which the checkpoint has, as a tree of shapes; of `TASK_STATE` some of
+            the `entries` that it has.
           mesh: any, also another than the one it was saved from.
 
         Raises:
           CheckpointError: an item's arrays are not those of `shapes`.
         """
-        for name, tree in shapes.items():
-            self._require_whole(name, tree)
+        entries = dict(shapes.get(TASK_STATE, {}))
+        names = list(entries)
+        # The optimizer's moments follow the parameters: Orbax compares them.
+        self._require_whole("", shapes["params"], self.shapes())
+        for name, tree in entries.items():
+            self._require_whole(f"{name}/", tree, self._entry_shapes(name))
+        whole = self.has(TASK_STATE)
+        if names and whole:  # Orbax restores an item whole
+            entries = self.shapes(TASK_STATE) | entries
+        placed = _placed(dict(shapes) | {TASK_STATE: entries}, mesh)
+        kept = placed.pop(TASK_STATE)
+        if names:
+            placed |= {TASK_STATE: kept} if whole else kept
         items = self._manager.restore(self.latest, args=ocp.args.Composite(**{
-            self._stored(name): ocp.args.StandardRestore(tree)
-            for name, tree in _placed(dict(shapes), mesh).items()}))
-        return {name: items[self._stored(name)] for name in shapes}
+            name: ocp.args.StandardRestore(tree) for name, tree in placed.items()}))
+        restored = {name: items[name] for name in shapes if name != TASK_STATE}
+        source = items[TASK_STATE] if names and whole else items
+        return restored | {TASK_STATE: {name: source[name] for name in names}}
 
-    def _require_whole(self, name: str, tree: Any) -> None:
-        """CheckpointError unless an item has just the arrays of `tree`, of these shapes.
+    def entries(self) -> set[str]:
+        """What the newest checkpoint has of what a task keeps across steps."""
+        if self.has(TASK_STATE):
+            return set(self.shapes(TASK_STATE))
+        return set(self.items()) - {"params", "rest", "ema"}
 
-        The optimizer's moments follow the parameters: Orbax compares them.
-        """
-        if name != "params" and not name.startswith(TASK_STATE):
-            return
-        wanted, stored = _flat(tree), _flat(self.shapes(name))
-        prefix = "" if name == "params" else f"{name.removeprefix(TASK_STATE)}/"
-        _require_equal(wanted, stored, self.folder, prefix)
-        if extra := sorted(set(stored) - set(wanted)):
+    def _entry_shapes(self, name: str) -> Any:
+        return self.shapes(TASK_STATE)[name] if self.has(TASK_STATE) else self.shapes(name)
+
+    def _require_whole(self, prefix: str, tree: Any, stored: Any) -> None:
+        """CheckpointError unless the two trees have the same names and shapes."""
+        wanted, there = _flat(tree), _flat(stored)
+        _require_equal(wanted, there, self.folder, prefix)
+        if extra := sorted(set(there) - set(wanted)):
             raise CheckpointError(f"{self.folder}: holds {prefix}{extra[0]} and {len(extra) - 1} "
                                   "more parameters that the config does not name")
 
-    def _stored(self, item: str) -> str:
-        """The name of an item on disk: format 1 has no prefix for what a task keeps."""
-        folder = self.folder / str(self.latest)
-        return item if (folder / item).is_dir() else item.removeprefix(TASK_STATE)
-
     def has(self, item: str) -> bool:
         """Whether the newest checkpoint has an item."""
-        return (self.folder / str(self.latest) / self._stored(item)).is_dir()
+        return (self.folder / str(self.latest) / item).is_dir()
 
     def items(self) -> list[str]:
-        """The items of the newest checkpoint, those of format 1 as they are named there."""
+        """The items of the newest checkpoint."""
         folders = (self.folder / str(self.latest)).iterdir()
         return sorted(path.name for path in folders if path.is_dir() and path.name != "meta")
 
@@ -158,8 +169,7 @@ class Checkpoints:
         """The newest checkpoint's parameters (or another item) as a tree of ShapeDtypeStructs."""
         # Not the manager's `item_metadata`: it knows an item only after it has written one.
         with ocp.StandardCheckpointer() as reader:
-            stored = reader.metadata(
-                self.folder / str(self.latest) / self._stored(item)).item_metadata
+            stored = reader.metadata(self.folder / str(self.latest) / item).item_metadata
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), stored.tree)
 
     def wait(self) -> None:

@@ -32,7 +32,9 @@ def batch_shapes(task: tasks.Task, streams: Mapping[str, Stream]) -> Shapes:
 def placeholder_tokenizer(size: int) -> Tokenizer:
     """A vocabulary of the right size: a program does not depend on what its pieces are.
 
-    They are reserved entries, of which a task may want some.
+    They are reserved entries, of which a task may want some. A word is one of them.
     """
-    pieces = [*SPECIAL_TOKENS, *(f"[unused{i}]" for i in range(size - len(SPECIAL_TOKENS)))]
-    return Tokenizer(pieces, [True] * size, lambda text: [], lambda ids: "")
+    first = len(SPECIAL_TOKENS)
+    pieces = [*SPECIAL_TOKENS, *(f"[unused{i}]" for i in range(size - first))]
+    return Tokenizer(pieces, [True] * size, lambda text: [first] * len(text.split()),
+                     lambda ids: "")

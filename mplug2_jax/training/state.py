@@ -56,9 +56,9 @@ class TrainState(flax.struct.PyTreeNode):
 
     def items(self) -> dict[str, Any]:
         """Its parts as items of a checkpoint, by name."""
-        items = {"params": self.params, OPTIMIZER: self.opt_state}
-        items |= {f"{TASK_STATE}{name}": tree for name, tree in self.task_state.items()}
-        return items | ({} if self.ema is None else {"ema": self.ema})
+        items = {"params": self.params, OPTIMIZER: self.opt_state, TASK_STATE: self.task_state,
+                 "ema": self.ema}
+        return {name: tree for name, tree in items.items() if tree is not None and tree != {}}
 
 
 def create_state(task: Learner, optimizer: optax.GradientTransformation, seed: int,
@@ -98,32 +98,36 @@ def restore_state(checkpoints: Checkpoints, shapes: TrainState, mesh: Mesh,
     Raises:
       CheckpointError: its parameters, or what the task keeps, are not those of `shapes`.
     """
-    wanted = shapes.items()
-    there = {name: tree for name, tree in wanted.items() if checkpoints.has(name)}
-    names = {name: name.removeprefix(TASK_STATE) for name in wanted}
-    for name in sorted(set(checkpoints.items()) - set(there) - {names[name] for name in there}):
-        logging.info("%s: the %s is dropped", checkpoints.folder, name.removeprefix(TASK_STATE))
-    for name in sorted(wanted.keys() - there.keys()):
-        logging.info("%s: holds no %s: it starts afresh", checkpoints.folder, names[name])
-    items = checkpoints.restore({"params": wanted["params"], OPTIMIZER: wanted[OPTIMIZER]} | there,
-                                mesh)
-    params = items["params"]
-    kept = {name: items.get(f"{TASK_STATE}{name}") for name in shapes.task_state}
-    missing = {name for name, tree in kept.items() if tree is None}
-    if missing:
+    wanted, entries = shapes.items(), checkpoints.entries()
+    kept = {name: tree for name, tree in shapes.task_state.items() if name in entries}
+    missing = shapes.task_state.keys() - entries
+    wanted[TASK_STATE] = kept
+    if "ema" in wanted and not checkpoints.has("ema"):
+        del wanted["ema"]
+        missing |= {"ema"}
+    dropped = entries - kept.keys()
+    if shapes.ema is None and checkpoints.has("ema"):
+        dropped |= {"ema"}
+    for name in sorted(dropped):
+        logging.info("%s: the %s is dropped", checkpoints.folder, name)
+    for name in sorted(missing):
+        logging.info("%s: holds no %s: it starts afresh", checkpoints.folder, name)
+    items = checkpoints.restore(wanted, mesh)
+    params, task_state = items["params"], items.get(TASK_STATE, {})
+    if missing := missing - {"ema"}:
         def start(params):
             fresh = task.init_state(params)
             return {name: fresh[name] for name in missing}
 
         places = tree_shardings({name: shapes.task_state[name] for name in missing}, mesh)
         with jax.set_mesh(mesh):
-            kept |= jax.jit(start, out_shardings=places)(params)
+            task_state |= jax.jit(start, out_shardings=places)(params)
     ema = items.get("ema")
     if ema is None and shapes.ema is not None:
         ema = jax.tree.map(jnp.copy, params)
     step = jax.device_put(jnp.asarray(checkpoints.latest, jnp.int32),
                           tree_shardings(shapes.step, mesh))
-    return TrainState(step, params, items[OPTIMIZER], kept, ema)
+    return TrainState(step, params, items[OPTIMIZER], task_state, ema)
 
 
 def _is_none(x: Any) -> bool:
