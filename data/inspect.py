@@ -14,8 +14,7 @@ from ml_collections import config_flags
 from PIL import Image, ImageDraw, ImageFont
 
 from configs import common
-from data.pipeline.batches import TrainStream
-from data.pipeline.stages import Stopwatch
+from data.pipeline import Stopwatch, TrainStream
 from mplug2_jax import launch
 from mplug2_jax.errors import ConfigError
 from mplug2_jax.preprocess.tokenizer import Tokenizer, load_tokenizer

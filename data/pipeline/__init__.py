@@ -3,19 +3,29 @@
 from data.pipeline.batches import (
     annotation,
     eval_batches,
-    open_split,
     prefetch_to_device,
     references,
     train_batches,
 )
+from data.pipeline.examples import eval_clip
+from data.pipeline.fingerprint import fingerprint
 from data.pipeline.skips import SkipLog
+from data.pipeline.sources import open_split
+from data.pipeline.stages import Stopwatch
+from data.pipeline.streams import resolve
+from data.pipeline.training import TrainStream
 
 __all__ = [
     "SkipLog",
+    "Stopwatch",
+    "TrainStream",
     "annotation",
     "eval_batches",
+    "eval_clip",
+    "fingerprint",
     "open_split",
     "prefetch_to_device",
     "references",
+    "resolve",
     "train_batches",
 ]

@@ -12,6 +12,18 @@ _LISTED = 100_000  # records remembered, so that a long run's memory stays flat
 _FEWEST = 1_000  # samples over which the share of skipped ones is judged, at least
 
 
+class Report:
+    """What happened while a batch was made; it travels with it, also out of worker processes."""
+
+    def __init__(self):
+        self.samples: Counter[str] = Counter()  # records tried, by source
+        self.skipped: list[tuple[str, str, str, str]] = []  # source, record, reason, message
+        self.failure = ""  # why there is no batch
+
+    def skip(self, source: str, record_id: str, error: RecordError) -> None:
+        """Notes a record that could not be used."""
+        self.skipped.append((source, record_id, error.reason, str(error)))
+
 
 class SkipLog:
     """Counts the records that could not be used, and lists each once. Threads may share it.

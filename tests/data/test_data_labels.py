@@ -12,10 +12,8 @@ from raw_miniatures import MINIATURES
 from configs import common
 from data import media, records
 from data.datasets import DATASETS
-from data.pipeline import augment, examples
-from data.pipeline.batches import eval_batches, train_batches
+from data.pipeline import SkipLog, augment, eval_batches, examples, resolve, train_batches
 from data.pipeline.labels import box_field
-from data.pipeline.skips import SkipLog
 from data.prepare.__main__ import prepare
 from mplug2_jax.errors import ConfigError, DataError, MediaError, RecordError
 from mplug2_jax.preprocess.classes import class_names, count_outputs
@@ -188,7 +186,7 @@ def test_boxes_stay_on_what_they_show(augmentation, monkeypatch):
     # Equalize makes the edges, which resizing blurs, as bright as what they surround.
     operations = [name for name in augment.IMAGE_OPERATIONS if name != "Equalize"]
     monkeypatch.setattr(augment, "IMAGE_OPERATIONS", operations)
-    stream = examples.resolve(make_stream("s", frames=1, prompt_length=8, ask="box",
+    stream = resolve(make_stream("s", frames=1, prompt_length=8, ask="box",
                                           **dict(image_size=96) | augmentation))
     rng, moved = np.random.default_rng(0), set()
     for _ in range(60):
@@ -205,7 +203,7 @@ def test_boxes_stay_on_what_they_show(augmentation, monkeypatch):
 
 
 def test_no_flip_where_the_phrase_has_sides():
-    stream = examples.resolve(make_stream("s", frames=1, prompt_length=8, ask="box", flip=True))
+    stream = resolve(make_stream("s", frames=1, prompt_length=8, ask="box", flip=True))
     rng, box = np.random.default_rng(0), np.array([0.1, 0.2, 0.3, 0.4], np.float32)
     picture = np.zeros((1, 20, 20, 3), np.uint8)
     for _ in range(20):

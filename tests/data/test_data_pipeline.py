@@ -8,9 +8,7 @@ from data_helpers import assert_same, take
 
 from data import records
 from data.demo import scenes as moving_digits
-from data.pipeline.batches import annotation, eval_batches, train_batches
-from data.pipeline.skips import SkipLog
-from data.pipeline.sources import open_split
+from data.pipeline import SkipLog, annotation, eval_batches, open_split, train_batches
 from mplug2_jax.errors import DataError
 from mplug2_jax.preprocess.image import decode_image, resize
 from mplug2_jax.preprocess.video import decode_video

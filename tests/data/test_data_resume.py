@@ -9,10 +9,8 @@ from data_helpers import assert_same, take
 
 from data import records
 from data.demo import scenes as moving_digits
-from data.pipeline.batches import prefetch_to_device, train_batches
-from data.pipeline.examples import resolve, train_texts
-from data.pipeline.skips import SkipLog
-from data.pipeline.sources import open_split
+from data.pipeline import SkipLog, open_split, prefetch_to_device, resolve, train_batches
+from data.pipeline.examples import train_texts
 from mplug2_jax.errors import DataError, RecordError
 from mplug2_jax.preprocess.video import decode_video
 
