@@ -47,7 +47,7 @@ class TrainStream:
     ):
         stream = resolve(stream)
         check_stream(name, stream, process_count)
-        self._stream, self._tokenizer, self._watch = stream, tokenizer, watch
+        self._tokenizer, self._watch = tokenizer, watch
         self._seed = [seed, zlib.crc32(name.encode())]
         self._mixture = Mixture(stream.root or root, stream, self._seed)
         for source in self._mixture.sources:
@@ -72,10 +72,7 @@ class TrainStream:
         if None in examples:
             return {}
         with self._watch("batch"):
-            batch = stack(examples)
-        if self._stream.text_buckets:
-            _shorten(batch, self._bucket(start), self._tokenizer.sep_id)
-        return batch
+            return stack(examples)
 
     def _pick(self, position: int, attempt: int):
         """The source, the record's number and the generator of a position's n-th attempt."""
@@ -114,32 +111,3 @@ class TrainStream:
             f"could not be used, {name!r} because of: {report.skipped[-1][-1]}"
         )
         return None
-
-    def _bucket(self, start: int) -> int:
-        """The text length of the global batch at `start`, the same on every process.
-
-        Each process looks at the captions of all rows, also of those that others decode: reading
-        records costs little beside decoding, and nothing has to be exchanged. A substitute for an
-        undecodable clip is not foreseen; its caption may be cut.
-        """
-        longest = max(self._text_ids(start + row) for row in range(self.batch_size))
-        lengths = [*self._stream.text_buckets, self._stream.text_length]
-        return next(length for length in lengths if longest <= length)
-
-    def _text_ids(self, position: int) -> int:
-        for attempt in range(ATTEMPTS):
-            source, index, rng = self._pick(position, attempt)
-            try:
-                record = source.split[index]
-                fields, _ = train_texts(record, source.stream, self._tokenizer, rng)
-            except RecordError:
-                continue
-            return int(fields["text_mask"].sum())
-        return 0
-
-
-def _shorten(batch: dict[str, np.ndarray], length: int, sep_id: int) -> None:
-    """Cuts `text` to a length; one that is longer still ends with [SEP]."""
-    text, mask = batch["text"][:, :length].copy(), batch["text_mask"]
-    text[mask.sum(1) > length, -1] = sep_id
-    batch["text"], batch["text_mask"] = text, mask[:, :length].copy()

@@ -9,7 +9,7 @@ from data_helpers import assert_same, take
 from data import records
 from data.demo import scenes as moving_digits
 from data.pipeline import SkipLog, annotation, eval_batches, open_split, train_batches
-from mplug2_jax.errors import DataError
+from mplug2_jax.errors import ConfigError, DataError
 from mplug2_jax.preprocess.image import decode_image, resize
 from mplug2_jax.preprocess.video import decode_video
 
@@ -369,6 +369,16 @@ def test_impossible_streams_are_refused_in_one_line(corpus, stream, tokenizer, c
     with pytest.raises(DataError) as caught:
         train_batches(corpus, {"v": stream(**changes)}, tokenizer, 0, process_count=4)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_unknown_key_is_refused_in_one_line(corpus, stream, tokenizer):
+    for make in (
+        lambda key: train_batches(corpus, {"v": stream(**{key: (4,)})}, tokenizer, 0),
+        lambda key: eval_batches(corpus, stream(**{key: (4,)}), tokenizer),
+    ):
+        for key in ("frame", "text_buckets"):
+            with pytest.raises(ConfigError, match=f"^unknown key '{key}' of a stream: .*$"):
+                make(key)
 
 
 def test_captions_needed_to_expand(write_records, stream, tokenizer):

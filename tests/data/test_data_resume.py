@@ -1,4 +1,4 @@
-"""Positions: mixtures, buckets, and going on with other hosts, workers, threads or batch sizes."""
+"""Positions: mixtures, and going on with other hosts, workers, threads or batch sizes."""
 
 import collections
 import json
@@ -152,48 +152,6 @@ def test_a_mixture_of_folders_with_transforms_of_their_own(
     assert min(seen.values()) >= 6
 
 
-@pytest.mark.parametrize("processes", [1, 2, 4])
-def test_buckets_follow_the_longest_text_of_the_global_batch(corpus, stream, tokenizer, processes):
-    text = stream(split="text_train", frames=0, target_length=0, batch_size=4, text_length=24)
-    whole = take(train_batches(corpus, {"t": text}, tokenizer, 0), 30)
-    with text.unlocked():
-        text.text_buckets = (10, 14, 16)
-    parts = [
-        take(train_batches(corpus, {"t": text}, tokenizer, 0, None, i, processes), 30)
-        for i in range(processes)
-    ]
-    lengths = []
-    for step in range(30):
-        masks = whole[step]["t"]["text_mask"]
-        longest = masks.sum(1).max()
-        length = next(n for n in (10, 14, 16, 24) if longest <= n)
-        joined = {
-            key: np.concatenate([part[step]["t"][key] for part in parts])
-            for key in whole[step]["t"]
-        }
-        assert joined["text"].shape == joined["text_mask"].shape == (4, length)
-        np.testing.assert_array_equal(joined["text"], whole[step]["t"]["text"][:, :length])
-        np.testing.assert_array_equal(joined["text_mask"], masks[:, :length])
-        lengths.append(length)
-    assert len(set(lengths)) > 1  # or this tests nothing
-
-
-def test_a_longer_substitute_is_cut_to_the_bucket_with_its_separator(
-    write_records, stream, tokenizer
-):
-    long = ["a red three moves left and a blue five moves right and a green nine grows"]
-    every = [sample(0, texts=["a red three"], media=b"junk"), sample(1, texts=long)]
-    root = write_records({"train": every})
-    short = stream(split="train", batch_size=1, target_length=0, text_length=24, text_buckets=(6,))
-    batches = take(train_batches(root, {"v": short}, tokenizer, 0), 6)
-    shapes = {batch["v"]["text"].shape for batch in batches}
-    assert shapes == {(1, 6), (1, 24)}
-    assert all(batch["v"]["pair_id"] == [1] for batch in batches)
-    for batch in batches:
-        mask, ids = batch["v"]["text_mask"][0], batch["v"]["text"][0]
-        assert ids[mask.sum() - 1] == tokenizer.sep_id and ids[0] == tokenizer.cls_id
-
-
 def test_answers_of_several_people_are_drawn(stream, tokenizer):
     record = {
         "texts": [],
@@ -232,8 +190,6 @@ def test_flips_spare_texts_of_sides(corpus, stream, tokenizer):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"text_buckets": (12, 10)}, "text_buckets=(12, 10)"),
-        ({"text_buckets": (12, 24)}, "text_buckets=(12, 24)"),
         ({"rand_augment": (2, 11)}, "rand_augment=(2, 11)"),
         ({"split": {}}, "split names no source"),
         ({"split": {"a": {"split": "video_train"}}}, "split.a has ['split']"),
