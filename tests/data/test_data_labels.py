@@ -14,7 +14,7 @@ from data import media, records
 from data.datasets import DATASETS
 from data.pipeline import SkipLog, augment, eval_batches, examples, resolve, train_batches
 from data.pipeline.labels import box_field
-from data.prepare.__main__ import prepare
+from data.prepare import prepare
 from mplug2_jax.errors import ConfigError, DataError, MediaError, RecordError
 from mplug2_jax.preprocess.classes import class_names, count_outputs
 from mplug2_jax.preprocess.image import decode_image, resize
