@@ -201,9 +201,7 @@ def _deliver(
     """The batches alone; their reports go to `skips`, in the order of the batches."""
     try:
         for batch, report in batches:
-            skips.samples.update(report.samples)
-            for skipped in report.skipped:
-                skips.add_message(*skipped)
+            skips.add(report)
             if report.failure:
                 raise DataError(report.failure)
             if check:
