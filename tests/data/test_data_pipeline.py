@@ -4,7 +4,7 @@ import logging
 
 import numpy as np
 import pytest
-from data_helpers import assert_same, take
+from data_helpers import assert_same, good, take
 
 from data import records
 from data.demo import scenes as moving_digits
@@ -140,15 +140,6 @@ def test_slices_of_all_processes_are_the_global_batch(corpus, streams, tokenizer
             for name in streams
         }
         assert_same(joined, whole[step])
-
-
-def good(name: str, **changes) -> dict:
-    number = int(name.rpartition("_")[2])
-    made = moving_digits.make_record("video", "train", 0, number)
-    fields = {key: made[key] for key in ("texts", "questions", "boxes")}
-    return records.record(
-        **({"id": name, "kind": "video", "media": made["media"].item()} | fields | changes)
-    )
 
 
 def test_bad_records_are_replaced_counted_and_named(write_records, stream, tokenizer, caplog):
