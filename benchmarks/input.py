@@ -27,8 +27,7 @@ from PIL import Image
 
 from configs import common
 from data import records
-from data.pipeline.batches import TrainStream, eval_batches, train_batches
-from data.pipeline.stages import Stopwatch
+from data.pipeline import Stopwatch, TrainStream, eval_batches, train_batches
 from data.prepare import builder
 from mplug2_jax.preprocess.tokenizer import Tokenizer, load_tokenizer, train_sentencepiece
 from mplug2_jax.preprocess.video import decode_video, frame_indices

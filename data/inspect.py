@@ -13,8 +13,7 @@ from absl import flags
 from PIL import Image, ImageDraw, ImageFont
 
 from configs import checks
-from data.pipeline.batches import TrainStream
-from data.pipeline.stages import Stopwatch
+from data.pipeline import Stopwatch, TrainStream
 from mplug2_jax import launch
 from mplug2_jax.errors import ConfigError
 from mplug2_jax.preprocess.tokenizer import Tokenizer, load_tokenizer

@@ -16,7 +16,14 @@ SCORE = "score"  # in place of classes: the label is a number
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """A `data.streams` section of a config, or that of an evaluation."""
+    """A `data.streams` section of a config, or that of an evaluation.
+
+    `ask` says what makes prompt and target: a "question" and its answer; a "caption", with nothing
+    asked but the instruction; or the "box" of a phrase, for a `box` field, with crops that keep it
+    whole and no augmentation that would move it. With `classes` there is a `label` field; of
+    records without a class the questions are the text, their answers the classes; sentences
+    without media keep their punctuation.
+    """
 
     split: Any = option("", "name of the split (a+b: of both); or a mixture, {name: source}")
     batch_size: int = option(1, "examples a step over all devices and hosts")

@@ -20,7 +20,9 @@ from data.datasets import (
     webdataset,
     webvid_cc,
 )
-from data.datasets.raw import Dataset
+from data.datasets.raw import Dataset, Entry, Media, Missing, RawFolder
+
+__all__ = ["DATASETS", "Dataset", "Entry", "Media", "Missing", "RawFolder"]
 
 _MODULES = (
     msrvtt,

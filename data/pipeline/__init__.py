@@ -3,19 +3,24 @@
 from data.pipeline.batches import (
     annotation,
     eval_batches,
-    open_split,
     prefetch_to_device,
     references,
     train_batches,
 )
-from data.pipeline.examples import eval_clip, resolve
+from data.pipeline.examples import eval_clip
 from data.pipeline.fingerprint import fingerprint
 from data.pipeline.reading import Reading
 from data.pipeline.skips import SkipLog
+from data.pipeline.sources import open_split
+from data.pipeline.stages import Stopwatch
+from data.pipeline.streams import resolve
+from data.pipeline.training import TrainStream
 
 __all__ = [
     "Reading",
     "SkipLog",
+    "Stopwatch",
+    "TrainStream",
     "annotation",
     "eval_batches",
     "eval_clip",

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import threading
 from collections import Counter
 from pathlib import Path
 
@@ -12,9 +11,21 @@ _LISTED = 100_000  # records remembered, so that a long run's memory stays flat
 _FEWEST = 1_000  # samples over which the share of skipped ones is judged, at least
 
 
+class Report:
+    """What happened while a batch was made; it travels with it, also out of worker processes."""
+
+    def __init__(self):
+        self.samples: Counter[str] = Counter()  # records tried, by source
+        self.skipped: list[tuple[str, str, str, str]] = []  # source, record, reason, message
+        self.failure = ""  # why there is no batch
+
+    def skip(self, source: str, record_id: str, error: RecordError) -> None:
+        """Notes a record that could not be used."""
+        self.skipped.append((source, record_id, error.reason, str(error)))
+
 
 class SkipLog:
-    """Counts the records that could not be used, and lists each once. Threads may share it.
+    """Counts the records that could not be used, and lists each once.
 
     Args:
         max_share: of a source's samples that may be skipped before `check` raises; 1 for any.
@@ -33,31 +44,27 @@ class SkipLog:
         self.records: dict[str, dict[str, str]] = {}
         self._max_share = max_share
         self._path = path
-        self._lock = threading.Lock()
 
-    def add(self, source: str, record_id: str, error: RecordError) -> None:
-        """Counts one skipped record."""
-        self.add_message(source, record_id, error.reason, str(error))
-
-    def add_message(self, source: str, record_id: str, reason: str, message: str) -> None:
-        """`add`, from what another process says of the error."""
-        with self._lock:
+    def add(self, report: Report) -> None:
+        """Counts what was tried and what was skipped for one batch."""
+        self.samples.update(report.samples)
+        for source, record_id, reason, message in report.skipped:
             self.counts[source, reason] += 1
             seen = self.records.setdefault(source, {})
-            new = record_id not in seen and len(seen) < _LISTED
-            if new:
+            if record_id not in seen and len(seen) < _LISTED:
                 seen[record_id] = message
-                if self._path:
-                    line = {"source": source, "id": record_id, "problem": message}
-                    with open(self._path, "a", encoding="utf-8") as file:
-                        file.write(json.dumps(line) + "\n")
-        if new:
-            logging.warning("skipping record %r of %s: %s", record_id, source, message)
+                self._list(source, record_id, message)
+
+    def _list(self, source: str, record_id: str, message: str) -> None:
+        logging.warning("skipping record %r of %s: %s", record_id, source, message)
+        if self._path:
+            line = {"source": source, "id": record_id, "problem": message}
+            with open(self._path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
 
     def total(self, source: str | None = None) -> int:
         """Records skipped so far, for all reasons, of one source or of all."""
-        with self._lock:
-            return sum(n for (name, _), n in self.counts.items() if source in (None, name))
+        return sum(n for (name, _), n in self.counts.items() if source in (None, name))
 
     def report(self) -> None:
         """Logs how many of each source were skipped, and why."""

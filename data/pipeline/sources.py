@@ -14,6 +14,7 @@ from mplug2_jax.errors import DataError, RecordError
 
 _INFO = "dataset_info.json"
 _HELD = 1_024  # records of a split whose order is held in memory
+ATTEMPTS = 20  # records tried in a row before their split is called unusable
 _BLOCK = 1_000  # positions in which each source comes up exactly as often as its weight says
 
 
@@ -75,6 +76,16 @@ def open_split(root: str | Path, split: str) -> Split:
     if len(source) == 0:
         raise DataError(f"split {split!r} in {root} is empty: prepare it again with a size above 0")
     return Split(root, split, source, tfds_examples.parser(builder.info))
+
+
+def first_readable(split: Split) -> dict:
+    """The first record that can be read, for what all of them have in common; or DataError."""
+    for index in range(min(len(split), ATTEMPTS)):
+        try:
+            return split[index]
+        except RecordError:
+            continue
+    raise DataError(f"split {split.name!r} in {split.root} is damaged: prepare the data again")
 
 
 def find_version(root: Path) -> Path:
@@ -143,7 +154,7 @@ class Mixture:
 
     Args:
         root: the folder of sources that name none.
-        stream: as `examples.resolve` gives it; its `split` is a name, or {source: options}.
+        stream: as `streams.resolve` gives it; its `split` is a name, or {source: options}.
         seed: of the stream.
 
     Raises:

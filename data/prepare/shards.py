@@ -30,7 +30,7 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from data import media, records
-from data.datasets.raw import Dataset, Entry, Media, Missing, RawFolder
+from data.datasets import Dataset, Entry, Media, Missing, RawFolder
 from mplug2_jax.errors import DataError, MediaError
 
 VERSION = "1.0.0"

@@ -82,95 +82,58 @@ def nocaps(raw: Path) -> dict[str, list[dict]]:
 
 
 def vqav2(raw: Path) -> dict[str, list[dict]]:
-    def question(number, image_id, text):
-        return {"image_id": image_id, "question": text, "question_id": number}
-
-    def questions(name, items):
-        put(raw / f"v2_OpenEnded_mscoco_{name}_questions.json", {"questions": items})
-
-    def annotation(number, image_id, best, answers, kind):
-        said = [
-            {"answer": answer, "answer_confidence": "yes", "answer_id": index}
-            for index, answer in enumerate(answers, 1)
-        ]
-        return {
-            "question_type": "what",
-            "multiple_choice_answer": best,
-            "answers": said,
-            "image_id": image_id,
-            "answer_type": kind,
-            "question_id": number,
-        }
-
     pets, yes = ["dog"] * 8 + ["cat", "puppy"], ["yes"] * 9 + ["no"]
-    asked = [question(80, 9, "What is it?"), question(81, 30, "Is it?"), question(82, 9, "Is so?")]
-    questions("train2014", asked)
-    put(
-        raw / "v2_mscoco_train2014_annotations.json",
-        {
-            "annotations": [
-                annotation(82, 9, "yes", yes, "yes/no"),
-                annotation(81, 30, "yes", yes, "yes/no"),
-                annotation(80, 9, "dog", pets, "other"),
-            ]
-        },
-    )
-    questions("val2014", [question(85, 40, "Is it so?")])
-    put(
-        raw / "v2_mscoco_val2014_annotations.json",
-        {"annotations": [annotation(85, 40, "yes", yes, "yes/no")]},
-    )
-    put(raw / "val2014/COCO_val2014_000000000040.jpg", image(40))
-    questions("test2015", [question(90, 7, "How many?")])
-    questions("test-dev2015", [question(90, 7, "How many?")])
-    put(raw / "train2014/COCO_train2014_000000000009.jpg", image(9))
-    put(raw / "train2014/COCO_train2014_000000000030.jpg", image(30))
-    put(raw / "test2015/COCO_test2015_000000000007.jpg", image(7))
+    asked = [(80, 9, "What is it?"), (81, 30, "Is it?"), (82, 9, "Is so?")]
+    _vqav2_questions(raw, "train2014", asked)
+    said = [
+        _vqav2_annotation(82, 9, "yes", yes, "yes/no"),
+        _vqav2_annotation(81, 30, "yes", yes, "yes/no"),
+        _vqav2_annotation(80, 9, "dog", pets, "other"),
+    ]
+    put(raw / "v2_mscoco_train2014_annotations.json", {"annotations": said})
+    _vqav2_questions(raw, "val2014", [(85, 40, "Is it so?")])
+    said = [_vqav2_annotation(85, 40, "yes", yes, "yes/no")]
+    put(raw / "v2_mscoco_val2014_annotations.json", {"annotations": said})
+    _vqav2_questions(raw, "test2015", [(90, 7, "How many?")])
+    _vqav2_questions(raw, "test-dev2015", [(90, 7, "How many?")])
+    for name, number in (("train2014", 9), ("train2014", 30), ("val2014", 40), ("test2015", 7)):
+        put(raw / f"{name}/COCO_{name}_{number:012d}.jpg", image(number))
+
+    def record(number, *questions):
+        return wanted(str(number), image(number), "image", questions=list(questions))
+
     what = {"id": "80", "question": "What is it?", "answer": "dog", "answers": pets}
+    is_it = {"answer": "yes", "answers": yes, "type": "yes/no"}
+    hidden = {"id": "90", "question": "How many?", "answer": ""}
     return {
         "train": [
-            wanted(
-                "9",
-                image(9),
-                "image",
-                questions=[
-                    what | {"type": "other"},
-                    {"id": "82", "question": "Is so?", "answer": "yes", "answers": yes}
-                    | {"type": "yes/no"},
-                ],
-            ),
-            wanted(
-                "30",
-                image(30),
-                "image",
-                questions=[
-                    {"id": "81", "question": "Is it?", "answer": "yes", "answers": yes}
-                    | {"type": "yes/no"}
-                ],
-            ),
+            record(9, what | {"type": "other"}, {"id": "82", "question": "Is so?"} | is_it),
+            record(30, {"id": "81", "question": "Is it?"} | is_it),
         ],
-        "val": [
-            wanted(
-                "40",
-                image(40),
-                "image",
-                questions=[
-                    {"id": "85", "question": "Is it so?", "answer": "yes", "answers": yes}
-                    | {"type": "yes/no"}
-                ],
-            )
-        ],
-        **{
-            split: [
-                wanted(
-                    "7",
-                    image(7),
-                    "image",
-                    questions=[{"id": "90", "question": "How many?", "answer": ""}],
-                )
-            ]
-            for split in ("test", "testdev")
-        },
+        "val": [record(40, {"id": "85", "question": "Is it so?"} | is_it)],
+        "test": [record(7, hidden)],
+        "testdev": [record(7, hidden)],
+    }
+
+
+def _vqav2_questions(raw: Path, name: str, asked: list[tuple[int, int, str]]) -> None:
+    items = [{"image_id": image_id, "question": text, "question_id": number}
+             for number, image_id, text in asked]  # fmt: skip
+    put(raw / f"v2_OpenEnded_mscoco_{name}_questions.json", {"questions": items})
+
+
+def _vqav2_annotation(number: int, image_id: int, best: str, answers: list[str], kind: str) -> dict:
+    said = [
+        {"answer": answer, "answer_confidence": "yes", "answer_id": index}
+        for index, answer in enumerate(answers, 1)
+    ]
+    return {
+        "question_type": "what",
+        "multiple_choice_answer": best,
+        "answers": said,
+        "image_id": image_id,
+        "answer_type": kind,
+        "question_id": number,
     }
 
 

@@ -1,5 +1,6 @@
 """A miniature of every dataset: writes its raw files, gives {split: the records they hold}."""
 
+import raw_actions
 import raw_images
 import raw_pairs
 import raw_videos
@@ -25,10 +26,10 @@ MINIATURES = {
     "cc3m": raw_images.cc3m,
     "cc12m": raw_images.cc12m,
     "webdataset": raw_images.webdataset,
-    "kinetics400": raw_videos.kinetics,
-    "kinetics600": raw_videos.kinetics,
-    "kinetics700": raw_videos.kinetics,
-    "ssv2": raw_videos.ssv2,
+    "kinetics400": raw_actions.kinetics,
+    "kinetics600": raw_actions.kinetics,
+    "kinetics700": raw_actions.kinetics,
+    "ssv2": raw_actions.ssv2,
     "class_folders": raw_pairs.class_folders,
     "nlvr2": raw_pairs.nlvr2,
     "snli_ve": raw_pairs.snli_ve,

@@ -13,8 +13,7 @@ import pytest
 from PIL import Image
 
 from data import records
-from data.pipeline.batches import eval_batches
-from data.pipeline.skips import SkipLog
+from data.pipeline import SkipLog, eval_batches
 from mplug2_jax.errors import MediaError
 from mplug2_jax.preprocess.image import decode_image
 from mplug2_jax.preprocess.video import decode_video

@@ -10,8 +10,7 @@ from PIL import Image
 
 from data.demo.builder import VOCABULARY
 from data.inspect import contact_sheet
-from data.pipeline.batches import TrainStream
-from data.pipeline.stages import Stopwatch
+from data.pipeline import Stopwatch, TrainStream
 
 ROOT = Path(__file__).parents[2]
 

@@ -12,11 +12,9 @@ from raw_miniatures import MINIATURES
 from configs import common
 from data import media, records
 from data.datasets import DATASETS
-from data.pipeline import augment, examples
-from data.pipeline.batches import eval_batches, train_batches
+from data.pipeline import SkipLog, eval_batches, train_batches
 from data.pipeline.labels import box_field
-from data.pipeline.skips import SkipLog
-from data.prepare.__main__ import prepare
+from data.prepare import prepare
 from mplug2_jax.errors import ConfigError, DataError, MediaError, RecordError
 from mplug2_jax.preprocess.classes import class_names, count_outputs
 from mplug2_jax.preprocess.image import decode_image, resize
@@ -170,67 +168,9 @@ def test_boxes_of_refcoco(tmp_path, tokenizer):
     assert len(np.unique(batch["box"], axis=0)) > 20
 
 
-def bright_box(frame: np.ndarray) -> np.ndarray:
-    """Where a picture is brighter than the middle of its range: (x0, y0, x1, y1) in 0..1."""
-    grey = frame.mean(-1)
-    bright = grey > (grey.min() + grey.max()) / 2
-    rows, columns = np.flatnonzero(bright.any(1)), np.flatnonzero(bright.any(0))
-    height, width = grey.shape
-    return np.array([columns[0] / width, rows[0] / height,
-                     (columns[-1] + 1) / width, (rows[-1] + 1) / height])
-
-
-@pytest.mark.parametrize("augmentation", [
-    dict(), dict(flip=True), dict(crop_area=(0.1, 0.6)),
-    dict(flip=True, crop_area=(0.1, 0.6), rand_augment=(3, 9)),
-], ids=str)
-def test_boxes_stay_on_what_they_show(augmentation, monkeypatch):
-    # Equalize makes the edges, which resizing blurs, as bright as what they surround.
-    operations = [name for name in augment.IMAGE_OPERATIONS if name != "Equalize"]
-    monkeypatch.setattr(augment, "IMAGE_OPERATIONS", operations)
-    stream = examples.resolve(make_stream("s", frames=1, prompt_length=8, ask="box",
-                                          **dict(image_size=96) | augmentation))
-    rng, moved = np.random.default_rng(0), set()
-    for _ in range(60):
-        picture = np.full((1, 90, 140, 3), rng.integers(0, 30), np.uint8)
-        x0, y0 = rng.integers(0, 100), rng.integers(0, 60)
-        x1, y1 = x0 + rng.integers(8, 40), y0 + rng.integers(8, 30)
-        picture[:, y0:y1, x0:x1] = 220
-        box = np.array([x0 / 140, y0 / 90, x1 / 140, y1 / 90], np.float32)
-        out, now = examples.augmented(picture, ["the thing"], stream, rng, box)
-        assert out.shape == (1, 96, 96, 3) and now.dtype == np.float32
-        np.testing.assert_allclose(now, bright_box(out[0]), atol=1.6 / 96)
-        moved.add(bool(np.abs(now - box).max() > 1e-6))
-    assert moved == ({False} if not augmentation else moved | {True})
-
-
-def test_no_flip_where_the_phrase_has_sides():
-    stream = examples.resolve(make_stream("s", frames=1, prompt_length=8, ask="box", flip=True))
-    rng, box = np.random.default_rng(0), np.array([0.1, 0.2, 0.3, 0.4], np.float32)
-    picture = np.zeros((1, 20, 20, 3), np.uint8)
-    for _ in range(20):
-        _, now = examples.augmented(picture, ["the left one"], stream, rng, box)
-        np.testing.assert_array_equal(now, box)
-
-
-def test_rand_augment_without_movements_moves_nothing():
-    picture = np.zeros((1, 40, 40, 3), np.uint8)
-    picture[:, 10:20, 15:30] = 200
-    rng = np.random.default_rng(0)
-    with_moves = 0
-    for _ in range(40):
-        still = augment.rand_augment(picture, 3, 9, rng, moves=False)
-        np.testing.assert_array_equal(bright_box(still[0]), bright_box(picture[0]))
-        other = augment.rand_augment(picture, 3, 9, rng)
-        with_moves += not np.array_equal(bright_box(other[0]), bright_box(picture[0]))
-    assert with_moves > 10
-
-
 @pytest.mark.parametrize(("box", "message"), [
     ([0.2, 0.2, 1.3, 0.5], r"box outside: box \(0.2, 0.2, 1.3, 0.5\) of 'dog' is not within 0..1"),
-    ([-0.2, 0.2, 0.3, 0.5], "box outside"),
     ([float("nan"), 0.2, 0.3, 0.5], "box outside"),
-    ([0.5, 0.2, 0.5, 0.5], "empty box"),
     ([0.5, 0.6, 0.7, 0.5], "empty box"),
 ])
 def test_bad_boxes_are_counted_and_named(box, message, write_records, tokenizer):

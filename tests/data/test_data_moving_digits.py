@@ -19,7 +19,7 @@ from data.demo import (
 )
 from data.demo.scenes import PARTS, SIDE
 from data.demo.texts import COLOURS, DIGITS, MOTIONS, Actor
-from data.pipeline.batches import annotation, open_split
+from data.pipeline import annotation, open_split
 from data.prepare import __main__ as prepare
 from mplug2_jax.errors import DataError
 from mplug2_jax.preprocess.image import decode_image

@@ -14,7 +14,7 @@ from data.demo import tasks_builder as moving_digits_tasks_builder
 from data.demo.tasks import CLASSES, FAMILIES, OTHER, SAME
 from data.demo.tasks_builder import Settings
 from data.demo.texts import COLOURS, DIGITS
-from data.pipeline.batches import eval_batches, open_split
+from data.pipeline import eval_batches, open_split
 from mplug2_jax.errors import DataError
 from mplug2_jax.preprocess.image import decode_image
 

@@ -4,14 +4,12 @@ import logging
 
 import numpy as np
 import pytest
-from data_helpers import assert_same, take
+from data_helpers import assert_same, good, take
 
 from data import records
 from data.demo import scenes as moving_digits
-from data.pipeline.batches import annotation, eval_batches, train_batches
-from data.pipeline.skips import SkipLog
-from data.pipeline.sources import open_split
-from mplug2_jax.errors import DataError
+from data.pipeline import SkipLog, annotation, eval_batches, open_split, train_batches
+from mplug2_jax.errors import ConfigError, DataError
 from mplug2_jax.preprocess.image import decode_image, resize
 from mplug2_jax.preprocess.video import decode_video
 
@@ -142,15 +140,6 @@ def test_slices_of_all_processes_are_the_global_batch(corpus, streams, tokenizer
             for name in streams
         }
         assert_same(joined, whole[step])
-
-
-def good(name: str, **changes) -> dict:
-    number = int(name.rpartition("_")[2])
-    made = moving_digits.make_record("video", "train", 0, number)
-    fields = {key: made[key] for key in ("texts", "questions", "boxes")}
-    return records.record(
-        **({"id": name, "kind": "video", "media": made["media"].item()} | fields | changes)
-    )
 
 
 def test_bad_records_are_replaced_counted_and_named(write_records, stream, tokenizer, caplog):
@@ -371,6 +360,16 @@ def test_impossible_streams_are_refused_in_one_line(corpus, stream, tokenizer, c
     with pytest.raises(DataError) as caught:
         train_batches(corpus, {"v": stream(**changes)}, tokenizer, 0, process_count=4)
     assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_unknown_key_is_refused_in_one_line(corpus, stream, tokenizer):
+    for make in (
+        lambda key: train_batches(corpus, {"v": stream(**{key: (4,)})}, tokenizer, 0),
+        lambda key: eval_batches(corpus, stream(**{key: (4,)}), tokenizer),
+    ):
+        for key in ("frame", "text_buckets"):
+            with pytest.raises(ConfigError, match=f"^unknown key '{key}' of a stream: .*$"):
+                make(key)
 
 
 def test_captions_needed_to_expand(write_records, stream, tokenizer):

@@ -9,8 +9,8 @@ from raw_miniatures import MINIATURES
 
 from data.datasets import DATASETS
 from data.media import unpack_images
-from data.pipeline.batches import eval_batches, open_split, train_batches
-from data.prepare.__main__ import prepare
+from data.pipeline import eval_batches, open_split, train_batches
+from data.prepare import prepare
 from mplug2_jax.errors import DataError
 from mplug2_jax.preprocess.image import decode_image, resize
 from mplug2_jax.preprocess.text import clean_caption, clean_question

@@ -15,9 +15,9 @@ from raw_miniatures import MINIATURES
 
 from data.datasets import DATASETS
 from data.datasets.refcoco import read_pickle
-from data.pipeline.batches import open_split
-from data.prepare import beam, shards
-from data.prepare.__main__ import main, prepare
+from data.pipeline import open_split
+from data.prepare import beam, prepare, shards
+from data.prepare.__main__ import main
 from mplug2_jax.errors import DataError
 
 WEBVID = DATASETS["webvid"]

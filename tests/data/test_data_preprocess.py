@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from data.demo.scenes import encode_video
-from data.pipeline.sources import open_split
+from data.pipeline import open_split
 from mplug2_jax.errors import MediaError
 from mplug2_jax.preprocess.image import decode_image, random_resized_crop, resize
 from mplug2_jax.preprocess.text import clean_caption, clean_question

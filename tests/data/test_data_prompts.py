@@ -6,9 +6,7 @@ from raw_images import image
 
 from configs import common
 from data import records
-from data.pipeline import examples
-from data.pipeline.batches import eval_batches, references, train_batches
-from data.pipeline.skips import SkipLog
+from data.pipeline import SkipLog, eval_batches, references, resolve, train_batches
 
 QUESTIONS = [{"question": "what colour is it?", "answer": "red", "answers": ["red", "red", "blue"]},
              {"question": "?", "answer": "no"}, {"question": "which digit?", "answer": ""}]
@@ -129,7 +127,7 @@ def test_references_stand_at_their_pair_ids(written, corpus, tokenizer):
 
 
 def test_unequal_fields_cannot_come_about():
-    stream = examples.resolve(common.stream(
+    stream = resolve(common.stream(
         {"a": common.source("x", 1, ask="box"), "b": common.source("y", 1)}, 8, **LENGTHS))
     assert stream.boxes
-    assert not examples.resolve(common.stream("x", 8, **LENGTHS)).boxes
+    assert not resolve(common.stream("x", 8, **LENGTHS)).boxes

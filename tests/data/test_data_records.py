@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 import tensorflow_datasets as tfds
+from data_helpers import tries
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from data import records
 
@@ -30,28 +33,41 @@ FULL = dict(
 )
 
 
-def test_every_field_survives():
-    found = records.parse(records.serialize(records.record(**FULL)))
+texts = st.text(max_size=20)
+shares = st.floats(0, 1, width=32)
+seconds = st.floats(0, 2**20, width=32)
+questions = st.fixed_dictionaries(
+    {"question": texts, "answer": texts},
+    optional={"type": texts, "id": texts, "answers": st.lists(texts, max_size=3)},
+)
+boxes = st.fixed_dictionaries(
+    {"phrase": texts, "box": st.lists(shares, min_size=4, max_size=4)}, optional={"id": texts}
+)
+made = st.fixed_dictionaries(
+    {"id": texts, "kind": st.sampled_from(records.KINDS)},
+    optional={
+        "media": st.binary(max_size=40),
+        "texts": st.lists(texts, max_size=3),
+        "questions": st.lists(questions, max_size=3),
+        "boxes": st.lists(boxes, max_size=3),
+        "label": texts,
+        "group": texts,
+        "start": seconds,
+        "end": seconds,
+    },
+)
+
+
+@tries(150)
+@given(made)
+@example(FULL)
+def test_every_field_survives_and_one_that_is_not_given_has_its_default(given):
+    found = records.parse(records.serialize(records.record(**given)))
+    empty = {"media": b"", "texts": [], "label": "", "group": "", "start": 0.0, "end": 0.0}
     filled = {"type": "", "id": "", "answers": []}
-    assert found == FULL | {
-        "questions": [filled | question for question in FULL["questions"]],
-        "boxes": [{"id": ""} | box for box in FULL["boxes"]],
-    }
-
-
-def test_fields_that_are_not_given_have_defaults():
-    found = records.parse(records.serialize(records.record("x", "text", texts=["a"])))
-    assert found == {
-        "id": "x",
-        "kind": "text",
-        "media": b"",
-        "texts": ["a"],
-        "label": "",
-        "group": "",
-        "start": 0.0,
-        "end": 0.0,
-        "questions": [],
-        "boxes": [],
+    assert found == empty | given | {
+        "questions": [filled | question for question in given.get("questions", ())],
+        "boxes": [{"id": ""} | box for box in given.get("boxes", ())],
     }
 
 
@@ -93,7 +109,23 @@ def test_equal_records_give_equal_bytes_in_every_process():
     assert len(digests) == 1 and len(digests.pop()) == 64
 
 
-@pytest.mark.parametrize("stored", [b"", b"junk", b"\n\x00"])
+@tries(150)
+@given(st.binary(max_size=40))
+@example(b"")
+@example(b"junk")
+@example(b"\n\x00")
 def test_other_bytes_are_refused(stored):
     with pytest.raises(ValueError, match="not a record"):
         records.parse(stored)
+
+
+@tries(300)
+@given(st.data())
+def test_damaged_bytes_are_a_record_or_refused(data):
+    """With what `Split` takes for a damaged record, and nothing else."""
+    stored = bytearray(records.serialize(records.record(**FULL)))
+    stored[data.draw(st.integers(0, len(stored) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        records.parse(bytes(stored[: data.draw(st.integers(0, len(stored)))]))
+    except (ValueError, IndexError):
+        pass

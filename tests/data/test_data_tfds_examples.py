@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 from raw_media import image
 
-from data.pipeline.batches import eval_batches, open_split, train_batches
+from data.pipeline import eval_batches, open_split, train_batches
 from mplug2_jax.errors import DataError
 from mplug2_jax.preprocess.image import decode_image, resize
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data.pipeline.examples import decode, resolve
+from data.pipeline import resolve
+from data.pipeline.examples import decode
 from mplug2_jax.errors import MediaError
 from mplug2_jax.preprocess import video
 from mplug2_jax.preprocess.image import _resize_box

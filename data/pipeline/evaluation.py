@@ -1,0 +1,88 @@
+"""The evaluation stream: each example of a split once, in order, with nothing random."""
+
+import sys
+
+import numpy as np
+
+from data.pipeline.examples import empty_example, eval_clip, eval_example, stack
+from data.pipeline.skips import Report
+from data.pipeline.sources import first_readable, open_split
+from data.pipeline.streams import EXPANSIONS, check_kind, check_stream, resolve
+from mplug2_jax.errors import DataError, RecordError
+
+
+class EvalStream:
+    """Batches of one split by number; `len` is the number of batches."""
+
+    def __init__(self, root, stream, tokenizer, process_index, process_count, limit):
+        stream = resolve(stream)
+        check_stream("eval", stream, process_count)
+        if not isinstance(stream.split, str):
+            raise DataError("stream 'eval': split is a mixture; evaluate its sources one by one")
+        self._stream, self._tokenizer = stream, tokenizer
+        self._split = open_split(stream.root or root, stream.split)
+        check_kind("eval", stream, stream.split, first_readable(self._split))
+        self._examples = self._list_examples(limit)
+        self._rows = stream.batch_size // process_count
+        self._first_row = process_index * self._rows
+
+    def __len__(self) -> int:
+        return -(-len(self._examples) // self._stream.batch_size)
+
+    def _list_examples(self, limit: int) -> list[tuple[int, int]]:
+        """All (record, item) pairs, in order."""
+        limit = limit or sys.maxsize
+        if self._stream.expand == "record":
+            return [(index, 0) for index in range(min(len(self._split), limit))]
+        key = EXPANSIONS[self._stream.expand]
+        examples = []
+        for index in range(len(self._split)):
+            if len(examples) >= limit:
+                break
+            try:
+                items = len(self._split[index][key])
+            except RecordError:
+                items = 1  # counted as skipped when its batch is made
+            examples += [(index, item) for item in range(items)]
+        if not examples:
+            where = f"split {self._split.name!r} in {self._split.root}"
+            raise DataError(f"{where} has no {key}: use expand='record'")
+        return examples[:limit]
+
+    def batch(self, number: int) -> tuple[dict[str, np.ndarray], Report]:
+        report = Report()
+        start = number * self._stream.batch_size + self._first_row
+        examples = self._examples[start : start + self._rows]
+        rows, index, record, clip = [], None, None, None
+        for next_index, item in examples:
+            if next_index != index:
+                index, record = next_index, self._load(next_index, report)
+                clip = record and self._attempt(report, record, eval_clip, self._stream)
+            ids = {"pair_id": index, "index": index, "item": item}
+            fields = None
+            if record and (clip is not None or not self._stream.frames):
+                fields = self._attempt(
+                    report, record, eval_example, clip, item, self._stream, self._tokenizer
+                )
+            rows.append((fields or self._empty()) | ids | {"example_mask": fields is not None})
+        filling = {"pair_id": -1, "index": -1, "item": -1, "example_mask": False}
+        rows += [self._empty() | filling] * (self._rows - len(rows))
+        return stack(rows), report
+
+    def _empty(self) -> dict:
+        return empty_example(self._stream, self._tokenizer)
+
+    def _load(self, index: int, report: Report) -> dict | None:
+        try:
+            return self._split[index]
+        except RecordError as error:
+            report.skip(self._split.name, f"#{index}", error)
+            return None
+
+    def _attempt(self, report: Report, record: dict, function, *arguments):
+        """The function's result for a record, or None (reported) if it cannot be used."""
+        try:
+            return function(record, *arguments)
+        except RecordError as error:
+            report.skip(self._split.name, record["id"], error)
+            return None

@@ -1,0 +1,113 @@
+"""The endless training stream: the samples at its positions, and the batches of them."""
+
+import contextlib
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from data.pipeline.examples import augmented, decode, stack, train_texts
+from data.pipeline.skips import Report
+from data.pipeline.sources import ATTEMPTS, Mixture, first_readable
+from data.pipeline.streams import check_kind, check_stream, resolve
+from mplug2_jax.errors import RecordError
+from mplug2_jax.preprocess.tokenizer import Tokenizer
+
+
+def _untimed(stage: str) -> contextlib.AbstractContextManager:
+    del stage
+    return contextlib.nullcontext()
+
+
+class TrainStream:
+    """Batches of one training stream by position.
+
+    Args:
+        name: of the stream; part of the seed, so that adding a stream leaves the others as they
+            are.
+        root, stream, tokenizer, seed, process_index, process_count: as for `train_batches`.
+        watch: gives the context in which each stage ('read', 'text', 'decode', 'augment', 'batch')
+            runs.
+
+    Attributes:
+        batch_size: global samples a batch.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        root: str | Path,
+        stream,
+        tokenizer: Tokenizer,
+        seed: int,
+        process_index: int = 0,
+        process_count: int = 1,
+        watch: Callable[[str], contextlib.AbstractContextManager] = _untimed,
+    ):
+        stream = resolve(stream)
+        check_stream(name, stream, process_count)
+        self._tokenizer, self._watch = tokenizer, watch
+        self._seed = [seed, zlib.crc32(name.encode())]
+        self._mixture = Mixture(stream.root or root, stream, self._seed)
+        for source in self._mixture.sources:
+            check_kind(name, source.stream, source.split.name, first_readable(source.split))
+        self.batch_size = stream.batch_size
+        self._rows = stream.batch_size // process_count
+        self._first_row = process_index * self._rows
+
+    def batch(self, start: int, report: Report | None = None) -> dict[str, np.ndarray]:
+        """This process's rows of the global batch whose first sample is at position `start`.
+
+        Args:
+            start: position, counted over all processes.
+            report: gets what was skipped.
+
+        Returns:
+            Fields, or {} if too many records in a row were bad, which the report then says.
+        """
+        report = Report() if report is None else report
+        first = start + self._first_row
+        examples = [self._example(first + row, report) for row in range(self._rows)]
+        if None in examples:
+            return {}
+        with self._watch("batch"):
+            return stack(examples)
+
+    def _pick(self, position: int, attempt: int):
+        """The source, the record's number and the generator of a position's n-th attempt."""
+        rng = np.random.default_rng([*self._seed, position, attempt])
+        source, index = self._mixture.locate(position)
+        if attempt:  # another record of the same source
+            index = int(rng.integers(len(source.split)))
+        return source, index, rng
+
+    def _example(self, position: int, report: Report) -> dict | None:
+        """The example at a position of the endless global order, or its substitute."""
+        for attempt in range(ATTEMPTS):
+            source, index, rng = self._pick(position, attempt)
+            stream, name = source.stream, f"#{index}"
+            report.samples[source.name] += 1
+            try:
+                with self._watch("read"):
+                    record = source.split[index]
+                name = record["id"]
+                with self._watch("text"):
+                    fields, texts = train_texts(record, stream, self._tokenizer, rng)
+                if stream.frames:
+                    with self._watch("decode"):
+                        clip = decode(record, stream, rng)
+                    with self._watch("augment"):
+                        box = fields.get("box")
+                        fields["video"], box = augmented(clip, texts, stream, rng, box)
+                    if stream.boxes:  # one that is nowhere for the sources that ask for none
+                        fields["box"] = np.zeros(4, np.float32) if box is None else box
+            except RecordError as error:
+                report.skip(source.name, name, error)
+                continue
+            return fields | {"pair_id": source.first_id + index, "example_mask": True}
+        report.failure = (
+            f"{ATTEMPTS} records in a row of split {source.split.name!r} in {source.split.root} "
+            f"could not be used, {name!r} because of: {report.skipped[-1][-1]}"
+        )
+        return None
