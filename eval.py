@@ -29,6 +29,7 @@ from mplug2_jax.evaluation.report import Card, Section, write_report
 from mplug2_jax.metrics.scores import keep
 from mplug2_jax.model.mplug2 import init_params, union
 from mplug2_jax.parallel import hosts, sharding
+from mplug2_jax.parallel.mesh import make_mesh
 from mplug2_jax.preprocess.tokenizer import load_tokenizer
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Instead of the checkpoint's config.")
@@ -55,7 +56,7 @@ def main() -> None:
                  "data": fingerprint(config.data), "step": meta["step"],
                  "flags": {flag.name: flag.value for flag in (ONLY, UNTRAINED, VALIDATION)}})
     launch.keep_compilations()
-    mesh = sharding.make_mesh(**config.mesh)
+    mesh = make_mesh(**config.mesh)
     tokenizer = load_tokenizer(config.data.tokenizer)
     evaluations = evaluation.build(config, model_config, tokenizer, VALIDATION.value, ONLY.value)
     if not evaluations:

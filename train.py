@@ -24,6 +24,7 @@ from mplug2_jax.checkpoints.manager import Checkpoints
 from mplug2_jax.evaluation import run as evaluation
 from mplug2_jax.model.config import HOW
 from mplug2_jax.parallel import hosts, sharding
+from mplug2_jax.parallel.mesh import check_batch, data_slice, make_mesh, put_batch
 from mplug2_jax.planning.flops import count_flops, peak_flops
 from mplug2_jax.preprocess.tokenizer import load_tokenizer
 from mplug2_jax.tasks import TASKS
@@ -45,11 +46,11 @@ def main() -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     hosts.require_shared(workdir)
     launch.keep_compilations()
-    mesh = sharding.make_mesh(**config.mesh)
+    mesh = make_mesh(**config.mesh)
     for name, stream in config.data.streams.items():
         block = config.task.negative_block if stream.frames else 0
-        sharding.check_batch(f"data.streams.{name}.batch_size", stream.batch_size, mesh, block,
-                             config.task.accumulation)
+        check_batch(f"data.streams.{name}.batch_size", stream.batch_size, mesh, block,
+                    config.task.accumulation)
 
     # The task: its modules, its losses.
     tokenizer = load_tokenizer(config.data.tokenizer)
@@ -90,8 +91,8 @@ def main() -> None:
     batches = pipeline.prefetch_to_device(
         pipeline.train_batches(
             config.data.root, config.data.streams, tokenizer, config.seed, positions,
-            *sharding.data_slice(mesh), config.data.threads, skips, config.data.workers),
-        lambda batch: sharding.put_batch(batch, mesh))
+            *data_slice(mesh), config.data.threads, skips, config.data.workers),
+        lambda batch: put_batch(batch, mesh))
     step_function = make_train_step(task, optimizer, shapes, mesh, config.seed,
                                     config.optimizer.frozen, config.optimizer.ema_decay)
     evaluations = evaluation.build(config, model_config, tokenizer, validation=True)

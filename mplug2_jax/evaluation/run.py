@@ -12,7 +12,8 @@ from data import pipeline
 from mplug2_jax.metrics.scores import Score, intervals, keep
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import part_of
-from mplug2_jax.parallel import hosts, sharding
+from mplug2_jax.parallel import hosts
+from mplug2_jax.parallel.mesh import check_batch, data_slice, put_batch
 from mplug2_jax.preprocess.tokenizer import Tokenizer
 from mplug2_jax.tasks import TASKS, Task
 
@@ -73,15 +74,15 @@ def run(evaluations: dict[str, Evaluation], config: ConfigDict, tokenizer: Token
     figures: dict[str, float] = {}
     records: Records = {}
     for name, (task, stream, reference, _) in evaluations.items():
-        sharding.check_batch(f"evals.{name}.stream.batch_size", stream.batch_size, mesh)
+        check_batch(f"evals.{name}.stream.batch_size", stream.batch_size, mesh)
         split = pipeline.open_split(stream.root or config.data.root, stream.split)
         skips = pipeline.SkipLog()
 
         def batches(stream, limit=0, skips=skips):
             made = pipeline.eval_batches(
-                config.data.root, stream, tokenizer, *sharding.data_slice(mesh),
+                config.data.root, stream, tokenizer, *data_slice(mesh),
                 config.data.threads, skips, limit, config.data.workers)
-            return pipeline.prefetch_to_device(made, lambda batch: sharding.put_batch(batch, mesh))
+            return pipeline.prefetch_to_device(made, lambda batch: put_batch(batch, mesh))
 
         more = {}
         if reference:

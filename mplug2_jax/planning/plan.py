@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from mplug2_jax.errors import ConfigError
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.parallel import sharding
+from mplug2_jax.parallel.mesh import batch_sharding, check_batch, make_mesh
 from mplug2_jax.planning.chips import GIB, Chip, chip_of
 from mplug2_jax.planning.flops import count_flops
 from mplug2_jax.planning.hlo import Program
@@ -164,10 +165,10 @@ def with_batch(config: ConfigDict, global_batch: int) -> ConfigDict:
 def batch_on(config: ConfigDict, mesh: jax.sharding.Mesh) -> dict[str, dict[str, Any]]:
     """What the data pipeline gives a step, as shapes on the mesh."""
     for name, stream in config.data.streams.items():
-        sharding.check_batch(f"data.streams.{name}.batch_size", stream.batch_size, mesh,
-                             config.task.negative_block if stream.frames else 0,
-                             config.task.accumulation)
-    where = sharding.batch_sharding(mesh)
+        check_batch(f"data.streams.{name}.batch_size", stream.batch_size, mesh,
+                    config.task.negative_block if stream.frames else 0,
+                    config.task.accumulation)
+    where = batch_sharding(mesh)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
                         batch_shapes(config.data.streams))
 
@@ -183,7 +184,7 @@ def compile_plan(config: ConfigDict, topology: str) -> Plan:
     model = ModelConfig.from_mapping(config.model)
     task = TASKS[config.task.name](config.task, model, placeholder_tokenizer(model.vocab_size))
     optimizer, _ = make_optimizer(config.optimizer)
-    mesh = sharding.make_mesh(**config.mesh, devices=devices)
+    mesh = make_mesh(**config.mesh, devices=devices)
     shapes = jax.eval_shape(lambda: create_state(
         task, optimizer, config.seed, config.optimizer.ema_decay > 0))
     state = jax.tree.map(

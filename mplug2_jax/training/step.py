@@ -12,7 +12,8 @@ from jax.sharding import Mesh
 
 from mplug2_jax.model.mplug2 import init_params
 from mplug2_jax.objectives.momentum import Momentum, empty_queue, moving_average, soft_weight
-from mplug2_jax.parallel.sharding import batch_sharding, compiler_options, tree_shardings
+from mplug2_jax.parallel.mesh import batch_sharding, compiler_options
+from mplug2_jax.parallel.sharding import tree_shardings
 from mplug2_jax.tasks.base import Task
 from mplug2_jax.training.optimizer import hold
 
