@@ -22,9 +22,8 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"(query|key|value|wi|down)/bias$", PartitionSpec("tensor")),
     (r"(out|wo|up)/kernel$", PartitionSpec("tensor", "fsdp")),
     (r"embeddings/word$", PartitionSpec("tensor", "fsdp")),
-    (r"(embeddings/(position|token_type)|latents|vision/position)$", PartitionSpec(None, "fsdp")),
-    (r"patch_kernel$", PartitionSpec(None, "fsdp")),
-    (r"queue/(visual|text)$", PartitionSpec(None, "fsdp")),  # so that a push stays on its device
+    (r"(position|token_type|latents|patch_kernel)$", PartitionSpec(None, "fsdp")),
+    (r"queue/\w+$", PartitionSpec(None, "fsdp")),  # so that a push stays on its device
     (r"kernel$", PartitionSpec("fsdp", None)),
     (r".*", PartitionSpec()),
 )

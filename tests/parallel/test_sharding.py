@@ -66,7 +66,7 @@ def test_loss_and_gradients_do_not_depend_on_the_mesh_and_the_split(shape, accum
 
 
 def test_sharded_frames_take_less_memory():
-    video = jax.ShapeDtypeStruct((1, 8, 128, 128, 3), np.uint8)  # more of them than of weights
+    video = jax.ShapeDtypeStruct((1, 8, 128, 128, 3), np.float32)  # more of them than of weights
     mesh, temporary = mesh_of(1, 1, 8), {}
     for frames in (False, True):
         encoder = DualVisionEncoder(small.model(image_size=128, shard_frames=frames))
