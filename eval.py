@@ -26,6 +26,7 @@ from mplug2_jax.checkpoints import Checkpoints, find_folder
 from mplug2_jax.metrics.scores import keep
 from mplug2_jax.model.mplug2 import init_params, union
 from mplug2_jax.parallel import hosts, sharding
+from mplug2_jax.parallel.mesh import data_slice, make_mesh, put_batch
 from mplug2_jax.preprocess.tokenizer import load_tokenizer
 from mplug2_jax.streams import Stream
 
@@ -53,15 +54,15 @@ def main() -> None:
                  "data": pipeline.fingerprint(config.data), "step": meta["step"],
                  "flags": {flag.name: flag.value for flag in (ONLY, UNTRAINED, VALIDATION)}})
     launch.keep_compilations()
-    mesh = sharding.make_mesh(**config.mesh)
+    mesh = make_mesh(**config.mesh)
     tokenizer = load_tokenizer(config.data.tokenizer)
     evaluations = evaluation.build(config.evals, checked.evaluations, checked.model, tokenizer,
                                    VALIDATION.value, ONLY.value)
     if not evaluations:
         raise ValueError("config.evals: empty; name at least one evaluation")
     read = functools.partial(
-        pipeline.Reading, config.data.root, tokenizer=tokenizer, part=sharding.data_slice(mesh),
-        put=lambda batch: sharding.put_batch(batch, mesh), threads=config.data.threads,
+        pipeline.Reading, config.data.root, tokenizer=tokenizer, part=data_slice(mesh),
+        put=lambda batch: put_batch(batch, mesh), threads=config.data.threads,
         workers=config.data.workers)
     report = Report(evaluations)
     params = [checkpoints, config.seed, mesh]

@@ -31,7 +31,7 @@ from mplug2_jax.errors import MediaError
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import init_params
 from mplug2_jax.options import read
-from mplug2_jax.parallel import sharding
+from mplug2_jax.parallel.mesh import BATCH, make_mesh, put_batch
 from mplug2_jax.preprocess.files import find_media, load_clip, media_kind
 from mplug2_jax.preprocess.text import clean_caption, clean_question
 from mplug2_jax.preprocess.tokenizer import Tokenizer, load_tokenizer
@@ -113,7 +113,7 @@ def main(command: str, *arguments: str) -> None:
         by_kind.setdefault(media_kind(file), []).append(file)
     jobs = {kind: make_job(COMMANDS[command], kind, text, config, model, tokenizer)
             for kind in by_kind}
-    mesh = sharding.make_mesh(1, -1, 1)
+    mesh = make_mesh(1, -1, 1)
     wanted, rerank = needed_params(jobs, checkpoints.shapes())
     params = checkpoints.load_params(wanted, mesh, averaged=True)
     checkpoints.close()
@@ -285,7 +285,7 @@ def make_batches(files: list[Path], job: Job, mesh: Mesh, fail: Callable[[Path, 
       fail: told of files that cannot be read; their rows are filling.
       done: told how many files a batch was made of, after it was used.
     """
-    ways = math.prod(mesh.shape[axis] for axis in sharding.BATCH)
+    ways = math.prod(mesh.shape[axis] for axis in BATCH)
     rows = math.ceil(min(BATCH_SIZE.value, len(files)) / ways) * ways
     fields = {key: np.repeat(value[None], rows, axis=0) for key, value in job.fields.items()}
 
@@ -308,7 +308,7 @@ def make_batches(files: list[Path], job: Job, mesh: Mesh, fail: Callable[[Path, 
                 else:
                     video[row], usable[row] = clip, True
             if usable.any():
-                yield sharding.put_batch(
+                yield put_batch(
                     {"video": video, "example_mask": usable, **fields,
                      "item": np.zeros(rows, np.int32),
                      "index": np.arange(start, start + rows, dtype=np.int32)}, mesh)

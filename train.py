@@ -27,6 +27,7 @@ from mplug2_jax import evaluation, launch, tasks
 from mplug2_jax.checkpoints import Checkpoints, find_folder
 from mplug2_jax.model.config import HOW
 from mplug2_jax.parallel import hosts, sharding
+from mplug2_jax.parallel.mesh import data_slice, make_mesh, put_batch
 from mplug2_jax.planning.flops import count_flops, peak_flops
 from mplug2_jax.preprocess.tokenizer import Tokenizer, load_tokenizer
 from mplug2_jax.training.optimizer import make_optimizer
@@ -67,12 +68,12 @@ class Run:
     def read(self, stream: Any) -> pipeline.Reading:
         """A split to evaluate."""
         data = self.config.data
-        return pipeline.Reading(data.root, stream, self.tokenizer, sharding.data_slice(self.mesh),
+        return pipeline.Reading(data.root, stream, self.tokenizer, data_slice(self.mesh),
                                 self.put, data.threads, data.workers)
 
     def put(self, batch: Any) -> Any:
         """A host batch on the devices."""
-        return sharding.put_batch(batch, self.mesh)
+        return put_batch(batch, self.mesh)
 
 
 def main() -> None:
@@ -141,7 +142,7 @@ def prepare(config: ConfigDict, folder: str | None) -> Run:
     workdir.mkdir(parents=True, exist_ok=True)
     hosts.require_shared(workdir)
     launch.keep_compilations()
-    mesh = sharding.make_mesh(**config.mesh)
+    mesh = make_mesh(**config.mesh)
     tokenizer = load_tokenizer(config.data.tokenizer)
     task = tasks.make(config.task, checked.model, tokenizer)
     task.check_mesh(checked.streams, mesh)
@@ -183,7 +184,7 @@ def training_batches(run: Run, positions: dict[str, int], skips: Any) -> Iterato
     return pipeline.prefetch_to_device(
         pipeline.train_batches(
             data.root, run.checked.streams, run.tokenizer, run.config.seed, positions,
-            *sharding.data_slice(run.mesh), data.threads, skips, data.workers), run.put)
+            *data_slice(run.mesh), data.threads, skips, data.workers), run.put)
 
 
 def fetched(metrics: dict[str, jax.Array], step: int) -> dict[str, float]:

@@ -26,6 +26,7 @@ from configs import checks
 from mplug2_jax import launch
 from mplug2_jax.model import attention
 from mplug2_jax.parallel import sharding
+from mplug2_jax.parallel.mesh import make_mesh, put_batch
 from mplug2_jax.planning.flops import count_flops, peak_flops
 from mplug2_jax.planning.plan import with_batch
 from mplug2_jax.planning.shapes import batch_shapes, planned
@@ -75,14 +76,14 @@ def measure_step(config: ConfigDict, name: str, steps: int) -> dict[str, Any]:
     """
     task, _ = planned(config)
     optimizer, _ = make_optimizer(config.optimizer)
-    mesh = sharding.make_mesh(**config.mesh)
+    mesh = make_mesh(**config.mesh)
 
     def create():
         return create_state(task, optimizer, config.seed, config.optimizer.ema_decay > 0)
 
     shapes, batch = jax.eval_shape(create), random_batch(config, config.seed)
     state = sharding.init_sharded(create, mesh)
-    batch = sharding.put_batch(batch, mesh)
+    batch = put_batch(batch, mesh)
     forced = contextlib.nullcontext() if name == CHOSEN else attention.implementation(name)
     step = make_train_step(task, optimizer, shapes, mesh, config.seed, config.optimizer.frozen,
                            config.optimizer.ema_decay)

@@ -14,6 +14,7 @@ from configs import common
 from mplug2_jax.model import attention
 from mplug2_jax.model.decoding import beam_search
 from mplug2_jax.parallel import sharding
+from mplug2_jax.parallel.mesh import make_mesh, put_batch
 from mplug2_jax.training.optimizer import make_optimizer
 from mplug2_jax.training.state import create_state
 from mplug2_jax.training.step import make_train_step
@@ -52,7 +53,7 @@ def test_training_follows_a_cpu(name):
         batches = [{"video": batch["video"]} for batch in batches]
     for platform in ("gpu", "cpu"):
         task, optimizer = small.task(name), make_optimizer(options)[0]
-        mesh = sharding.make_mesh(1, 1, 1, jax.devices(platform)[:1])
+        mesh = make_mesh(1, 1, 1, jax.devices(platform)[:1])
 
         def create(task=task, optimizer=optimizer):
             return create_state(task, optimizer, 0)
@@ -62,7 +63,7 @@ def test_training_follows_a_cpu(name):
             step = make_train_step(task, optimizer, jax.eval_shape(create), mesh, seed=0)
             losses[platform] = []
             for batch in batches:
-                state, metrics = step(state, sharding.put_batch(batch, mesh))
+                state, metrics = step(state, put_batch(batch, mesh))
                 losses[platform].append(jax.device_get(metrics))
     for ours, theirs in zip(losses["gpu"], losses["cpu"], strict=True):
         assert ours.keys() == theirs.keys()

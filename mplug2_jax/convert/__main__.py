@@ -18,7 +18,7 @@ from mplug2_jax.convert.official import Converted
 from mplug2_jax.convert.verify import table, verify
 from mplug2_jax.errors import ConfigError
 from mplug2_jax.model.config import ModelConfig
-from mplug2_jax.parallel.sharding import make_mesh
+from mplug2_jax.parallel.mesh import make_mesh
 
 CONFIG = launch.define_config("The run's config, of this project.")
 YAML = flags.DEFINE_string("yaml", None, "official: the release's own config instead ...")

@@ -11,7 +11,8 @@ from mplug2_jax import tasks
 from mplug2_jax.metrics.scores import Score, intervals, keep
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import part_of
-from mplug2_jax.parallel import hosts, sharding
+from mplug2_jax.parallel import hosts
+from mplug2_jax.parallel.mesh import check_batch
 from mplug2_jax.preprocess.tokenizer import Tokenizer
 from mplug2_jax.streams import Stream
 
@@ -105,7 +106,7 @@ def run(evaluations: Mapping[str, Evaluation], read: Callable[[Stream], Reading]
     records: Records = {}
     for name, entry in evaluations.items():
         task, stream = entry.task, entry.stream
-        sharding.check_batch(f"evals.{name}.stream.batch_size", stream.batch_size, mesh)
+        check_batch(f"evals.{name}.stream.batch_size", stream.batch_size, mesh)
         opened = [read(stream)]
         reference: Iterable[Any] = ()
         if task.reference:

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax.experimental.pallas.ops.tpu import splash_attention
 from jax.sharding import PartitionSpec
 
-from mplug2_jax.parallel.sharding import AXES, BATCH, mesh_in_use
+from mplug2_jax.parallel.mesh import AXES, BATCH, mesh_in_use
 
 Array = jax.Array
 LANES = 128  # the kernels' blocks are multiples of a TPU register's width

@@ -13,7 +13,10 @@ import jax.numpy as jnp
 
 from mplug2_jax.errors import ConfigError
 
-MODULES = ("vision", "text", "universal", "fusion", "decoder")
+SHARED = ("universal", "fusion", "decoder")  # by all modalities
+# The paper's. A modality that is registered besides (`modalities.py`) is not among them, for what
+# a release, a stored config and `model.remat` name must not depend on what was imported.
+MODULES = ("vision", "text", *SHARED)
 LOCAL_TEMPORAL = ("none", "once", "twice", "grouped")
 UNIVERSAL_VARIANTS = ("release", "figure")
 UNIVERSAL_SHARING = ("shared", "separate")
@@ -26,7 +29,6 @@ REMAT_POLICIES = {
 MAY_BE_ZERO = ("temporal_stride", "text_layers", "universal_layers")
 HOW = ("remat", "shard_frames")  # keys that say how the model is computed, not what it is
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
-
 
 
 @dataclasses.dataclass(frozen=True)

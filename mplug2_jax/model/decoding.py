@@ -41,9 +41,9 @@ def start(model: MPlug2, params: Any, memory: Array, rows: int, length: int) -> 
 def step(model: MPlug2, params: Any, tokens: Array, memory_mask: Array | None,
          cache: Cache) -> tuple[Array, Cache]:
     """Feeds `tokens int32 [B * R]`: the next ones' logits float32 `[B * R, V]`, and the cache."""
-    logits, cache = model.apply({"params": params}, tokens[:, None], None, None, memory_mask,
-                                cache, method="decode")
-    return logits[:, -1], cache
+    logits, new = model.apply({"params": params}, tokens[:, None], None, None, memory_mask, cache,
+                              method="decode")
+    return logits[:, -1], dict(new)
 
 
 def take_rows(cache: Cache, rows: Array) -> Cache:

@@ -5,6 +5,7 @@ Masks are boolean, True where a query may attend, broadcastable to `[B, H, Lq, L
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -245,7 +246,7 @@ class Repeat(nn.Module):
       rates: a number for each layer, given to it as its second argument; none if empty.
     """
 
-    layer: Callable[..., nn.Module]  # a module class, its attributes bound by `partial`
+    layer: partial[Any]  # a module class with its attributes
     length: int
     scan: bool
     remat: str
@@ -262,7 +263,7 @@ class Repeat(nn.Module):
           `x` and, with `xs`, a tuple of the layers' second results.
         """
         if xs is not None:
-            params = self.get_variable("params", "layer")
+            params: Any = self.get_variable("params", "layer")
             layers = params if isinstance(params, tuple) else unstack(params, self.length)
             module, ys = self.layer(parent=None), []
             for layer_params, entry in zip(layers, xs, strict=True):
@@ -287,7 +288,7 @@ def unstack(stacked: Any, length: int) -> tuple[Any, ...]:
     return tuple(jax.tree.map(lambda x, i=i: x[i], stacked) for i in range(length))
 
 
-def remat_module(cls: type[nn.Module], policy: str) -> type[nn.Module]:
+def remat_module(cls: Callable[..., Any], policy: str) -> Callable[..., Any]:
     """`cls` whose backward pass recomputes what the policy (`REMAT_POLICIES`) does not keep."""
     if policy == "none":
         return cls

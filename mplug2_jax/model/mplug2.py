@@ -1,7 +1,8 @@
 """MPlug2: builds just the modules that a task names, and the heads over them.
 
-Parameters are one dict whose top level is `vision, text, universal, fusion, decoder, heads`; what
-a task does not name does not exist. All methods are pure: call them through `apply(..., method=)`.
+Parameters are one dict whose top level is `vision, text, universal, fusion, decoder, heads`, and
+further modalities by their names; what a task does not name does not exist. All methods are pure:
+call them through `apply(..., method=)`.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,13 +13,12 @@ import jax
 import jax.numpy as jnp
 
 from mplug2_jax.errors import ConfigError
-from mplug2_jax.model.config import MODULES, ModelConfig
+from mplug2_jax.model.config import MODULES, SHARED, ModelConfig
 from mplug2_jax.model.decoder import Cache, TextDecoder, init_cache
 from mplug2_jax.model.fusion import FusionEncoder
 from mplug2_jax.model.layers import TiedHead, bert_init
-from mplug2_jax.model.text import TextEncoder
+from mplug2_jax.model.modalities import MODALITIES
 from mplug2_jax.model.universal import UniversalLayers
-from mplug2_jax.model.vision import DualVisionEncoder
 
 Array = jax.Array
 HEADS = ("vtc", "vtm", "mlm")  # of pretraining
@@ -28,20 +28,31 @@ TEMPERATURE_START, TEMPERATURE_MIN, TEMPERATURE_MAX = 0.07, 0.001, 0.5
 
 
 class ContrastiveHead(nn.Module):
-    """Projections of both class tokens to one normalised space, and the temperature."""
+    """Projections of the class tokens to one normalised space, and the temperature.
+
+    Each modality has a projection of its own, called as it is; vision's is `visual`. The universal
+    layers tie their weights, not where their class tokens lie. And what a parameter is called does
+    not depend on which modalities are beside it, so that a checkpoint fits other compositions.
+
+    Attributes:
+      width: D.
+      dim: C.
+      projections: their names.
+    """
 
     width: int
     dim: int
+    projections: tuple[str, ...]
 
     def setup(self):
-        self.visual = nn.Dense(self.dim, kernel_init=bert_init(self.width))
-        self.text = nn.Dense(self.dim, kernel_init=bert_init(self.width))
+        for name in self.projections:
+            setattr(self, name, nn.Dense(self.dim, kernel_init=bert_init(self.width)))
         self.temperature = self.param(
             "temperature", nn.initializers.constant(TEMPERATURE_START), ())
 
-    def project(self, tokens: Array, modality: str) -> Array:
+    def project(self, tokens: Array, projection: str) -> Array:
         """`[B, L, D]` to L2-normalised float32 features `[B, C]` of the first token."""
-        x = getattr(self, modality)(tokens[:, 0].astype(jnp.float32))
+        x = getattr(self, projection)(tokens[:, 0].astype(jnp.float32))
         return x / jnp.linalg.norm(x, axis=-1, keepdims=True).clip(1e-12)
 
 
@@ -67,19 +78,21 @@ class Heads(nn.Module):
     Attributes:
       config: the model's sizes.
       names: of `HEADS` and `TASK_HEADS`.
+      projections: of the `vtc` head.
       outputs: of the `classify` head.
       classify_layers: of the `classify` head.
     """
 
     config: ModelConfig
     names: tuple[str, ...]
+    projections: tuple[str, ...]
     outputs: int = 0
     classify_layers: int = 1
 
     def setup(self):
         config = self.config
         if "vtc" in self.names:
-            self.vtc = ContrastiveHead(config.width, config.contrastive_dim)
+            self.vtc = ContrastiveHead(config.width, config.contrastive_dim, self.projections)
         if "vtm" in self.names:
             self.vtm = nn.Dense(2, kernel_init=bert_init(config.width))
         if "mlm" in self.names:
@@ -93,7 +106,7 @@ class MPlug2(nn.Module):
 
     Attributes:
       config: sizes and variants.
-      modules: of `MODULES`, what this task uses.
+      modules: of `known_modules`, what this task uses.
       heads_used: of `HEADS` and `TASK_HEADS`.
       outputs: numbers that the `classify` head gives.
       images: of a record, whose pooled features are classified together.
@@ -107,10 +120,8 @@ class MPlug2(nn.Module):
 
     def setup(self):
         config = self.config
-        if "vision" in self.modules:
-            self.vision = DualVisionEncoder(config)
-        if "text" in self.modules:
-            self.text = TextEncoder(config)
+        for name in self.modalities:
+            setattr(self, name, MODALITIES[name].encoder(config))
         if "universal" in self.modules:
             self.universal = UniversalLayers(config)
         if "fusion" in self.modules:
@@ -120,17 +131,41 @@ class MPlug2(nn.Module):
         if self.heads_used:
             # As in the predecessors: a layer more where both modalities come together.
             layers = 2 if "fusion" in self.modules else 1
-            self.heads = Heads(config, self.heads_used, self.outputs, layers)
+            names = tuple(MODALITIES[name].projection or name for name in self.modalities)
+            self.heads = Heads(config, self.heads_used, names, self.outputs, layers)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Those of `modules` that encode a modality."""
+        return tuple(name for name in self.modules if name in MODALITIES)
+
+    def encode(self, modality: str, inputs: Array, mask: Array | None = None) -> Array:
+        """A modality's embedding, through its encoder and its path of the universal layers.
+
+        Args:
+          modality: a name of `MODALITIES`.
+          inputs: its batch field `[B, ...]`.
+          mask: bool `[B, L]` on the text path, False for padding; None for none.
+
+        Returns:
+          `[B, L, D]`.
+        """
+        entry = MODALITIES[modality]
+        encoder, inputs = getattr(self, modality), entry.normalise(inputs)
+        if entry.path == "visual":
+            x = encoder(inputs)
+            return self.universal.vision(x) if "universal" in self.modules else x
+        mask = jnp.ones(inputs.shape[:2], bool) if mask is None else mask
+        x = encoder(inputs, mask)
+        return self.universal.text(x, mask) if "universal" in self.modules else x
 
     def encode_visual(self, video: Array) -> Array:
         """`video [B, T, H, W, 3]` (uint8, or normalised floating) to the embedding `[B, S, D]`."""
-        features = self.vision(video)
-        return self.universal.vision(features) if "universal" in self.modules else features
+        return self.encode("vision", video)
 
     def encode_text(self, ids: Array, mask: Array) -> Array:
         """`ids int32 [B, L]`, `mask bool [B, L]` to `[B, L, D]`."""
-        x = self.text(ids, mask)
-        return self.universal.text(x, mask) if "universal" in self.modules else x
+        return self.encode("text", ids, mask)
 
     def fuse(self, visual: Array, text: Array, mask: Array) -> tuple[Array, Array]:
         """Fuses `visual [B, S, D]` and `text [B * R, L, D]`; see `FusionEncoder`."""
@@ -147,8 +182,11 @@ class MPlug2(nn.Module):
         return init_cache(self.config, batch, length)
 
     def contrastive(self, tokens: Array, modality: str) -> Array:
-        """`tokens [B, L, D]` of "visual" or "text" to normalised features `[B, C]`."""
-        return self.heads.vtc.project(tokens, modality)
+        """`tokens [B, L, D]` of a modality ("visual" is vision's) to normalised features `[B, C]`.
+        """
+        entry = MODALITIES.get(modality)
+        name = entry.projection if entry and entry.projection else modality
+        return self.heads.vtc.project(tokens, name)
 
     def temperature(self) -> Array:
         """The contrastive temperature, a float32 scalar within its clamped range."""
@@ -166,32 +204,37 @@ class MPlug2(nn.Module):
         """Logits (or a score) float32 `[B, outputs]` of `pooled [B, images * D]`."""
         return self.heads.classify(pooled)
 
-    def __call__(self, video: Array, ids: Array, mask: Array) -> tuple[Array, ...]:
-        """Runs every module once: what `init` needs to create all parameters."""
-        visual = text = None
-        out = []
-        if "vision" in self.modules:
-            visual = self.encode_visual(video)
-            out.append(visual)
-        if "text" in self.modules:
-            text = self.encode_text(ids, mask)
-            out.append(text)
+    def __call__(self, batch: Mapping[str, Array]) -> tuple[Array, ...]:
+        """Runs every module once: what `init` needs to create all parameters.
+
+        `batch` has the fields of the model's modalities, and the text's, which a decoder reads.
+        """
+        tokens = {name: self.encode(name, *(batch[field] for field in MODALITIES[name].fields))
+                  for name in self.modalities}
+        out = list(tokens.values())
+        seen = next((name for name in tokens if name != "text"), "text")
         if "fusion" in self.modules:
-            visual, text = self.fuse(visual, text, mask)
-            out.append(text)
+            tokens[seen], tokens["text"] = self.fuse(tokens[seen], tokens["text"],
+                                                     batch["text_mask"])
+            out.append(tokens["text"])
         if "decoder" in self.modules:
-            out.append(self.decode(ids, mask, text if visual is None else visual, None)[0])
+            out.append(self.decode(batch["text"], batch["text_mask"], tokens.get(seen), None)[0])
         if "vtc" in self.heads_used:
-            out += [self.contrastive(visual, "visual"), self.contrastive(text, "text"),
+            out += [*(self.contrastive(x, name) for name, x in tokens.items()),
                     self.temperature()]
         if "vtm" in self.heads_used:
-            out.append(self.match_logits(text))
+            out.append(self.match_logits(tokens["text"]))
         if "mlm" in self.heads_used:
-            out.append(self.mlm_logits(text))
+            out.append(self.mlm_logits(tokens["text"]))
         if "classify" in self.heads_used:
-            pooled = (visual if text is None else text)[:, 0]
+            pooled = tokens["text" if "text" in tokens else seen][:, 0]
             out.append(self.class_logits(jnp.tile(pooled, (1, self.images))))
         return tuple(out)
+
+
+def known_modules() -> tuple[str, ...]:
+    """All that a model may be made of: an encoder for every modality, and what they share."""
+    return (*MODALITIES, *SHARED)
 
 
 def build(config: ModelConfig, modules: tuple[str, ...], heads: tuple[str, ...],
@@ -201,18 +244,21 @@ def build(config: ModelConfig, modules: tuple[str, ...], heads: tuple[str, ...],
     Raises:
       ConfigError: an unknown name, or a head or module without what it works on.
     """
+    known = known_modules()
     for name in modules:
-        if name not in MODULES:
-            raise ConfigError(f"module {name!r}: unknown; known: " + ", ".join(MODULES))
-    needs = {"fusion": ("vision", "text"), "vtc": ("vision", "text"), "vtm": ("fusion",),
-             "mlm": ("text",)}
+        if name not in known:
+            raise ConfigError(f"module {name!r}: unknown; known: " + ", ".join(known))
+    needs = {"fusion": ("text",), "vtc": ("text",), "vtm": ("fusion",), "mlm": ("text",)}
+    others = [name for name in MODALITIES if name != "text"]
     for name in (*modules, *heads):
         missing = [need for need in needs.get(name, ()) if need not in modules]
+        if name in ("fusion", "vtc") and not any(other in modules for other in others):
+            missing.insert(0, " or ".join(others))
         if missing:
             raise ConfigError(f"{name!r} needs the module(s) {', '.join(missing)}: name them too")
     if not config.universal_layers:  # the ablation without them
         modules = tuple(m for m in modules if m != "universal")
-    return MPlug2(config, modules=tuple(m for m in MODULES if m in modules),
+    return MPlug2(config, modules=tuple(m for m in known if m in modules),
                   heads_used=tuple(h for h in (*HEADS, *TASK_HEADS) if h in heads),
                   outputs=outputs, images=images)
 
@@ -223,11 +269,10 @@ def init_params(model: MPlug2, rng: Array) -> dict[str, Any]:
     They do not depend on the batch, the number of frames or the text length, so a single tiny
     example creates them.
     """
-    config = model.config
-    frames = config.temporal_stride or 1
-    video = jnp.zeros((1, frames, config.image_size, config.image_size, 3), jnp.uint8)
-    ids = jnp.zeros((1, 2), jnp.int32)
-    return model.init({"params": rng}, video, ids, jnp.ones((1, 2), bool))["params"]
+    batch = {field: jnp.full(x.shape, x.dtype == jnp.bool_, x.dtype)
+             for name in {*model.modalities, "text"}
+             for field, x in MODALITIES[name].shapes(model.config).items()}
+    return dict(model.init({"params": rng}, batch)["params"])
 
 
 def union(models: Iterable[MPlug2]) -> MPlug2:

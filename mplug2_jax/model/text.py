@@ -12,11 +12,12 @@ from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.layers import Embeddings, Repeat, TransformerLayer
 
 
-def transformer_layer(config: ModelConfig, **variant: bool) -> partial:
+def transformer_layer(config: ModelConfig, cross_first: bool = False,
+                      causal: bool = False) -> partial[TransformerLayer]:
     """A `TransformerLayer` of the BERT parts' sizes, as a builder for `Repeat`."""
     return partial(TransformerLayer, width=config.width, heads=config.heads,
                    mlp_dim=config.mlp_dim, dropout=config.dropout, dtype=config.compute_dtype,
-                   **variant)
+                   cross_first=cross_first, causal=causal)
 
 
 def embeddings(config: ModelConfig) -> Embeddings:

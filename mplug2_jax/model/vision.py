@@ -72,7 +72,7 @@ class LocalTemporal(nn.Module):
         kernel = self.param("temporal_kernel", nn.initializers.normal(3 ** -0.5), (3, half))
         bias = self.param("temporal_bias", nn.initializers.zeros, (half,))
         kernel, bias = kernel.astype(self.dtype), bias.astype(self.dtype)
-        x = sum(shift_time(x, k - 1) * kernel[k] for k in range(3)) + bias
+        x = jnp.asarray(sum(shift_time(x, k - 1) * kernel[k] for k in range(3))) + bias
         up = nn.Dense(self.width, dtype=self.dtype, kernel_init=nn.initializers.zeros, name="up")
         return up(quick_gelu(x))
 
@@ -101,7 +101,8 @@ class GroupedTemporal(nn.Module):
         kernel = self.param("temporal_kernel", nn.initializers.normal((3 * size) ** -0.5),
                             (3, self.groups, size, size)).astype(self.dtype)
         bias = self.param("temporal_bias", nn.initializers.zeros, (self.width,))
-        x = sum(jnp.einsum("btngc,gcd->btngd", shift_time(x, k - 1), kernel[k]) for k in range(3))
+        x = jnp.asarray(sum(
+            jnp.einsum("btngc,gcd->btngd", shift_time(x, k - 1), kernel[k]) for k in range(3)))
         x = x.reshape(*x.shape[:-2], self.width) + bias.astype(self.dtype)
         return nn.Dense(self.width, dtype=self.dtype, kernel_init=nn.initializers.zeros,
                         name="up")(x)
@@ -170,7 +171,7 @@ class DualVisionEncoder(nn.Module):
         """Encodes a clip.
 
         Args:
-          video: `[B, T, H, W, 3]`, uint8, or floating and already normalised; an image has T = 1.
+          video: floating `[B, T, H, W, 3]` of `normalize_pixels`; an image has T = 1.
 
         Returns:
           `[B, 1 + T' * N, D]` in the width of the text: the mean of the frames' class tokens, then
@@ -181,7 +182,7 @@ class DualVisionEncoder(nn.Module):
         """
         config, width = self.config, self.config.vision_width
         dtype = config.compute_dtype
-        x = self.embed_patches(normalize_pixels(video).astype(dtype))  # [B, T, N, D]
+        x = self.embed_patches(video.astype(dtype))  # [B, T, N, D]
         grid = video.shape[2] // config.patch_size, video.shape[3] // config.patch_size
         scale = nn.initializers.normal(width ** -0.5)
         token = self.param("class_embedding", scale, (width,)).astype(dtype)

@@ -21,7 +21,7 @@ from jax.sharding import PartitionSpec
 
 from mplug2_jax.metrics.cider import CiderD
 from mplug2_jax.metrics.ptb import ptb_tokenize
-from mplug2_jax.parallel.sharding import BATCH, mesh_in_use
+from mplug2_jax.parallel.mesh import BATCH, mesh_in_use
 
 Array = jax.Array
 

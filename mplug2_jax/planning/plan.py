@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from mplug2_jax.errors import ConfigError
 from mplug2_jax.parallel import sharding
+from mplug2_jax.parallel.mesh import batch_sharding, make_mesh
 from mplug2_jax.planning.chips import GIB, Chip, chip_of
 from mplug2_jax.planning.flops import count_flops
 from mplug2_jax.planning.hlo import Program
@@ -167,7 +168,7 @@ def batch_on(task: Task, streams: Mapping[str, Stream],
              mesh: jax.sharding.Mesh) -> dict[str, dict[str, Any]]:
     """What the data pipeline gives a step, as shapes on the mesh."""
     task.check_mesh(streams, mesh)
-    where = sharding.batch_sharding(mesh)
+    where = batch_sharding(mesh)
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
                         batch_shapes(task, streams))
 
@@ -182,7 +183,7 @@ def compile_plan(config: ConfigDict, topology: str) -> Plan:
     chip, devices = chip_of(topology), topology_devices(topology)
     task, streams = planned(config)
     optimizer, _ = make_optimizer(config.optimizer)
-    mesh = sharding.make_mesh(**config.mesh, devices=devices)
+    mesh = make_mesh(**config.mesh, devices=devices)
     shapes = jax.eval_shape(lambda: create_state(
         task, optimizer, config.seed, config.optimizer.ema_decay > 0))
     state = jax.tree.map(

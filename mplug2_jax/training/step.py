@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from mplug2_jax.parallel.sharding import batch_sharding, compiler_options, tree_shardings
+from mplug2_jax.parallel.mesh import batch_sharding, compiler_options
+from mplug2_jax.parallel.sharding import tree_shardings
 from mplug2_jax.training.optimizer import hold
 from mplug2_jax.training.state import Learner, TrainState
 

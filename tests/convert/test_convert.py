@@ -22,7 +22,8 @@ from mplug2_jax.errors import ConfigError
 from mplug2_jax.model.config import MODULES, ModelConfig
 from mplug2_jax.model.mplug2 import build, init_params
 from mplug2_jax.model.vision import DualVisionEncoder
-from mplug2_jax.parallel.sharding import make_mesh, path_name
+from mplug2_jax.parallel.mesh import make_mesh
+from mplug2_jax.parallel.sharding import path_name
 
 ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"

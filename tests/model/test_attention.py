@@ -11,7 +11,7 @@ from attention_cases import CASES, inputs, output_and_gradients
 from jax.sharding import NamedSharding, PartitionSpec
 
 from mplug2_jax.model import attention
-from mplug2_jax.parallel import sharding
+from mplug2_jax.parallel.mesh import BATCH, make_mesh
 from mplug2_jax.planning.flops import count_flops
 from mplug2_jax.planning.hlo import Program
 
@@ -63,9 +63,9 @@ def test_jax_trains_cudnn_with_these_lengths(case, monkeypatch):
 def test_the_kernel_splits_over_batch_and_heads():
     """Every device computes its own rows and heads: nothing is sent."""
     query, key, value, mask, _, _ = inputs("cross-attention", jnp.float32, batch=4)
-    mesh = sharding.make_mesh(2, 2, 2, jax.devices()[:8])
-    rows = NamedSharding(mesh, PartitionSpec(sharding.BATCH))
-    heads = NamedSharding(mesh, PartitionSpec(sharding.BATCH, None, "tensor"))
+    mesh = make_mesh(2, 2, 2, jax.devices()[:8])
+    rows = NamedSharding(mesh, PartitionSpec(BATCH))
+    heads = NamedSharding(mesh, PartitionSpec(BATCH, None, "tensor"))
     args = *jax.device_put((query, key, value), heads), jax.device_put(mask, rows)
     with jax.set_mesh(mesh):
         compiled = jax.jit(functools.partial(attention.splash_attention_tpu, causal=False)
@@ -89,7 +89,7 @@ def test_the_platform_and_the_shapes_choose():
     assert attention.choose("gpu", *shapes(4097, 4097, dtype=jnp.float32), None) == "xla"
     assert attention.choose("cpu", *long, None) == "xla"
     assert attention.choose("tpu", *long, None) == "xla"  # eight devices, and no mesh says how
-    with jax.set_mesh(sharding.make_mesh(2, 2, 2, jax.devices()[:8])):
+    with jax.set_mesh(make_mesh(2, 2, 2, jax.devices()[:8])):
         assert attention.choose("tpu", *long, None) == "splash"
         assert attention.choose("tpu", *long, over_keys) == "splash"
         assert attention.choose("tpu", *short, None) == "xla"

@@ -76,7 +76,8 @@ def test_looped_equals_scanned(changes):
         def total(params, model=model, video=video, ids=ids, mask=mask):
             rng = np.random.default_rng(1)  # random weights: no output's gradient vanishes
             return sum((x.astype(jnp.float32) * rng.standard_normal(x.shape)).mean()
-                       for x in model.apply({"params": params}, video, ids, mask))
+                       for x in model.apply({"params": params}, {
+                           "video": video, "text": ids, "text_mask": mask}))
 
         results.append(jax.jit(jax.value_and_grad(total))(params))
     (one, one_grads), (two, two_grads) = results

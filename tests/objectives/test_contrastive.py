@@ -11,14 +11,14 @@ from trees import assert_gradients_equal
 
 from mplug2_jax.objectives import contrastive as contrast
 from mplug2_jax.objectives import losses
-from mplug2_jax.parallel import sharding
+from mplug2_jax.parallel.mesh import batch_sharding, make_mesh, put_batch
 
 MESHES = [(1, 1, 1), (8, 1, 1), (2, 2, 2)]
 KEY = jax.random.key(0)
 
 
 def mesh_of(shape):
-    return sharding.make_mesh(*shape, jax.devices()[:math.prod(shape)])
+    return make_mesh(*shape, jax.devices()[:math.prod(shape)])
 
 
 def features(seed, rows, dim=5):
@@ -60,7 +60,7 @@ def test_chunks_equal_the_dense_loss(shape):
             return contrast.contrastive(visual, text, temperature, ids, real, chunk=chunk)
 
         mesh = mesh_of(shape)
-        rows = sharding.put_batch((*arguments[:2], ids, real), mesh)
+        rows = put_batch((*arguments[:2], ids, real), mesh)
         with jax.set_mesh(mesh):
             (value_2, metrics_2), grads_2 = jax.jit(
                 jax.value_and_grad(chunked, argnums=(0, 1, 2), has_aux=True))(
@@ -84,8 +84,8 @@ def test_no_device_holds_more_than_its_rows_times_a_chunk():
     rows = batch // 8
     assert rows * chunk == batch * dim  # of one device, and the features of all: the bound
     mesh = mesh_of((8, 1, 1))
-    one = jax.ShapeDtypeStruct((batch, dim), jnp.float32, sharding=sharding.batch_sharding(mesh))
-    ids, real = (jax.ShapeDtypeStruct((batch,), dtype, sharding=sharding.batch_sharding(mesh))
+    one = jax.ShapeDtypeStruct((batch, dim), jnp.float32, sharding=batch_sharding(mesh))
+    ids, real = (jax.ShapeDtypeStruct((batch,), dtype, sharding=batch_sharding(mesh))
                  for dtype in (jnp.int32, bool))
 
     def loss(visual, text, temperature, ids, real):
@@ -108,7 +108,7 @@ def test_negatives_are_the_same_on_every_mesh(block, chunk):
     drawn = []
     for shape in MESHES:
         mesh = mesh_of(shape)
-        rows = sharding.put_batch((features(0, 16), features(1, 16), ids, real), mesh)
+        rows = put_batch((features(0, 16), features(1, 16), ids, real), mesh)
         with jax.set_mesh(mesh):
             drawn.append(jax.device_get(jax.jit(
                 lambda v, t, ids, real: contrast.hard_negatives(
@@ -135,7 +135,7 @@ def test_rows_of_other_devices(shape, block):
         picked, back = jax.vjp(lambda x: contrast.take_rows(x, rows, block), x)
         return picked, back(weights)[0]
 
-    arguments = sharding.put_batch((x, rows, weights), mesh)
+    arguments = put_batch((x, rows, weights), mesh)
     with jax.set_mesh(mesh):
         compiled = jax.jit(pick).lower(*arguments).compile()
         picked, gradient = compiled(*arguments)

@@ -13,6 +13,7 @@ from configs import common
 from mplug2_jax.checkpoints.manager import CheckpointError, Checkpoints
 from mplug2_jax.objectives import momentum
 from mplug2_jax.parallel import sharding
+from mplug2_jax.parallel.mesh import make_mesh, put_batch
 from mplug2_jax.training.optimizer import make_optimizer
 from mplug2_jax.training.state import create_state
 from mplug2_jax.training.step import make_train_step
@@ -50,7 +51,7 @@ def test_average_and_ramp():
 
 def setup(shape, accumulation=1, **changes):
     """A mesh, the shapes of the state, a function that makes it, and the step."""
-    mesh = sharding.make_mesh(*shape, jax.devices()[:int(np.prod(shape))])
+    mesh = make_mesh(*shape, jax.devices()[:int(np.prod(shape))])
     options = dict(teacher=True, decay=0.9, alpha=0.4, ramp_steps=2, queue=True, queue_size=12)
     model = small.model(vision_layers=1, fusion_layers=1, decoder_layers=1)
     task = small.task(model=model, objectives=OBJECTIVES, accumulation=accumulation,
@@ -67,8 +68,7 @@ def setup(shape, accumulation=1, **changes):
 
 
 def advance(state, step, mesh):
-    return step(state, sharding.put_batch({"video": small.pairs(seed=int(state.step), padding=1)},
-                                          mesh))
+    return step(state, put_batch({"video": small.pairs(seed=int(state.step), padding=1)}, mesh))
 
 
 def without_key_biases(tree):

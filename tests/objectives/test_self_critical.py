@@ -12,6 +12,7 @@ from configs import common
 from mplug2_jax.metrics.cider import CiderD
 from mplug2_jax.objectives.self_critical import CaptionReward, advantages, policy_gradient
 from mplug2_jax.parallel import sharding
+from mplug2_jax.parallel.mesh import make_mesh, put_batch
 from mplug2_jax.training.optimizer import make_optimizer
 from mplug2_jax.training.state import create_state
 from mplug2_jax.training.step import make_train_step
@@ -75,9 +76,9 @@ def test_micro_batches_and_meshes_give_the_same_step():
     results = []
     for accumulation, devices in ((1, 1), (2, 1), (1, 4)):
         task, params = make(accumulation=accumulation)
-        mesh = sharding.make_mesh(1, devices, 1, jax.devices()[:devices])
+        mesh = make_mesh(1, devices, 1, jax.devices()[:devices])
         with jax.set_mesh(mesh):
-            rows = {"s": sharding.put_batch(batch()["s"], mesh)}
+            rows = {"s": put_batch(batch()["s"], mesh)}
             step = jax.jit(jax.value_and_grad(task.loss, has_aux=True))
             results.append(jax.device_get(step(params, rows, KEY)))
     (value, metrics), grads = results[0]
@@ -104,14 +105,14 @@ def test_the_trainer_s_step_runs_under_its_transfer_guard():
     config = common.base("tiny").optimizer
     config.update(dict(steps=4, warmup_steps=1))
     optimizer, _ = make_optimizer(config)
-    mesh = sharding.make_mesh(1, 2, 1, jax.devices()[:2])
+    mesh = make_mesh(1, 2, 1, jax.devices()[:2])
     shapes = jax.eval_shape(lambda: create_state(task, optimizer, 0))
     step = make_train_step(task, optimizer, shapes, mesh, seed=0)
     results = []
     for _ in range(2):
         state = sharding.init_sharded(lambda: create_state(task, optimizer, 0), mesh)
         for _ in range(2):
-            rows = {"s": sharding.put_batch(batch()["s"], mesh)}
+            rows = {"s": put_batch(batch()["s"], mesh)}
             with jax.transfer_guard("disallow"):
                 state, metrics = step(state, rows)
                 jax.block_until_ready(metrics)

@@ -20,6 +20,7 @@ from mplug2_jax.errors import ConfigError
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import HEADS, MODULES, build, init_params
 from mplug2_jax.parallel import sharding
+from mplug2_jax.parallel.mesh import AXES, batch_sharding, make_mesh
 from mplug2_jax.planning.chips import CHIPS, GIB, chip_of
 from mplug2_jax.planning.hlo import Program
 from mplug2_jax.planning.plan import DoesNotFit, Plan, out_of_memory, with_batch
@@ -99,10 +100,10 @@ def test_traffic_of_a_text_as_counted_by_hand():
 
 
 def test_collectives_of_a_compiled_loop():
-    mesh = sharding.make_mesh(1, 8, 1, jax.devices()[:8])
+    mesh = make_mesh(1, 8, 1, jax.devices()[:8])
     weights = jax.ShapeDtypeStruct((6, 64, 64), jnp.float32, sharding=NamedSharding(
         mesh, PartitionSpec(None, "fsdp")))
-    x = jax.ShapeDtypeStruct((16, 64), jnp.float32, sharding=sharding.batch_sharding(mesh))
+    x = jax.ShapeDtypeStruct((16, 64), jnp.float32, sharding=batch_sharding(mesh))
 
     def layers(weights, x):
         return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, weights)[0]
@@ -291,7 +292,7 @@ def test_too_large_a_batch_is_told_with_the_amount_and_the_largest_buffers():
 def test_every_chip_has_a_mesh_of_one_device_a_chip():
     """In a process of its own: what libtpu is told of this machine holds for all of it."""
     code = ("from mplug2_jax.planning.plan import topology_devices\n"
-            "from mplug2_jax.parallel.sharding import make_mesh\n"
+            "from mplug2_jax.parallel.mesh import make_mesh\n"
             "for topology in ('v4:2x2x1', 'v5p:2x2x1', 'v5e:2x2', 'v6e:2x2'):\n"
             "    print(make_mesh(1, 2, 2, topology_devices(topology)).size)\n")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
@@ -311,7 +312,7 @@ def test_a_slice_that_does_not_exist_is_one_line():
 def test_nearly_all_of_large_is_sharded():
     config = ModelConfig.from_mapping(pretrain.get_config("large").model)
     shapes = jax.eval_shape(lambda: init_params(build(config, MODULES, HEADS), jax.random.key(0)))
-    mesh = jax.sharding.AbstractMesh((1, 256, 1), sharding.AXES)
+    mesh = jax.sharding.AbstractMesh((1, 256, 1), AXES)
     assert sharding.sharded_share(shapes, mesh) >= 0.995
 
 

@@ -17,7 +17,8 @@ from mplug2_jax.convert import hugging_face, layout, official
 from mplug2_jax.errors import ConfigError
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import build, init_params, part_of, union
-from mplug2_jax.parallel.sharding import make_mesh, path_name
+from mplug2_jax.parallel.mesh import make_mesh
+from mplug2_jax.parallel.sharding import path_name
 from mplug2_jax.planning.describe import describe, find_calls, scaled
 from mplug2_jax.planning.flops import count_flops
 from mplug2_jax.planning.shapes import batch_shapes, placeholder_tokenizer

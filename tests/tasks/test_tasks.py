@@ -11,7 +11,7 @@ import small
 from configs import checks, common, demo, msrvtt_caption, msrvtt_qa
 from mplug2_jax.errors import ConfigError
 from mplug2_jax.metrics.scores import keep
-from mplug2_jax.parallel import sharding
+from mplug2_jax.parallel.mesh import make_mesh, put_batch
 
 
 @pytest.mark.parametrize("weights, modules, heads", [
@@ -78,13 +78,13 @@ def test_reranking_equals_scoring_every_pair(devices):
                               "bias": np.float32([3.0, -3.0])}
     clips = small.pairs(rows=10)["video"]
     encoded = [[task.tokenizer.encode_padded(t, 8) for t in own if t != "?!"] for own in texts]
-    mesh = sharding.make_mesh(1, devices, 1, jax.devices()[:devices])
+    mesh = make_mesh(1, devices, 1, jax.devices()[:devices])
 
     def batches():
         for start in (0, 8):
             rows = np.minimum(np.arange(start, start + 8), 9)
             ids, mask = (np.stack([encoded[row][0][k] for row in rows]) for k in (0, 1))
-            yield sharding.put_batch(
+            yield put_batch(
                 {"video": clips[rows], "text": ids, "text_mask": mask, "item": rows * 0,
                  "index": 100 + rows, "example_mask": np.arange(start, start + 8) < 10}, mesh)
 

@@ -14,6 +14,7 @@ from mplug2_jax.model.mplug2 import init_params
 from mplug2_jax.model.vision import PIXEL_MEAN, PIXEL_STD, DualVisionEncoder
 from mplug2_jax.objectives.mixing import draw_weights, mix
 from mplug2_jax.parallel import sharding
+from mplug2_jax.parallel.mesh import make_mesh, put_batch
 from mplug2_jax.planning.flops import count_flops
 from mplug2_jax.training.optimizer import hold, layer_factors, make_optimizer
 from mplug2_jax.training.state import create_state
@@ -193,7 +194,7 @@ def sentences(rows=8):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """Three steps of a text classifier with an average: folder, shapes, mesh, states, the step."""
-    mesh = sharding.make_mesh(1, 1, 1, jax.devices()[:1])
+    mesh = make_mesh(1, 1, 1, jax.devices()[:1])
     task = small.task("classification", MODEL, inputs="text", classes=CLASSES)
     optimizer, _ = make_optimizer(options())
 
@@ -205,7 +206,7 @@ def trained(tmp_path_factory):
     state = sharding.init_sharded(create, mesh, small.params_of(task.model))
     states = [jax.device_get(state)]
     for _ in range(3):
-        state, _ = step(state, sharding.put_batch(sentences(), mesh))
+        state, _ = step(state, put_batch(sentences(), mesh))
         states.append(jax.device_get(state))
     folder = tmp_path_factory.mktemp("ema")
     checkpoints = Checkpoints(folder, keep=1)
@@ -243,7 +244,7 @@ def test_the_average_is_saved_resumed_and_loaded(trained):
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(restored), states[-1])
     without = checkpoints.restore_state(shapes.replace(ema=None), mesh)
     assert without.ema is None and without.averaged is without.params
-    again, _ = step(restored, sharding.put_batch(sentences(), mesh))
+    again, _ = step(restored, put_batch(sentences(), mesh))
     assert int(again.step) == 4
     checkpoints.close()
 
@@ -264,7 +265,7 @@ def test_no_gradient_is_computed_of_what_is_frozen():
     assert whole > 2.5 * forward  # a forward and a backward pass
     assert head < 1.02 * forward  # the backward pass is the head's alone
     # The optimizer holds moments of the head alone, and a step changes nothing else.
-    mesh = sharding.make_mesh(1, 1, 1, jax.devices()[:1])
+    mesh = make_mesh(1, 1, 1, jax.devices()[:1])
     optimizer, _ = make_optimizer(options(frozen=probe))
 
     def create():
@@ -277,7 +278,7 @@ def test_no_gradient_is_computed_of_what_is_frozen():
     state = jax.tree.map(
         lambda x: jnp.zeros(x.shape, x.dtype), shapes).replace(
             params=jax.tree.map(jnp.asarray, params))
-    state, metrics = step(state, sharding.put_batch(batch, mesh))
+    state, metrics = step(state, put_batch(batch, mesh))
     for module in ("vision", "universal"):
         jax.tree.map(np.testing.assert_array_equal, state.params[module], params[module])
     assert not np.array_equal(state.params["heads"]["classify"]["Dense_0"]["kernel"],

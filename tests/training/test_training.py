@@ -12,6 +12,7 @@ from mplug2_jax import launch
 from mplug2_jax.checkpoints.manager import CheckpointError, Checkpoints
 from mplug2_jax.model.mplug2 import init_params
 from mplug2_jax.parallel import sharding
+from mplug2_jax.parallel.mesh import make_mesh, put_batch
 from mplug2_jax.planning.flops import count_flops
 from mplug2_jax.training.optimizer import make_optimizer
 from mplug2_jax.training.progress import Progress
@@ -93,7 +94,7 @@ def test_progress_measures_without_pauses(monkeypatch):
 
 def setup(shape):
     """A mesh, the shapes of the state, a function that makes it, and the compiled step."""
-    mesh = sharding.make_mesh(*shape, jax.devices()[:int(np.prod(shape))])
+    mesh = make_mesh(*shape, jax.devices()[:int(np.prod(shape))])
     task = small.task("captioning", memory="visual")  # quick to compile
     optimizer, _ = make_optimizer(options())
 
@@ -109,7 +110,7 @@ def advance(state, step, mesh, steps):
     values = []
     for _ in range(steps):
         batch = {"video": small.pairs(seed=int(state.step))}
-        state, metrics = step(state, sharding.put_batch(batch, mesh))
+        state, metrics = step(state, put_batch(batch, mesh))
         values.append(float(metrics["loss"]))
     return state, values
 
@@ -144,7 +145,7 @@ def test_a_checkpoint_goes_on_on_another_mesh(saved):
 
 def test_a_step_lowers_the_loss():
     task = small.task("retrieval")
-    mesh = sharding.make_mesh(1, 1, 1, jax.devices()[:1])
+    mesh = make_mesh(1, 1, 1, jax.devices()[:1])
     optimizer, _ = make_optimizer(options(learning_rate=1e-3))
 
     def create():
@@ -152,7 +153,7 @@ def test_a_step_lowers_the_loss():
 
     state = sharding.init_sharded(create, mesh)
     step = make_train_step(task, optimizer, jax.eval_shape(create), mesh, 0)
-    batch = sharding.put_batch({"video": small.pairs()}, mesh)
+    batch = put_batch({"video": small.pairs()}, mesh)
     values = []
     for _ in range(15):
         state, metrics = step(state, batch)
@@ -163,7 +164,7 @@ def test_a_step_lowers_the_loss():
 
 def test_loading_by_module_is_strict(saved):
     folder, state = saved
-    mesh = sharding.make_mesh(1, 1, 1, jax.devices()[:1])
+    mesh = make_mesh(1, 1, 1, jax.devices()[:1])
     checkpoints = Checkpoints(folder)
     whole = jax.eval_shape(
         lambda: init_params(small.task("captioning", memory="visual").model, jax.random.key(0)))

@@ -25,7 +25,7 @@ from mplug2_jax.metrics.scores import Score
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import build, init_params
 from mplug2_jax.options import read
-from mplug2_jax.parallel.sharding import check_batch
+from mplug2_jax.parallel.mesh import check_batch
 from mplug2_jax.preprocess.tokenizer import Tokenizer
 from mplug2_jax.streams import Stream, batch_shapes
 from mplug2_jax.tasks.base.figures import Clip, Example, Figure, find
