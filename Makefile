@@ -7,7 +7,13 @@ RUN := runs/demo
 MEMORY := MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=17179869184 \
 	GLIBC_TUNABLES=glibc.malloc.hugetlb=1
 
-.PHONY: setup setup-dev demo demo-tasks joint test lint clean
+PYTEST := -n 2 --dist loadfile --no-loadscope-reorder
+# What `make check` tests: what is quick, without the training steps that take a minute to compile.
+FAST := $(addprefix tests/,metrics model objectives parallel preprocess evaluation test_house.py \
+	test_launch.py) $(addprefix --ignore=tests/,objectives/test_momentum.py \
+	objectives/test_self_critical.py parallel/test_accumulation.py)
+
+.PHONY: setup setup-dev demo demo-tasks joint check lint types test-fast test clean
 
 setup: $(VENV)/.ready
 setup-dev: $(VENV)/.ready-dev
@@ -38,11 +44,23 @@ demo-tasks: setup
 joint: setup
 	$(MEMORY) $(BIN)/python -m benchmarks.joint
 
-test: setup-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Before every commit: two minutes.
+check: lint types test-fast
 
+# Style; which room may import which (pyproject.toml); sizes of files and functions.
 lint: setup-dev
 	$(BIN)/ruff check .
+	$(BIN)/lint-imports --cache-dir .cache/import_linter
+	$(BIN)/python tests/house.py
+
+types: setup-dev
+	$(BIN)/mypy
+
+test-fast: setup-dev
+	$(BIN)/python -m pytest $(PYTEST) -m "not slow" $(FAST)
+
+test: setup-dev
+	$(BIN)/python -m pytest $(PYTEST)
 
 clean:
 	rm -rf $(RUN) runs/joint .cache

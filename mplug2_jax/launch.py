@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 import jax
 from absl import app, flags, logging
@@ -74,7 +74,16 @@ def main(run: Callable[..., None], arguments: tuple[str, ...] = (),
     flags.DEFINE_bool("debug", False, "Show the whole trace of an error.")
     if distributed:
         define_hosts()
+    show_in_help(run.__module__, __name__)
     app.run(guarded, flags_parser=parse)
+
+
+def show_in_help(*modules: str) -> None:
+    """Flags of these modules are the program's own: `--help` shows only those of its main module.
+    """
+    for module in modules:
+        for flag in flags.FLAGS.get_flags_for_module(module):
+            flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
 
 
 def define_hosts() -> None:
@@ -104,7 +113,7 @@ def of_interest(record: python_logging.LogRecord) -> bool:
     return record.levelno >= python_logging.WARNING or "site-packages" not in record.pathname
 
 
-def fail(error: BaseException) -> None:
+def fail(error: BaseException) -> NoReturn:
     """Prints the error in one line and ends the process with code 2."""
     hosts.fail(one_line(error), 2)
     print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
@@ -139,15 +148,15 @@ def given(flag: str, value: Any) -> Any:
 
 def keep_compilations() -> None:
     """Compiled programs are found again: in `.cache/jax`, or where JAX was told to keep them."""
-    if not jax.config.jax_compilation_cache_dir:
+    if not jax.config.values["jax_compilation_cache_dir"]:
         jax.config.update("jax_compilation_cache_dir", str(Path(".cache/jax").absolute()))
 
 
 def code() -> dict[str, str]:
     """A hash of each of the project's files that this process has loaded, by path."""
     root = Path(__file__).parents[1]
-    files = {Path(module.__file__) for module in list(sys.modules.values())
-             if getattr(module, "__file__", None)}
+    files = {Path(file) for module in list(sys.modules.values())
+             if (file := getattr(module, "__file__", None))}
     return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()[:12]
             for path in files if path.is_relative_to(root) and "site-packages" not in path.parts
             and path.suffix == ".py"}

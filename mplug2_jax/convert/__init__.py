@@ -5,6 +5,6 @@
     python -m mplug2_jax.convert clip model.safetensors --config=configs/msrvtt_caption.py --out=DIR
     python -m mplug2_jax.convert verify PREFIX
 
-Files are read by `torch_zip` (released `.pth`) and `safetensors`, without PyTorch; `official` and
-`hugging_face` say which name goes where; `layout` moves the numbers.
+Files are read by `torch_zip` (released `.pth`) and `safetensors_file`, without PyTorch; `official`
+and `hugging_face` say which name goes where; `layout` moves the numbers.
 """

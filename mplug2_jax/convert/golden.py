@@ -53,7 +53,7 @@ class GoldenSet(NamedTuple):
     @property
     def kind(self) -> str:
         """"caption", "qa", "bert" or "clip_vision_model"."""
-        return self.facts.get("kind", self.facts.get("model_type"))
+        return self.facts.get("kind") or self.facts.get("model_type", "")
 
     @property
     def pad_id(self) -> int:
@@ -193,7 +193,7 @@ class Released:
             fused = self.call(params, "fuse", visual, text, mask)
             found |= {"text_encoder": text, "fusion_visual": fused[0], "fusion_text": fused[1]}
             if self.golden.kind == "qa":
-                found["memory"], found["memory_mask"] = with_visual(*fused, mask)
+                found["memory"], found["memory_mask"] = with_visual(fused[0], fused[1], mask)
         return found
 
     def encode(self) -> dict[str, Array]:
@@ -277,7 +277,7 @@ def compute_bert(golden: GoldenSet) -> Arrays:
     ids, mask = needs(golden, "ids", "mask")
     hidden = model.apply(variables, jnp.asarray(ids, jnp.int32), jnp.asarray(mask, bool),
                          method="encode_text")
-    found = {"last_hidden_state": hidden}
+    found: dict[str, Any] = {"last_hidden_state": hidden}
     if with_head:
         found["mlm_logits"] = model.apply(variables, hidden, method="mlm_logits")
     return pick(golden, found)

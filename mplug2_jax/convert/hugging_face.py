@@ -110,7 +110,8 @@ def bert_name(name: str) -> str:
 def split(tensors: Tensors, rules: tuple[tuple[str, str], ...],
           ) -> tuple[Tensors, dict[str, list[str]]]:
     """The used tensors, and the ignored names by rule."""
-    kept, ignored = {}, {}
+    kept: Tensors = {}
+    ignored: dict[str, list[str]] = {}
     for name, tensor in tensors.items():
         rule = next((rule for rule, pattern in rules if re.search(pattern, name)), None)
         if rule is None:

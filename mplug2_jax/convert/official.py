@@ -23,7 +23,7 @@ from mplug2_jax.convert.layout import (
     patches,
     resize_positions,
 )
-from mplug2_jax.convert.safetensors import read_safetensors
+from mplug2_jax.convert.safetensors_file import read_safetensors
 from mplug2_jax.convert.stored import CheckpointFileError, StoredTensor
 from mplug2_jax.convert.torch_zip import read_torch
 from mplug2_jax.errors import ConfigError

@@ -103,11 +103,10 @@ class Machine:
         elif name in EMPTY:
             stack.append(EMPTY[name]())
         elif name in TUPLES:
-            items = tuple(stack[-TUPLES[name]:])
+            items = stack[-TUPLES[name]:]
             if len(items) != TUPLES[name]:
                 raise PickleError("broken pickle (the stack is empty)")
-            del stack[-TUPLES[name]:]
-            stack.append(items)
+            stack[-TUPLES[name]:] = [tuple(items)]
         elif name == "TUPLE":
             stack.append(tuple(self.pop_mark()))
         elif name == "MARK":

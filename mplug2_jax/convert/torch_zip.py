@@ -5,6 +5,7 @@ file is executed (`torch_pickle`), every member's CRC is checked when it is firs
 everything that is wrong ends in a CheckpointFileError of one line.
 """
 
+import math
 import os
 import struct
 import weakref
@@ -13,6 +14,8 @@ import zlib
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from mplug2_jax.convert import torch_pickle
 from mplug2_jax.convert.stored import CheckpointFileError, StoredTensor
@@ -65,10 +68,43 @@ def build_tensor(archive: "Archive", root: str, storage: Storage, offset: int,
             f"{archive.path}: the tensor file {name} has {member.file_size} bytes, but "
             f"{storage.numel} elements of {storage.dtype} need "
             f"{storage.numel * storage.dtype.itemsize}")
-    tensor = StoredTensor(archive.path, archive.start(member), storage.numel, storage.dtype,
-                          offset, shape, strides, partial(archive.check, member))
-    tensor.validate(name)
-    return tensor
+    check_view(archive.path, name, storage.numel, offset, shape, strides)
+    return StoredTensor(storage.dtype, shape,
+                        partial(load, archive, member, storage, offset, shape, strides))
+
+
+def check_view(path: Path, name: str, numel: int, offset: int, shape: tuple[int, ...],
+               strides: tuple[int, ...]) -> None:
+    """Raises CheckpointFileError where a tensor reaches outside of its storage of `numel`."""
+    if len(shape) != len(strides) or min((*shape, *strides, offset), default=0) < 0:
+        raise CheckpointFileError(f"{path}: {name} has shape {shape}, strides {strides}, offset "
+                                  f"{offset}: not a tensor")
+    if len(shape) > 32 or math.prod(max(n, 1) for n in shape) >= 2 ** 56:
+        raise CheckpointFileError(f"{path}: {name} has the absurd shape {shape}")
+    last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
+    if 0 not in shape and last >= numel:
+        raise CheckpointFileError(f"{path}: {name} of shape {shape} needs {last + 1} elements, "
+                                  f"but its storage holds {numel}")
+
+
+def load(archive: "Archive", member: zipfile.ZipInfo, storage: Storage, offset: int,
+         shape: tuple[int, ...], strides: tuple[int, ...]) -> np.ndarray:
+    """A read-only view of the file's own bytes; nothing is copied.
+
+    Raises:
+      CheckpointFileError: the bytes are not those that were written.
+    """
+    archive.check(member)
+    if 0 in shape:
+        return np.zeros(shape, storage.dtype)
+    size = storage.dtype.itemsize
+    try:
+        elements = np.memmap(archive.path, np.uint8, "r", archive.start(member),
+                             (storage.numel * size,)).view(storage.dtype)
+    except (OSError, ValueError) as error:
+        raise CheckpointFileError(f"{archive.path}: cannot be mapped: {error}") from None
+    return np.lib.stride_tricks.as_strided(elements[offset:], shape, [s * size for s in strides],
+                                           writeable=False)
 
 
 class Archive:

@@ -103,8 +103,9 @@ def same_length(expected: np.ndarray, found: np.ndarray, pad_id: int,
     if expected.ndim != 2 or found.ndim != 2:
         return expected, found
     length = max(expected.shape[1], found.shape[1])
-    return tuple(np.pad(x, ((0, 0), (0, length - x.shape[1])), constant_values=pad_id)
-                 for x in (expected, found))
+    expected, found = (np.pad(x, ((0, 0), (0, length - x.shape[1])), constant_values=pad_id)
+                       for x in (expected, found))
+    return expected, found
 
 
 def input_fault(golden: GoldenSet, name: str) -> str:

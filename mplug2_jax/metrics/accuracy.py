@@ -51,7 +51,7 @@ def qa_accuracy(
 
     if train is None:
         train = zip(types, answers, strict=True)
-    counts = defaultdict(Counter)
+    counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for kind, answer in train:
         counts[kind][normalize_answer(answer)] += 1
     usual = {kind: min(seen, key=lambda a: (-seen[a], a)) for kind, seen in counts.items()}

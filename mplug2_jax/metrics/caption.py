@@ -64,7 +64,8 @@ def score_tokens(
     scores = {"cider": mean(CiderD(gold).score(said, gold)), **_bleu(gold, said),
               "rouge_l": mean([Rouge().calc_score([text], texts)
                                for text, texts in zip(said, gold, strict=True)])}
-    for group in sorted(set(groups or ())):
+    groups = groups or ()
+    for group in sorted(set(groups)):
         rows = [i for i, name in enumerate(groups) if name == group]
         part = score_tokens([gold[i] for i in rows], [said[i] for i in rows])
         scores |= {f"{group}/{name}": within(score, rows, len(said))
@@ -77,14 +78,17 @@ def _bleu(gold: Sequence[Sequence[str]], said: Sequence[str]) -> dict[str, Score
     scorer = BleuScorer(n=_ORDER)
     for text, texts in zip(said, gold, strict=True):
         scorer += (text, texts)
-    terms = []
+    each = []
     for clip in scorer.ctest:
         length = clip["testlen"]
         closest = min((abs(other - length), other) for other in clip["reflen"])[1]
-        terms.append([length, closest, *clip["correct"], *clip["guess"]])
-    terms = np.array(terms, np.float64)  # [N, 2 + 2 * _ORDER]
-    return {f"bleu{n}": Score(_combine(terms, n), lambda counts, n=n: _combine(counts @ terms, n))
-            for n in range(1, _ORDER + 1)}
+        each.append([length, closest, *clip["correct"], *clip["guess"]])
+    terms = np.array(each, np.float64)  # [N, 2 + 2 * _ORDER]
+
+    def score(n: int) -> Score:
+        return Score(_combine(terms, n), lambda counts: _combine(counts @ terms, n))
+
+    return {f"bleu{n}": score(n) for n in range(1, _ORDER + 1)}
 
 
 def _combine(sums: np.ndarray, n: int) -> np.ndarray:

@@ -36,7 +36,7 @@ class CiderD:
         items = 0
         for references in corpus:
             items += 1
-            seen = set()
+            seen: set[tuple[str, ...]] = set()
             for text in references:
                 seen.update(_ngrams(self._words(text)))
             frequency.update(seen)

@@ -110,7 +110,8 @@ def consistency(right: Sequence[float] | np.ndarray, groups: Sequence[Hashable])
     right = np.asarray(right, np.float64)
     if len(right) != len(groups):
         raise ValueError(f"{len(right)} examples, {len(groups)} groups: expected equal numbers")
-    first, whole = {}, {}
+    first: dict[Hashable, int] = {}
+    whole: dict[Hashable, float] = {}
     for i, group in enumerate(groups):
         first.setdefault(group, i)
         whole[group] = min(whole.get(group, 1.0), right[i])

@@ -5,13 +5,13 @@ come with the package; SPICE needs Stanford CoreNLP 3.6.0 and its models beside 
 that `python -m pycocoevalcap.spice.get_stanford_models` makes and nothing here does.
 """
 
-import importlib.util
 import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pycocoevalcap
 
 from mplug2_jax.metrics.scores import Score, divide, mean
 
@@ -48,7 +48,7 @@ class _Absent(Exception):
 
 
 def _folder(name: str) -> Path:
-    return Path(importlib.util.find_spec("pycocoevalcap").submodule_search_locations[0]) / name
+    return Path(next(iter(pycocoevalcap.__path__))) / name
 
 
 def _require(*files: Path) -> str:

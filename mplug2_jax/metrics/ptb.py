@@ -119,7 +119,7 @@ _RULES = [
     r"([!?]+|\.\.\.|-+|\*{1,3}|_+|<<|>>|''|``)",
     r"(.)",
 ]
-_RULES = [re.compile(rule, re.IGNORECASE) for rule in _RULES]
+_PATTERNS = [re.compile(rule, re.IGNORECASE) for rule in _RULES]
 _PLAIN_WORD = re.compile(r"[A-Za-z]+(?=\s|$)")
 _SPLITTING_WORDS = {"cannot", "gonna", "wanna", "gotta", "gimme", "lemme"}
 
@@ -154,7 +154,7 @@ def _next_token(text: str, position: int) -> str:
     word = _PLAIN_WORD.match(text, position)
     if word and word[0].lower() not in _SPLITTING_WORDS:  # most of a caption: skip the rules
         return word[0]
-    matches = [match for rule in _RULES if (match := rule.match(text, position))]
+    matches = [match for rule in _PATTERNS if (match := rule.match(text, position))]
     return max(matches, key=lambda match: match.end())[1]
 
 

@@ -83,7 +83,7 @@ def intervals(
     sizes = {name: len(score.each) for name, score in scores.items()}
     if len(set(sizes.values())) > 1:
         raise ValueError(f"scores over different numbers of examples: {sizes}")
-    figures = {name: [] for name in scores}
+    figures: dict[str, list[np.ndarray]] = {name: [] for name in scores}
     rng, count = np.random.default_rng(seed), max(sizes.values(), default=0)
     step = max(1, _CHUNK // max(count, 1))
     for start in range(0, draws if scores else 0, step):
@@ -93,8 +93,11 @@ def intervals(
         counts = counts.astype(np.float64)
         for name, score in scores.items():
             figures[name].append(score.over(counts))
-    return {name: tuple(map(float, np.nanpercentile(np.concatenate(parts), [2.5, 97.5])))
-            for name, parts in figures.items()}
+    found = {}
+    for name, parts in figures.items():
+        low, high = np.nanpercentile(np.concatenate(parts), [2.5, 97.5])
+        found[name] = float(low), float(high)
+    return found
 
 
 def keep(

@@ -46,7 +46,8 @@ def resize(clip: np.ndarray, size: int) -> np.ndarray:
         return np.ascontiguousarray(clip)
     out = np.empty((len(clip), size, size, 3), np.uint8)
     for target, frame in zip(out, clip, strict=True):
-        target[:] = Image.fromarray(frame).resize((size, size), Image.Resampling.BICUBIC)
+        resized = Image.fromarray(frame).resize((size, size), Image.Resampling.BICUBIC)
+        target[:] = np.asarray(resized)
     return out
 
 
@@ -69,7 +70,8 @@ def random_resized_crop(
     """
     if tuple(area) == (1.0, 1.0):
         return resize(clip, size)
-    return _resize_box(clip, size, _random_box(*clip.shape[1:3], area, rng))
+    height, width = clip.shape[1:3]
+    return _resize_box(clip, size, _random_box(height, width, area, rng))
 
 
 def random_resized_crop_around(
@@ -131,8 +133,9 @@ def _random_box(
         box_width = round(math.sqrt(pixels * aspect))
         box_height = round(math.sqrt(pixels / aspect))
         if 0 < box_width <= width and 0 < box_height <= height:
-            x, y = rng.integers(width - box_width + 1), rng.integers(height - box_height + 1)
-            return int(x), int(y), int(x) + box_width, int(y) + box_height
+            x = int(rng.integers(width - box_width + 1))
+            y = int(rng.integers(height - box_height + 1))
+            return x, y, x + box_width, y + box_height
     # No box of that area fits a frame this narrow: the largest centred one of an allowed aspect
     # ratio.
     box_width = min(width, max(1, round(height * _ASPECT[1])))

@@ -1,11 +1,13 @@
 """Video bytes to a few RGB frames: which ones (TSN-style segments, or dense), decoded with PyAV."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from fractions import Fraction
 
 import av
 import numpy as np
-from av.codec.context import CodecContext
+from av.stream import Stream
+from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import VideoReformatter
 
 from mplug2_jax.errors import MediaError
@@ -135,7 +137,7 @@ def decode_video(
 
     try:
         with av.open(
-            io.BytesIO(data), options={"format_whitelist": _FORMATS}, metadata_errors="replace"
+            io.BytesIO(data), "r", options={"format_whitelist": _FORMATS}, metadata_errors="replace"
         ) as container:
             if not container.streams.video:
                 raise MediaError("no video stream in the file")
@@ -154,9 +156,10 @@ class _Clip:
 
     def __init__(self, container: av.container.InputContainer):
         self._stream = container.streams.video[0]
-        self._codec: CodecContext | None = self._stream.codec_context
-        if self._codec is None:
+        codec: VideoCodecContext | None = self._stream.codec_context
+        if codec is None:
             raise MediaError("a video stream of an unknown codec")
+        self._codec = codec
         # Clips are short and many are decoded at once: threads inside one clip cost more than
         # they give.
         self._stream.thread_type = "NONE"
@@ -172,7 +175,8 @@ class _Clip:
 
     def _read(self, container: av.container.InputContainer) -> list[av.Packet]:
         """The stream's packets, undecoded, in the order of decoding."""
-        packets, ends = [], {}  # ends: of the last packet of each stream, in its own units
+        packets: list[av.Packet] = []
+        ends: dict[int, int] = {}  # of the last packet of each stream, in its own units
         own = self._stream.index
         for total, packet in enumerate(container.demux()):
             if total == _MAX_PACKETS:
@@ -189,7 +193,7 @@ class _Clip:
             raise MediaError("no frame in the video stream")
         # A file cut off in the middle raises nothing in some containers.
         duration = (container.duration or 0) / av.time_base
-        times = [float(end * container.streams[number].time_base) for number, end in ends.items()]
+        times = [float(end * _unit(container.streams[n])) for n, end in ends.items()]
         finish = max(times, default=0.0) - self._origin
         if 0 < finish < _COMPLETE * duration:
             raise MediaError(f"truncated video: packets end at {finish:.2f} s of {duration:.2f} s")
@@ -203,13 +207,13 @@ class _Clip:
         end: float,
     ) -> np.ndarray:
         """The frames that `choose` picks of so many by `rng`, as RGB, uint8 [T, H, W, 3]."""
-        state = rng and rng.bit_generator.state
+        state = {} if rng is None else rng.bit_generator.state
         shown = [packet.pts for packet in self._packets if not packet.is_discard]
-        if self._timed and None not in shown and len(set(shown)) == len(shown):
-            shown.sort()
-            scale = float(self._stream.time_base)
-            inside = _within([pts * scale - self._origin for pts in shown], start, end)
-            wanted = [shown[inside[i]] for i in choose(len(inside))]
+        known = sorted(pts for pts in shown if pts is not None)
+        if self._timed and len(set(known)) == len(shown):
+            scale = float(_unit(self._stream))
+            inside = _within([pts * scale - self._origin for pts in known], start, end)
+            wanted = [known[inside[i]] for i in choose(len(inside))]
             images = self._decode_times(wanted)
             if images is not None:
                 return images
@@ -234,18 +238,18 @@ class _Clip:
         """The frames shown at these times, or None if one does not come up under its time."""
         restarts = self._restarts()
         skipping = self._codec.name in _SKIPPING
-        images, skip = _Images(wanted), "DEFAULT"
+        images, sparing = _Images(wanted), False
         for first, last in zip(restarts, [*restarts[1:], len(self._packets)], strict=True):
             group = self._packets[first:last]
-            missing = {packet.pts for packet in group} & images.missing
+            missing = images.missing & {packet.pts for packet in group}
             if not missing:
                 continue
             self._codec.flush_buffers()
             for packet in [*group, None]:  # None drains the decoder
                 if skipping:
                     shown = packet is not None and packet.pts in images.places
-                    if skip != (skip := "DEFAULT" if shown else "NONREF"):
-                        self._codec.skip_frame = skip
+                    if sparing != (sparing := not shown):
+                        self._codec.skip_frame = "NONREF" if sparing else "DEFAULT"
                 for frame in self._decode(packet):
                     if frame.pts in missing:
                         missing.remove(frame.pts)
@@ -259,8 +263,8 @@ class _Clip:
 
     def _restarts(self) -> list[int]:
         """Numbers of the packets from which on nothing earlier is needed or shown."""
-        pts = [packet.pts for packet in self._packets]
-        if self._codec.name not in _RESTARTING or None in pts:
+        pts = [packet.pts for packet in self._packets if packet.pts is not None]
+        if self._codec.name not in _RESTARTING or len(pts) < len(self._packets):
             return [0]
         latest_before = np.maximum.accumulate(pts)[:-1]
         earliest_from = np.minimum.accumulate(pts[::-1])[::-1]
@@ -285,12 +289,13 @@ class _Clip:
     def _times(self, count: int) -> list[float]:
         """Seconds of every frame in the order of showing."""
         times = [frame.time for frame in self._every_frame()] if self._timed else [None]
-        if None in times:
+        known = [time for time in times if time is not None]
+        if len(known) < len(times):
             rate = float(self._stream.average_rate or self._stream.base_rate or 25)
             return [number / rate for number in range(count)]
-        return [time - self._origin for time in times]
+        return [time - self._origin for time in known]
 
-    def _every_frame(self):
+    def _every_frame(self) -> Iterator[av.VideoFrame]:
         self._codec.flush_buffers()
         for packet in [*self._packets, None]:
             yield from self._decode(packet)
@@ -335,11 +340,18 @@ class _Images:
             self.array = np.empty((self._count, *shape), np.uint8)
         elif self.array.shape[1:] != shape:
             raise MediaError("the frame size changes within the video")
-        rows = np.frombuffer(plane, np.uint8).reshape(frame.height, plane.line_size)
+        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(frame.height, plane.line_size)
         pixels = rows[:, : 3 * frame.width].reshape(shape)
         for place in self.places[name]:
             self.array[place] = pixels
         self.missing.remove(name)
+
+
+def _unit(stream: Stream) -> Fraction:
+    """Seconds of one of the units that a stream's times are in."""
+    if stream.time_base is None:
+        raise MediaError("a stream without a unit of time")
+    return stream.time_base
 
 
 def _within(times: list[float], start: float, end: float) -> list[int]:

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import yaml
+from safetensors import numpy as safetensors
 from torch_files import released_state, write_state
 
 from mplug2_jax.checkpoints.manager import CheckpointError, Checkpoints, write_params
@@ -370,14 +371,19 @@ def test_parameters_alone_are_written_once(tmp_path):
     checkpoints.close()
 
 
+def write_safe(path, state):
+    safetensors.save_file(state, path)
+
+
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read there")
-def test_it_takes_little_more_memory_than_the_result(tmp_path):
+@pytest.mark.parametrize("name, write", [("x.pth", write_state), ("x.safetensors", write_safe)])
+def test_it_takes_little_more_memory_than_the_result(tmp_path, name, write):
     """In a process of its own: the peak beyond what importing and starting takes."""
     config = dataclasses.replace(CONFIG, vocab_size=400_000, width=64, vision_width=64)
     result = 4 * sum(math.prod(shape) for shape in
                      official.parameter_shapes(config, MODULES).values())
     assert result > 200e6
-    write_state(tmp_path / "x.pth", released_state(config))
+    write(tmp_path / name, released_state(config))
     (tmp_path / "run.py").write_text(
         "from ml_collections import ConfigDict\n"
         f"def get_config():\n    return ConfigDict({{'model': {dataclasses.asdict(config)!r}}})\n")
@@ -397,7 +403,7 @@ __main__.main("official", sys.argv[1])
 print("extra", peak() - start)
 """
     done = subprocess.run(
-        [sys.executable, "-c", script, tmp_path / "x.pth", f"--config={tmp_path}/run.py",
+        [sys.executable, "-c", script, tmp_path / name, f"--config={tmp_path}/run.py",
          f"--out={tmp_path}/out"], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     extra = int(done.stdout.split("extra")[1])

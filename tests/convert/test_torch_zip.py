@@ -1,6 +1,5 @@
 """Reading PyTorch's files: values, and that nothing bad in a file gets further than one error."""
 
-import json
 import os
 import pickle
 import struct
@@ -12,7 +11,6 @@ import pytest
 from torch_files import STORAGES, number, table, tensor, text, write, write_state
 
 from mplug2_jax.convert.official import read_weights
-from mplug2_jax.convert.safetensors import read_safetensors
 from mplug2_jax.convert.stored import CheckpointFileError
 from mplug2_jax.convert.torch_zip import read_torch
 
@@ -233,45 +231,3 @@ def test_two_thousand_corruptions_end_in_our_error_or_change_nothing(tmp_path):
             assert loaded[name].dtype == value.dtype
             np.testing.assert_array_equal(loaded[name], value, err_msg=str(trial))
     assert 1000 < caught < 2000  # some bytes (times, versions) mean nothing
-
-
-def safetensors_file(path, header, data=b""):
-    content = header if isinstance(header, bytes) else json.dumps(header).encode()
-    path.write_bytes(len(content).to_bytes(8, "little") + content + data)
-    return path
-
-
-def test_safetensors_come_back(tmp_path):
-    arrays = {"w": np.arange(6, dtype=np.float32).reshape(2, 3),
-              "h": np.float32([1.5, -2]).astype(jnp.bfloat16), "i": np.arange(3)}
-    header, data = {"__metadata__": {"format": "pt"}}, b""
-    for (name, array), code in zip(arrays.items(), ("F32", "BF16", "I64"), strict=True):
-        header[name] = {"dtype": code, "shape": list(array.shape),
-                        "data_offsets": [len(data), len(data) + array.nbytes]}
-        data += array.tobytes()
-    loaded = read_safetensors(safetensors_file(tmp_path / "x.safetensors", header, data))
-    assert loaded.keys() == arrays.keys()
-    for name, array in arrays.items():
-        np.testing.assert_array_equal(loaded[name].load(), array)
-
-
-@pytest.mark.parametrize("entry, match", [
-    ({"dtype": "F32", "shape": [2], "data_offsets": [0, 12]}, "does not fit its 12 bytes"),
-    ({"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}, "truncated: w ends behind"),
-    ({"dtype": "F8", "shape": [2], "data_offsets": [0, 8]}, "has dtype F8"),
-    ({"dtype": "F32", "shape": [-2], "data_offsets": [0, 8]}, "not valid"),
-    ({"dtype": "F32", "shape": [2]}, "not valid"), (3, "not valid"),
-])
-def test_broken_safetensors_are_refused(tmp_path, entry, match):
-    refused(safetensors_file(tmp_path / "x.safetensors", {"w": entry}, bytes(8)), match)
-
-
-def test_what_is_no_safetensors_file_is_refused(tmp_path):
-    path = tmp_path / "x.safetensors"
-    for content in (b"", b"abc", b"\xff" * 100):
-        path.write_bytes(content)
-        refused(path, "not a safetensors file")
-    refused(safetensors_file(path, b"{nonsense"), "not valid JSON")
-    refused(safetensors_file(path, b"[1, 2]"), "not valid JSON")
-    refused(safetensors_file(path, b'{"w": 1, "w": 2}'), "twice")
-

@@ -209,7 +209,7 @@ def test_an_abort_while_a_process_ends_does_not_hold_it():
     """JAX aborts from a thread of its own; what another thread asks of it is then not answered."""
     script = """
 import os, threading, time
-from mplug2_jax.parallel import hosts
+from mplug2_jax.parallel.watch import Watch
 
 class Store:
     def key_value_set(self, key, *_, **__):
@@ -220,10 +220,8 @@ class Store:
     def blocking_key_value_get(self, *_):
         time.sleep(600)
 
-state = hosts.distributed.global_state
-state.client, state.process_id, state.num_processes = Store(), 1, 2
-state.coordinator_address = "localhost:1"  # nobody answers there
-hosts._Watch(600).fail("the disk is full", 2)
+# Nobody answers at the address of process 0.
+Watch(Store(), 1, 2, "localhost:1", 600).fail("the disk is full", 2)
 """
     ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, text=True, timeout=SLACK,
                            capture_output=True, check=False)
