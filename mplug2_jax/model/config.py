@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from mplug2_jax.errors import ConfigError
+from mplug2_jax.options import option, read, required
 
 SHARED = ("universal", "fusion", "decoder")  # by all modalities
 # The paper's. A modality that is registered besides (`modalities.py`) is not among them, for what
@@ -65,64 +66,46 @@ class Remat:
 class ModelConfig:
     """Sizes and variants of the five modules (names as in the reference sizes of mPLUG-2).
 
-    Attributes:
-      vision_width, vision_layers, patch_size, image_size: the ViT; heads are `vision_width / 64`.
-      temporal_stride: 0 for one patch embedding a frame; s > 0 for the released
-        `temporal_downsampling`: a 3-frame kernel with stride s over time.
-      local_temporal: "twice" (release: before attention and before the MLP, images too), "once"
-        (before attention only), "grouped" (paper's figure: once, channel groups, video only),
-        "none".
-      temporal_groups: number of channel groups of the "grouped" variant.
-      position_gain: what the ViT multiplies its positional embedding by. More than 1 where the
-        pretraining left it small, so that a task that asks for places can read it.
-      stochastic_depth: share of examples for which training leaves out the last vision block's
-        residuals; it grows linearly from 0 at the first block.
-      width, heads, mlp_dim: of every BERT part (text, universal, fusion, decoder).
-      vocab_size, max_positions, dropout: of the BERT parts.
-      text_layers: layers of text alone; the universal layers come after them.
-      universal_layers, latents, universal_variant: "release" (self-attention, cross-attention,
-        FFN; no outer text residual) or "figure" (queries cross-attend first; text W0 + WS). With 0
-        layers there is no such module: each modality goes on as it leaves its own encoder.
-      universal_sharing: "shared" (the paper: both modalities through the same weights) or
-        "separate" (as many layers for each of them, the paper's ablation).
-      fusion_layers, fusion_stride: every `stride`-th layer but the first is a connected layer.
-      decoder_layers: of the text decoder.
-      contrastive_dim: width of the contrastive space.
-      dtype: of computation; parameters are always float32.
-      scan: one compiled layer body run in a loop, or the layers laid out one after another.
-      shard_frames: whether the vision encoder spreads a clip's frames over the mesh's `tensor`
-        axis: less memory for long clips, more communication.
-      remat: what the backward pass keeps of each module's layers.
+    `local_temporal` is "twice" (release: before attention and before the MLP, images too), "once"
+    (before attention only), "grouped" (the paper's figure: once, channel groups, video only) or
+    "none". `universal_variant` is "release" (self-attention, cross-attention, FFN; no outer text
+    residual) or "figure" (queries cross-attend first; text W0 + WS); with 0 universal layers there
+    is no such module, and each modality goes on as it leaves its own encoder.
     """
 
-    vision_width: int
-    vision_layers: int
-    patch_size: int
-    image_size: int
-    width: int
-    heads: int
-    mlp_dim: int
-    vocab_size: int
-    text_layers: int
-    universal_layers: int
-    fusion_layers: int
-    decoder_layers: int
-    temporal_stride: int = 0
-    local_temporal: str = "twice"
-    temporal_groups: int = 4
-    position_gain: float = 1.0
-    stochastic_depth: float = 0.0
-    max_positions: int = 512
-    dropout: float = 0.1
-    latents: int = 50
-    universal_variant: str = "release"
-    universal_sharing: str = "shared"
-    fusion_stride: int = 1000
-    contrastive_dim: int = 256
-    dtype: str = "float32"
-    scan: bool = True
-    remat: Remat = Remat()
-    shard_frames: bool = False
+    vision_width: int = required("of the ViT; its heads are vision_width / 64")
+    vision_layers: int = required("of the ViT")
+    patch_size: int = required("side of the ViT's patches, pixels")
+    image_size: int = required("side of the pretrained frames, pixels")
+    width: int = required("of the BERT parts: text, universal, fusion, decoder")
+    heads: int = required("of attention in the BERT parts")
+    mlp_dim: int = required("of the MLPs in the BERT parts")
+    vocab_size: int = required("pieces of the vocabulary")
+    text_layers: int = required("of text alone; the universal layers come after them")
+    universal_layers: int = required("of the universal layers; 0 for none")
+    fusion_layers: int = required("of the fusion encoder")
+    decoder_layers: int = required("of the text decoder")
+    temporal_stride: int = option(0, "0: one patch embedding a frame; s: the release's "
+                                  "temporal_downsampling, a 3-frame kernel with stride s")
+    local_temporal: str = option("twice", "local temporal modelling: " + ", ".join(LOCAL_TEMPORAL))
+    temporal_groups: int = option(4, "channel groups of the 'grouped' variant")
+    position_gain: float = option(1.0, "what the ViT multiplies its positions by: more than 1 "
+                                  "where pretraining left them small and a task asks for places")
+    stochastic_depth: float = option(0.0, "share of examples for which training leaves out the "
+                                     "last vision block; it grows linearly from 0 at the first")
+    max_positions: int = option(512, "tokens of a text at most")
+    dropout: float = option(0.1, "of the BERT parts")
+    latents: int = option(50, "of the universal layers' visual path")
+    universal_variant: str = option("release", "of the universal layers: "
+                                    + ", ".join(UNIVERSAL_VARIANTS))
+    universal_sharing: str = option("shared", "whether both modalities go through the same weights "
+                                    "('shared', the paper) or as many of their own ('separate')")
+    fusion_stride: int = option(1000, "every so many fusion layers is a connected one")
+    contrastive_dim: int = option(256, "width of the contrastive space")
+    dtype: str = option("float32", "of computation; parameters are float32")
+    scan: bool = option(True, "one compiled layer body in a loop, or layers one after another")
+    remat: Remat = option(Remat, "what the backward pass keeps of each module's layers")
+    shard_frames: bool = option(False, "spread a clip's frames over the mesh's tensor axis")
 
     def __post_init__(self):
         object.__setattr__(self, "remat", Remat.from_mapping(self.remat))
@@ -156,15 +139,10 @@ class ModelConfig:
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, Any]) -> "ModelConfig":
         """Builds it from a config's `model` section; ConfigError for a wrong or missing key."""
-        names = {field.name for field in dataclasses.fields(cls)}
         values = dict(mapping.items())
-        for key in values:
-            if key not in names:
-                raise ConfigError(f"model.{key}: unknown key; known: " + ", ".join(sorted(names)))
-        required = {f.name for f in dataclasses.fields(cls) if f.default is dataclasses.MISSING}
-        for key in sorted(required - set(values)):
-            raise ConfigError(f"model.{key}: missing; every size must be given")
-        return cls(**values)
+        if "remat" in values:
+            values["remat"] = Remat.from_mapping(values["remat"])
+        return read(cls, values, "model")
 
     @property
     def compute_dtype(self) -> Any:

@@ -145,6 +145,20 @@ def restrict(logits: Array, top_k: int, top_p: float | Array) -> Array:
     return jnp.where(logits >= jnp.take_along_axis(ordered, last, axis=-1), logits, -jnp.inf)
 
 
+def _take(values: Array, index: Array) -> Array:
+    """`values [B, K, ...]` at `index [B, K']`, item by item."""
+    return jax.vmap(lambda v, i: v[i])(values, index)
+
+
+def _best(found: tuple[Array, Array, Array], beams: int) -> tuple[Array, Array, Array]:
+    """Of hypotheses (ids `[B, N, L]`, scores and whether recorded `[B, N]`) the best so many."""
+    # Empty places go behind hypotheses of probability 0, which have the same score, -inf.
+    ids, scores, recorded = found
+    scores = jnp.where(recorded, scores, -jnp.inf)
+    order = jnp.lexsort((~recorded, -scores), axis=-1)[:, :beams]
+    return _take(ids, order), _take(scores, order), _take(recorded, order)
+
+
 @partial(jax.jit, static_argnames=("model", "beams", "min_length", "max_length", "start_id",
                                    "end_id", "pad_id", "alpha"))
 def beam_search(model: MPlug2, params: Any, memory: Array, memory_mask: Array | None, *,
@@ -172,9 +186,6 @@ def beam_search(model: MPlug2, params: Any, memory: Array, memory_mask: Array | 
     batch, vocab = memory.shape[0], model.config.vocab_size
     penalties = jnp.asarray(((5 + np.arange(1, max_length + 1)) / 6) ** alpha, jnp.float32)
 
-    def take(values, index):  # [B, K, ...] by [B, K']
-        return jax.vmap(lambda v, i: v[i])(values, index)
-
     def body(state):
         at, sums, ids, done, found, cache = state
         tokens = jax.lax.dynamic_index_in_dim(ids, at, axis=2, keepdims=False)  # [B, K]
@@ -186,23 +197,15 @@ def beam_search(model: MPlug2, params: Any, memory: Array, memory_mask: Array | 
         scores, flat = jax.lax.top_k(scores.reshape(batch, -1), beams)  # [B, K]
         origin, tokens = flat // vocab, flat % vocab
         sums = scores * penalties[at]
-        ids = take(ids, origin).at[:, :, at + 1].set(tokens)
+        ids = _take(ids, origin).at[:, :, at + 1].set(tokens)
         rows = origin + beams * jnp.arange(batch)[:, None]
         cache = take_rows(cache, rows.reshape(-1))
 
         ended = (tokens == end_id) | (at + 1 == max_length)  # [B, K]
         record = (ended | ended[:, :1]) & ~done[:, None]
-        found = best((jnp.concatenate([found[0], ids], axis=1),
-                      jnp.concatenate([found[1], scores], axis=1),
-                      jnp.concatenate([found[2], record], axis=1)))
+        found = _best(tuple(jnp.concatenate(pair, axis=1) for pair in zip(
+            found, (ids, scores, record), strict=True)), beams)
         return at + 1, sums, ids, done | ended[:, 0], found, cache
-
-    def best(found):
-        # Empty places go behind hypotheses of probability 0, which have the same score, -inf.
-        ids, scores, recorded = found
-        scores = jnp.where(recorded, scores, -jnp.inf)
-        order = jnp.lexsort((~recorded, -scores), axis=-1)[:, :beams]
-        return take(ids, order), take(scores, order), take(recorded, order)
 
     def unfinished(state):
         return (state[0] < max_length) & ~state[3].all()

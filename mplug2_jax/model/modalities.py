@@ -11,7 +11,9 @@ matrix that cuts up the input `patch_kernel`, and the stack of layers `layers` o
 names `parallel/sharding.py` and layer decay know them.
 """
 
+import contextlib
 import dataclasses
+import importlib
 from collections.abc import Callable
 from typing import Literal
 
@@ -85,6 +87,21 @@ MODALITIES = {entry.name: entry for entry in (
     Modality("vision", DualVisionEncoder, "video", frame, normalize_pixels, projection="visual"),
     Modality("text", TextEncoder, "text", tokens, path="text"),
 )}
+
+
+def find(name: str) -> Modality:
+    """The modality of that name; a module that Python finds by it may register it.
+
+    Raises:
+      ConfigError: there is none.
+    """
+    if name not in MODALITIES:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    if name not in MODALITIES:
+        raise ConfigError(f"modality {name!r}: expected one of {', '.join(MODALITIES)}, or a "
+                          "module that Python finds and that registers it")
+    return MODALITIES[name]
 
 
 def register(modality: Modality) -> None:

@@ -7,6 +7,7 @@ computes a chunk's similarities again. So memory is O(rows of a device x chunk),
 those of the dense computation.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -142,6 +143,10 @@ def _chunks(x: Array, chunk: int, axis: int = 0) -> Array:
     return jnp.moveaxis(x.reshape(*x.shape[:axis], -1, size, *x.shape[axis + 1:]), axis, 0)
 
 
+def _same(x: Array) -> Array:
+    return x
+
+
 def hard_negatives(key: Array, queries: Array, candidates: Array, temperature: Array,
                    pair_id: Array, example_mask: Array, block: int,
                    chunk: int = CHUNK) -> tuple[Array, Array]:
@@ -167,7 +172,7 @@ def hard_negatives(key: Array, queries: Array, candidates: Array, temperature: A
     Raises:
       ValueError: the block does not divide the batch.
     """
-    batch, dim = queries.shape
+    batch = queries.shape[0]
     block = block or batch
     if batch % block:
         raise ValueError(f"a batch of {batch} does not divide into negative blocks of {block}")
@@ -176,11 +181,8 @@ def hard_negatives(key: Array, queries: Array, candidates: Array, temperature: A
     def grouped(x):
         return x.reshape(groups, block, *x.shape[1:])
 
-    def whole(x):  # over the global batch each device has its rows, and all the columns
-        return replicate(x) if groups == 1 else x
-
-    def by_row(x):
-        return shard_batch(x, axis=1) if groups == 1 else x
+    # Over the global batch each device has its rows, and all the columns.
+    whole, by_row = (replicate, partial(shard_batch, axis=1)) if groups == 1 else (_same, _same)
 
     queries, candidates, temperature = jax.lax.stop_gradient((queries, candidates, temperature))
     rows, ids = grouped(shard_batch(queries)), grouped(pair_id)

@@ -216,6 +216,20 @@ def overlap(one: Array, other: Array) -> tuple[Array, Array]:
     return iou, iou - (hull - union) / jnp.maximum(hull, least)
 
 
+def expected_box(logits: Array, ids: Array, positions: Array) -> Array:
+    """The mean position of every side under the softmax over location tokens alone.
+
+    Args:
+      logits: `[B, 4, V]`, of the four sides.
+      ids: int32 `[bins]`, the location tokens.
+      positions: float32 `[bins]`, what they stand for.
+
+    Returns:
+      float32 `[B, 4]`; it has a gradient, which the tokens themselves have not.
+    """
+    return jax.nn.softmax(logits[..., ids].astype(jnp.float32), axis=-1) @ positions
+
+
 def boxes(predicted: Array, true: Array, weights: Array, l1: float = 5.0,
           giou: float = 2.0) -> tuple[Array, dict[str, Array]]:
     """L1 distance of the sides, and generalised IoU, weighted as DETR does.

@@ -55,6 +55,7 @@ class Objectives:
       call: `(params, method, *args, rng=)` applies the model; with dropout where a key is given.
       vocabulary: of all text.
       weights: of each of `OBJECTIVES`; one that is missing or 0 is not computed.
+      modality, field: of what is seen beside the text, and where in a batch it is.
       mask_share: of the tokens, for masked language modelling.
       block: examples among which a hard negative is sought; 0 for the global batch.
       accumulation: micro-batches of a step.
@@ -63,6 +64,8 @@ class Objectives:
     call: Callable[..., Any]
     vocabulary: Vocabulary
     weights: Mapping[str, float]
+    modality: str = "vision"
+    field: str = "video"
     mask_share: float = 0.15
     block: int = 0
     accumulation: int = 1
@@ -216,7 +219,7 @@ def pair_losses(objectives: Objectives, params: Any, batch: Batch, rng: Array,
     Args:
       objectives: what is learned; one of weight 0 is not computed.
       params: of the model.
-      batch: `video, text, text_mask, pair_id, example_mask`; with `prompt` and `target` also
+      batch: what is seen, `text, text_mask, pair_id, example_mask`; with `prompt` and `target` also
         the generation of the target from the prompt ("instruct").
       rng: the step's key.
       momentum: the teacher, for soft targets and, with its queue, the contrastive columns.
@@ -234,7 +237,7 @@ def pair_losses(objectives: Objectives, params: Any, batch: Batch, rng: Array,
         return jnp.zeros(()), {}, None
     pairs = _Pairs(objectives, list(texts), goals, contrasts, momentum)
     ids, mask = stacked(texts, objectives.vocabulary.pad_id)  # [B, R, L]
-    encoded, teacher = pairs.encode(params, batch["video"], ids, mask, encode_key)
+    encoded, teacher = pairs.encode(params, batch[objectives.field], ids, mask, encode_key)
     features = {"visual": encoded["visual"], "tokens": encoded["tokens"]}
     rows: dict[str, Any] = {"mask": mask, "goals": goals}
     if teacher is not None:
@@ -272,29 +275,29 @@ class _Pairs:
     contrasts: bool
     momentum: Momentum | None
 
-    def encode(self, params: Any, video: Array, ids: Array, mask: Array, rng: Array,
+    def encode(self, params: Any, seen: Array, ids: Array, mask: Array, rng: Array,
                ) -> tuple[dict[str, Any], dict[str, Any] | None]:
         """Tokens `[B, S, D]` and `[B, R, L, D]`, and features, of the model and of its teacher."""
 
         def encode(params, rows, rng):
             passes = Passes(self.objectives.call, params, rng)
-            visual = shard_batch(passes.call("encode_visual", rows["video"]))  # [B, S, D]
+            visual = shard_batch(passes.call("encode", modality, rows["seen"]))  # [B, S, D]
             tokens = passes.encode_texts(rows["ids"], rows["mask"])
             result = {"visual": visual, "tokens": tokens}
             if self.contrasts:
-                result["features"] = (passes.call("contrastive", visual, "visual"),  # [B, C]
+                result["features"] = (passes.call("contrastive", visual, modality),  # [B, C]
                                       passes.call("contrastive", tokens[:, 0], "text"))
             return result
 
-        accumulation = self.objectives.accumulation
-        encoded = mapped(encode, params, {"video": video, "ids": ids, "mask": mask}, rng,
+        accumulation, modality = self.objectives.accumulation, self.objectives.modality
+        encoded = mapped(encode, params, {"seen": seen, "ids": ids, "mask": mask}, rng,
                          accumulation)
         read = len([name for name in self.names if name == "text" or name in SOFT])
         if self.momentum is None or not read:
             return encoded, None
-        seen = {"video": video, "ids": ids[:, :read], "mask": mask[:, :read]}
+        rows = {"seen": seen, "ids": ids[:, :read], "mask": mask[:, :read]}
         return encoded, jax.lax.stop_gradient(
-            mapped(encode, self.momentum.params, seen, None, accumulation))
+            mapped(encode, self.momentum.params, rows, None, accumulation))
 
     def contrast(self, encoded: dict[str, Any], teacher: dict[str, Any] | None,
                  temperature: Array, batch: Batch) -> tuple[Metrics, Queue | None]:

@@ -9,7 +9,7 @@ from mplug2_jax.errors import ConfigError
 from mplug2_jax.metrics.boxes import grounding_accuracy, iou
 from mplug2_jax.metrics.scores import mean
 from mplug2_jax.model.decoding import greedy
-from mplug2_jax.objectives.locations import SIDES
+from mplug2_jax.preprocess.locations import SIDES
 from mplug2_jax.streams import Stream
 from mplug2_jax.tasks.base import Array, Batch, Clip, Example, Figure, Scores
 from mplug2_jax.tasks.base.locating import BOXES, Locating

@@ -38,6 +38,6 @@ class Instructions(Locating):
             return Generation.beside(self, logits, rows)
         _, metrics = super().beside(logits, rows)
         # Of the loss a box has the share of its example, as its tokens have.
-        value, _ = self.locations.loss(
+        value, _ = self.box_loss(
             logits, rows["box"], jnp.where(has_box(rows), rows["share"].sum(axis=1), 0.0))
         return self.options.box_weight * value, metrics

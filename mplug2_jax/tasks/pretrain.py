@@ -12,12 +12,11 @@ import jax.numpy as jnp
 import optax
 
 from mplug2_jax.errors import ConfigError
-from mplug2_jax.model.config import MODULES
 from mplug2_jax.objectives.momentum import Momentum, empty_queue, push, soft_weight
 from mplug2_jax.objectives.pretraining import pair_losses, text_losses
 from mplug2_jax.options import option
 from mplug2_jax.streams import Stream
-from mplug2_jax.tasks.base import Array, Batch, Loss, Task, logged
+from mplug2_jax.tasks.base import Array, Batch, Loss, Task, logged, modality
 from mplug2_jax.tasks.base.pairs import CONTRAST, check_batching, objectives_of
 
 INPUTS = ("visual", "text")
@@ -68,6 +67,7 @@ class Options:
     """The `task` section."""
 
     inputs: str = option("visual", "of what the streams are; 'text': of text alone, no vision")
+    modality: str = modality()
     objectives: Weights = option(Weights, "weights of the losses")
     mask_share: float = option(0.15, "of the tokens, for masked language modelling")
     negative_block: int = option(0, "examples among which a hard negative is sought; 0 for the "
@@ -116,10 +116,10 @@ class Pretrain(Task):
                     ("mlm",) * bool(weights.mlm))
         decodes = weights.prefix_lm or weights.instruct
         fuses = decodes or weights.vtm or weights.mlm
-        modules = [m for m in MODULES if m not in ("fusion", "decoder")
-                   or m == "fusion" and fuses or m == "decoder" and decodes]
+        modules = (options.modality, "text", "universal", *("fusion",) * bool(fuses),
+                   *("decoder",) * bool(decodes))
         heads = ["vtc"] * bool(weights.vtc or weights.vtm)
-        return tuple(modules), (*heads, *(h for h in ("vtm", "mlm") if getattr(weights, h)))
+        return modules, (*heads, *(h for h in ("vtm", "mlm") if getattr(weights, h)))
 
     @classmethod
     def check_stream(cls, options: Options, name: str, stream: Stream) -> None:
@@ -149,7 +149,7 @@ class Pretrain(Task):
         keys = jax.random.split(rng, len(batch))
         total, metrics, pushed = jnp.zeros(()), {}, []
         for i, (key, (name, stream)) in enumerate(zip(keys, sorted(batch.items()), strict=True)):
-            if "video" in stream:
+            if objectives.field in stream:
                 # One queue serves all streams: numbers of pairs tell the streams apart, too.
                 ids = stream["pair_id"] * len(batch) + i
                 part, values, new = pair_losses(objectives, params, stream | {"pair_id": ids}, key,

@@ -30,6 +30,7 @@ from mplug2_jax.tasks.base import (
     Scores,
     Task,
     fetch,
+    modality,
     over_streams,
 )
 from mplug2_jax.tasks.base.pairs import CONTRAST, check_batching, objectives_of
@@ -58,6 +59,7 @@ class Weights:
 class Options:
     """The `task` section."""
 
+    modality: str = modality()
     objectives: Weights = option(Weights, "weights of the losses")
     negative_block: int = option(0, "examples among which a hard negative is sought; 0 for the "
                                  "global batch")
@@ -106,7 +108,7 @@ class Retrieval(Task):
 
     @classmethod
     def composition(cls, options: Options) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        return ("vision", "text", "universal", "fusion"), ("vtc", "vtm")
+        return (options.modality, "text", "universal", "fusion"), ("vtc", "vtm")
 
     def loss(self, params: Any, batch: dict[str, Batch], rng: Array, task_state: Any = None,
              step: Array | int = 0) -> Loss:
@@ -120,10 +122,10 @@ class Retrieval(Task):
 
     def predict(self, params: Any, batch: Batch) -> dict[str, Array]:
         """Features `[B, C]` and tokens of both sides, and the text's mask `[B, L]`."""
-        visual = self.call(params, "encode_visual", batch["video"])
+        visual = self.encode_seen(params, batch)
         text = self.call(params, "encode_text", batch["text"], batch["text_mask"])
         return {
-            "visual_features": self.call(params, "contrastive", visual, "visual"),
+            "visual_features": self.call(params, "contrastive", visual, self.options.modality),
             "text_features": self.call(params, "contrastive", text, "text"),
             "visual": shard_batch(visual), "text": text, "text_mask": batch["text_mask"],
         }

@@ -13,7 +13,7 @@ from mplug2_jax.metrics.scores import keep
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import build, init_params
 from mplug2_jax.objectives import losses
-from mplug2_jax.objectives.locations import Locations
+from mplug2_jax.preprocess.locations import Locations
 from mplug2_jax.preprocess.tokenizer import SPECIAL_TOKENS, load_tokenizer, train_sentencepiece
 from mplug2_jax.tasks import TASKS
 

@@ -10,8 +10,9 @@ from mplug2_jax.tasks.base.task import (
     Scores,
     Task,
     fetch,
+    modality,
     over_streams,
 )
 
 __all__ = ["Annotate", "Array", "Batch", "Clip", "Example", "Figure", "Loss", "Metrics", "Scores",
-           "Task", "fetch", "find", "logged", "over_streams"]
+           "Task", "fetch", "find", "logged", "modality", "over_streams"]

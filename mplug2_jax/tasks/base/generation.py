@@ -14,7 +14,15 @@ from mplug2_jax.objectives import losses
 from mplug2_jax.options import option
 from mplug2_jax.parallel.accumulation import summed
 from mplug2_jax.tasks.base.figures import logged
-from mplug2_jax.tasks.base.task import Array, Batch, Loss, Metrics, Task, over_streams
+from mplug2_jax.tasks.base.task import (
+    Array,
+    Batch,
+    Loss,
+    Metrics,
+    Task,
+    modality,
+    over_streams,
+)
 
 MEMORIES = ("visual", "prompt", "fused")
 LANGUAGE = (
@@ -29,6 +37,7 @@ class GenerationOptions:
 
     memory: str = option("fused", "what the decoder reads: the 'visual' alone, 'fused' with the "
                          "prompt, or the 'prompt' alone, which has read the visual in the fusion")
+    modality: str = modality()
     accumulation: int = option(1, "micro-batches of a step; the results are those of 1")
 
     def __post_init__(self):
@@ -68,7 +77,7 @@ class Generation(Task):
     @classmethod
     def composition(cls, options: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
         fused = () if options.memory == "visual" else ("text", "fusion")
-        return ("vision", "universal", "decoder", *fused), ()
+        return (options.modality, "universal", "decoder", *fused), ()
 
     def prompt(self, batch: Batch) -> tuple[Array, Array]:
         """Prompt ids and mask, `[B, P]` each."""
@@ -101,7 +110,7 @@ class Generation(Task):
                rng: Array | None = None) -> tuple[Array, Array | None]:
         """What the decoder attends to: `[B, S, D]` and its mask (None for all)."""
         keys = [None] * 3 if rng is None else jax.random.split(rng, 3)
-        visual = self.call(params, "encode_visual", batch["video"], rng=keys[0])
+        visual = self.encode_seen(params, batch, keys[0])
         if self.options.memory == "visual":
             return visual, None
         ids, mask = self.prompt(batch)

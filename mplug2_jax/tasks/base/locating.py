@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from mplug2_jax.objectives import losses
-from mplug2_jax.objectives.locations import SIDES, Locations
 from mplug2_jax.options import option
+from mplug2_jax.preprocess.locations import SIDES, Locations
 from mplug2_jax.tasks.base.figures import logged
 from mplug2_jax.tasks.base.generation import (
     LANGUAGE,
@@ -73,8 +73,19 @@ class Locating(Generation):
         return super().shares(batch) | {"box_share": losses.shares(boxed)}
 
     def beside(self, logits: Array, rows: Batch) -> tuple[Array, Metrics]:
-        value, metrics = self.locations.loss(logits, rows["box"], rows["box_share"])
+        value, metrics = self.box_loss(logits, rows["box"], rows["box_share"])
         return self.options.box_weight * value, metrics
+
+    def box_loss(self, logits: Array, box: Array, weights: Array) -> tuple[Array, Metrics]:
+        """`losses.boxes` of the expected box, beside the cross-entropy of its tokens.
+
+        Args:
+          logits: `[B, L, V]` of the inputs `target[:, :-1]`.
+          box: the true one, `[B, 4]`.
+          weights: as of `losses.boxes`.
+        """
+        said = losses.expected_box(logits[:, :SIDES], self.locations.ids, self.locations.positions)
+        return losses.boxes(said, box, weights)
 
 
 def has_box(batch: Batch) -> jax.Array:

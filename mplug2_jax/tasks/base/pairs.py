@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mplug2_jax.errors import ConfigError
+from mplug2_jax.model.modalities import find
 from mplug2_jax.objectives.pretraining import Objectives
 from mplug2_jax.tasks.base.figures import logged
 from mplug2_jax.tasks.base.task import Task
@@ -26,5 +27,6 @@ def check_batching(options: Any) -> None:
 
 def objectives_of(task: Task, weights: Mapping[str, float], **more: Any) -> Objectives:
     """The objectives of a task whose options have `negative_block` and `accumulation`."""
-    return Objectives(task.call, task.tokenizer, weights, block=task.options.negative_block,
-                      accumulation=task.options.accumulation, **more)
+    options, modality = task.options, find(task.options.modality)
+    return Objectives(task.call, task.tokenizer, weights, modality.name, modality.field,
+                      block=options.negative_block, accumulation=options.accumulation, **more)

@@ -23,8 +23,9 @@ from jax.sharding import Mesh
 from mplug2_jax.errors import ConfigError
 from mplug2_jax.metrics.scores import Score
 from mplug2_jax.model.config import ModelConfig
+from mplug2_jax.model.modalities import find as find_modality
 from mplug2_jax.model.mplug2 import build, init_params
-from mplug2_jax.options import read
+from mplug2_jax.options import option, read
 from mplug2_jax.parallel.mesh import check_batch
 from mplug2_jax.preprocess.tokenizer import Tokenizer
 from mplug2_jax.streams import Stream, batch_shapes
@@ -36,6 +37,11 @@ Metrics = dict[str, Array]
 Loss = tuple[Array, tuple[Metrics, Any]]  # a float32 scalar; metrics, and what `next_state` takes
 Scores = dict[str, Score | float]  # figures by name; a number has no examples and no interval
 Annotate = Callable[[int], dict[str, Any]]  # record number -> its texts and questions
+
+
+def modality() -> str:
+    """The option that says what a task sees."""
+    return option("vision", "what is seen or heard: 'vision', or a modality of your own")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,6 +240,11 @@ class Task:
         """`model.<method>(*args)`; with dropout where a key is given."""
         rngs = None if rng is None else {"dropout": rng}
         return self.model.apply({"params": params}, *args, method=method, rngs=rngs)
+
+    def encode_seen(self, params: Any, batch: Batch, rng: Array | None = None) -> Array:
+        """Tokens `[B, S, D]` of what is seen (or heard): the batch's field of `task.modality`."""
+        modality = find_modality(self.options.modality)
+        return self.call(params, "encode", modality.name, batch[modality.field], rng=rng)
 
     def outputs(self, params: Any, batches: Iterable[Batch]) -> Iterator[dict[str, np.ndarray]]:
         """`predict`'s row of every example, with its `index` and `item`; filling is left out.

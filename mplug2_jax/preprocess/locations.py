@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from mplug2_jax.errors import ConfigError
-from mplug2_jax.objectives import losses
 from mplug2_jax.preprocess.tokenizer import Tokenizer
 
 Array = jax.Array
@@ -58,28 +57,6 @@ class Locations:
         table = np.zeros(self.tokenizer.vocab_size, np.float32)
         table[self.ids] = self.positions
         return ordered(jnp.asarray(table)[ids[:, 1:1 + SIDES]])
-
-    def expected(self, logits: Array) -> Array:
-        """The mean position of every side under the softmax over location tokens alone.
-
-        Args:
-          logits: `[B, 4, V]`, of the four sides.
-
-        Returns:
-          float32 `[B, 4]`; it has a gradient, which the tokens themselves have not.
-        """
-        chosen = jax.nn.softmax(logits[..., self.ids].astype(jnp.float32), axis=-1)
-        return chosen @ self.positions
-
-    def loss(self, logits: Array, box: Array, weights: Array) -> tuple[Array, dict[str, Array]]:
-        """`losses.boxes` of the expected box, beside the cross-entropy of its tokens.
-
-        Args:
-          logits: `[B, L, V]` of the inputs `target[:, :-1]`.
-          box: the true one, `[B, 4]`.
-          weights: as of `losses.boxes`.
-        """
-        return losses.boxes(self.expected(logits[:, :SIDES]), box, weights)
 
 
 def ordered(box: Array) -> Array:
