@@ -41,7 +41,8 @@ def test_help_names_every_key_and_counts_them():
     assert set(found) <= set(lines)
     assert "to which a box's four numbers are rounded" in lines["task.location_bins"]
     assert lines["task.location_bins"].endswith(" 32")
-    for key in ("data.streams.*.split.*.weight", "evals.*.stream.views", "evals.*.kind"):
+    for key in ("data.streams.*.split.*.weight", "evals.*.stream.views", "evals.*.kind",
+                "evals.*.task.caption_prompt"):
         kind = keys.kind_of(key.replace("*", "some"))
         assert lines[kind].strip() != kind  # it may be given, and has a comment
     leaves = sum(map(len, found.values()))

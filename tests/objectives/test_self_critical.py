@@ -83,7 +83,7 @@ def test_micro_batches_and_meshes_give_the_same_step():
     (value, (metrics, _)), grads = results[0]
     assert metrics["s/reward"] > 0 and 1 <= metrics["s/caption_length"] <= 6
     assert np.isfinite(value)
-    for (other, more), other_grads in results[1:]:
+    for (other, (more, _)), other_grads in results[1:]:
         np.testing.assert_allclose(other, value, rtol=1e-4, atol=1e-6)
         for name, expected in metrics.items():
             np.testing.assert_allclose(more[name], expected, rtol=1e-5, err_msg=name)
