@@ -263,7 +263,7 @@ def needed_params(jobs: dict[str, Job], stored: dict[str, Any]) -> tuple[dict[st
     wanted, rerank = {}, 0
     for job in jobs.values():
         wanted |= jax.eval_shape(lambda model=job.task.model: init_params(model, jax.random.key(0)))
-        rerank = job.task.options.rerank
+        rerank = getattr(job.task.options, "rerank", 0)
     if "vtm" in wanted.get("heads", {}):
         if "fusion" not in stored or "vtm" not in stored.get("heads", {}):
             rerank = 0

@@ -73,8 +73,8 @@ def help_text(config: ConfigDict) -> str:
     width = max(map(len, found))
     lines = [f"{kind:<{width}}  {said.get(kind, ''):<{WIDTH}}  {_values(given)}".rstrip()
              for kind, given in sorted(found.items())]
-    more = sorted(key for key in said if "*" in key and key not in found
-                  and key.rpartition(".")[2] not in GIVEN_BY_TASKS)
+    by_tasks = {f"data.streams.*.{key}" for key in GIVEN_BY_TASKS}
+    more = sorted(key for key in said if "*" in key and key not in found and key not in by_tasks)
     lines += ["", "They have their defaults where they are not named, and may be given:",
               *(f"{kind:<{width}}  {said[kind]}" for kind in more)]
     total = sum(map(len, found.values()))

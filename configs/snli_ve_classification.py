@@ -18,10 +18,10 @@ CLASSES = ("contradiction", "neutral", "entailment")
 
 def get_config(size: str = "large"):
     config = recipe.start(size, "snli_ve", new=("heads/classify",))
-    config.task = common.task("classification", inputs="both", classes=CLASSES)
+    config.task = common.task("classification", inputs="both", classes=CLASSES,
+                              expand="question")  # each hypothesis of an image
     images = dict(frames=1, image_size=config.model.image_size * 3 // 2, text_length=40)
     config.data.streams.image = common.stream("train", BATCH, **recipe.AUGMENTED, **images)
     recipe.pace(config, HYPOTHESES, BATCH, epochs=5)
     recipe.evaluate(config, "snli_ve", "test", "dev", batch=64, **images)
-    config.evals.snli_ve.stream.expand = "question"  # each hypothesis of an image
     return config

@@ -80,7 +80,8 @@ def _from_format_1(config: dict[str, Any]) -> dict[str, Any]:
     for name, stream in config["data"]["streams"].items():
         config["data"]["streams"][name] = _own_keys(stream, f"data.streams.{name}")
     for name, entry in config["evals"].items():
-        entry["task"] = _own_options(entry["task"])
+        expand = entry["stream"].get("expand", "record")
+        entry["task"] = _own_options(entry["task"] | {"expand": expand})
         if reference := entry.pop("reference", ""):
             entry["task"]["reference"] = reference
         entry["stream"] = _own_keys(entry["stream"], f"evals.{name}.stream")

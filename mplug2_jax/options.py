@@ -42,14 +42,16 @@ def section(values: Any) -> dict[str, Any]:
             for value in [getattr(values, field.name)]}
 
 
-def read(cls: type, given: Mapping[str, Any], place: str) -> Any:
+def read(cls: type, given: Mapping[str, Any], place: str, root: str = "") -> Any:
     """An instance of `cls` of a config's section; what is not given has its default.
 
     Args:
       cls: a dataclass of `option` and `required` fields.
       given: names and values; lists become tuples, and whole numbers floats where those are wanted.
-      place: of the section in the config, for messages. Messages of the class itself
-        (`__post_init__`) begin with its own name of the place, a word and a dot, which gives way.
+      place: of the section in the config, for messages.
+      root: where `place` is that of a section within another, the place of the outermost one.
+        Messages of a class itself (`__post_init__`) begin with a word for it, "task.momentum.decay
+        = ...", which gives way.
 
     Raises:
       ConfigError: an unknown, missing or mistyped key, or a value that the class refuses.
@@ -60,7 +62,7 @@ def read(cls: type, given: Mapping[str, Any], place: str) -> Any:
     for key, value in given.items():
         if key not in fields:
             raise ConfigError(f"{place}.{key}: unknown key; known: " + ", ".join(sorted(fields)))
-        values[key] = _value(hints[key], value, f"{place}.{key}")
+        values[key] = _value(hints[key], value, f"{place}.{key}", root or place)
     for key, field in fields.items():
         if key not in values and field.default is dataclasses.MISSING and (
                 field.default_factory is dataclasses.MISSING):
@@ -69,7 +71,7 @@ def read(cls: type, given: Mapping[str, Any], place: str) -> Any:
         return cls(**values)
     except ConfigError as error:
         _, dot, rest = str(error).partition(".")
-        raise ConfigError(f"{place}{dot}{rest}" if dot else str(error)) from None
+        raise ConfigError(f"{root or place}{dot}{rest}" if dot else str(error)) from None
 
 
 def complete(cls: type, stored: Mapping[str, Any], place: str) -> tuple[dict[str, Any], list[str]]:
@@ -121,13 +123,13 @@ class _Items(typing.Protocol):
         """Names and values."""
 
 
-def _value(hint: Any, value: Any, place: str) -> Any:
+def _value(hint: Any, value: Any, place: str, root: str) -> Any:
     """`value` as the hint wants it; ConfigError where it is of another type."""
     if dataclasses.is_dataclass(hint):
         if isinstance(value, typing.cast(type, hint)):
             return value
         if isinstance(value, Mapping | _Items):
-            return read(typing.cast(type, hint), typing.cast(Mapping[str, Any], value), place)
+            return read(typing.cast(type, hint), typing.cast(Mapping[str, Any], value), place, root)
     if isinstance(value, list):
         value = tuple(value)
     if _fits(hint, value):

@@ -25,8 +25,10 @@ def assert_gradients_equal(actual, expected, rtol: float) -> None:
 
 def assert_micro_batches_change_nothing(whole, split, params, batch, key) -> None:
     """Loss, metrics and gradients of a task are those of the same with `accumulation`."""
-    (one, parts), grads = jax.jit(jax.value_and_grad(whole.loss, has_aux=True))(params, batch, key)
-    (two, others), more = jax.jit(jax.value_and_grad(split.loss, has_aux=True))(params, batch, key)
+    (one, (parts, _)), grads = jax.jit(jax.value_and_grad(whole.loss, has_aux=True))(
+        params, batch, key)
+    (two, (others, _)), more = jax.jit(jax.value_and_grad(split.loss, has_aux=True))(
+        params, batch, key)
     np.testing.assert_allclose(two, one, rtol=1e-5)
     # A small overlap of boxes is a difference of coordinates of about 1, which float32 has to 1e-7.
     for name, value in parts.items():

@@ -10,9 +10,9 @@ import pytest
 
 from configs import checks, recipe
 from data.datasets import DATASETS
+from mplug2_jax import tasks
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import build, init_params
-from mplug2_jax.tasks import TASKS
 
 ROOT = Path(__file__).parents[2]
 CAPTION = ("vision universal decoder", "")
@@ -74,8 +74,8 @@ def test_the_list_is_complete():
 @pytest.mark.parametrize("name", COMPOSITIONS)
 def test_large_has_exactly_its_modules(name):
     config = listing.make(name, "large")
-    model, task = checks.validate(config), TASKS[config.task.name]
-    shapes = large_shapes(model, *task.composition(config.task), **task.head_sizes(config.task))
+    model, (task, options) = checks.validate(config).model, tasks.read(config.task)
+    shapes = large_shapes(model, *task.composition(options), **task.head_sizes(options))
     modules, heads = (set(names.split()) for names in COMPOSITIONS[name])
     assert set(shapes) - {"heads"} == modules
     assert set(shapes.get("heads", ())) == heads
@@ -90,7 +90,8 @@ def test_large_has_exactly_its_modules(name):
     # What is new beside a pretrained model may be missing from it, and nothing else.
     assert set(config.allow_new) <= {f"heads/{head}" for head in heads}
     for entry in config.evals.values():  # a checkpoint of the training holds what they need
-        needed, needed_heads = TASKS[entry.task.name].composition(entry.task)
+        other, options = tasks.read(entry.task)
+        needed, needed_heads = other.composition(options)
         assert set(needed) <= modules and set(needed_heads) <= heads
 
 
@@ -102,10 +103,10 @@ def test_sizes_are_valid_and_read_what_the_docstring_prepares(name):
     for size in listing.SIZES:
         config = listing.make(name, size)
         checks.validate(config)
-        kinds = [(entry.kind, entry.task.name) for entry in config.evals.values()]
+        kinds = [(entry.get("kind", ""), entry.task.name) for entry in config.evals.values()]
         assert len(set(kinds)) == len(kinds)  # no figure takes the place of another
     dataset = listing.dataset(name)
-    roots = {config.data.root, *(entry.stream.root for entry in config.evals.values())}
+    roots = {config.data.root, *(entry.stream.get("root") for entry in config.evals.values())}
     assert dataset in DATASETS and f"{recipe.PREPARED}/{dataset}" in roots
     published = DATASETS[dataset].published
     for entry in config.evals.values():

@@ -7,6 +7,7 @@ take most of the time; what only costs time is cut: layers, pixels, frames, leng
 rest, from the prepared data to the checkpoint, is `train.main`.
 """
 
+import dataclasses
 import json
 import sys
 import time
@@ -21,6 +22,7 @@ import train
 from configs import checks
 from data import pipeline
 from mplug2_jax.checkpoints.manager import Checkpoints
+from mplug2_jax.options import section
 from mplug2_jax.preprocess.tokenizer import load_tokenizer
 
 STEPS = 3
@@ -35,7 +37,8 @@ def small(config, vocab_size: int):
     streams = [*config.data.streams.values(), *(entry.stream for entry in config.evals.values())]
     for stream in streams:
         stream.batch_size, stream.image_size = 2, config.model.image_size
-        stream.frames, stream.text_length = min(stream.frames, 2), min(stream.text_length, 16)
+        stream.frames = min(stream.get("frames", 0), 2)
+        stream.text_length = min(stream.get("text_length", 0), 16)
     config.optimizer.update(dict(steps=STEPS, warmup_steps=1, learning_rate=1e-3,
                                  vision_learning_rate=1e-3))
     config.log_every = 1
@@ -52,7 +55,7 @@ def share_work() -> None:
     create_state, make_train_step = train.create_state, train.make_train_step
 
     def key(task, options) -> str:
-        same = task.options.to_dict() | dict(classes=task.head_sizes(task.options), rerank=0)
+        same = section(task.options) | dict(classes=task.head_sizes(task.options), rerank=0)
         return repr((type(task), same, task.model.config, options.to_dict()))
 
     def drawn_state(task, optimizer, *more):
@@ -75,7 +78,7 @@ def share_work() -> None:
 
     def shared_step(task, optimizer, shapes, mesh, *more):
         streams = [(s.frames, s.text_length, s.prompt_length, s.target_length, s.ask)
-                   for s in train.CONFIG.value.data.streams.values()]
+                   for s in checks.validate(train.CONFIG.value).streams.values()]
         name = (key(task, train.CONFIG.value.optimizer), repr((streams, more)))
         if name not in steps:
             steps[name] = make_train_step(task, optimizer, shapes, mesh, *more)
@@ -97,12 +100,10 @@ def main(names: list[str]) -> None:
         log = [json.loads(line) for line in (workdir / "train.jsonl").read_text().splitlines()]
         checkpoints = Checkpoints(workdir / "checkpoints")
         examples = {}
-        checks.validate(config)
-        for key, entry in config.evals.items():  # what eval.py would read, of either split
-            for split in {entry.stream.split, entry.validation}:
-                stream = entry.stream.copy_and_resolve_references()
-                stream.split = split
-                batches = pipeline.eval_batches(config.data.root, stream, tokenizer)
+        for key, stream in checks.validate(config).evaluations.items():
+            for split in {stream.split, config.evals[key].validation}:  # what eval.py would read
+                batches = pipeline.eval_batches(
+                    config.data.root, dataclasses.replace(stream, split=split), tokenizer)
                 examples[f"{key}/{split}"] = sum(int(b["example_mask"].sum()) for b in batches)
         print(json.dumps({
             "name": name, "losses": [line["loss"] for line in log],

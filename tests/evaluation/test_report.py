@@ -71,7 +71,8 @@ def test_json_round_trip(tmp_path):
 def test_page_is_self_contained_and_nests(tmp_path):
     cards = [
         Example(frames(), [("prediction", "a man"), ("reference", "")], correct=True),
-        Example(None, [("query", "q")], False, [(frames(2), "clip 1", False), (frames(2), "x", True)]),
+        Example(None, [("query", "q")], False,
+                [(frames(2), "clip 1", False), (frames(2), "x", True)]),
         Example(rows=[("note", "unmarked")]),
     ]
     text = write_report(tmp_path, REPORT, [Section("Clips", {"R@1": 0.5}, cards)]).read_text(
@@ -92,7 +93,8 @@ def test_page_is_self_contained_and_nests(tmp_path):
 def test_groups_of_examples_and_intervals(tmp_path):
     report = {"title": "t", "figures": {
         "CIDEr": {"value": 1.5, "interval": (1.25, 1.75), "untrained": 0.5}, "R@1": 0.25}}
-    groups = {"best": [Example(frames(), [("model", "good")])], "worst": [Example(None, [("model", "")])]}
+    groups = {"best": [Example(frames(), [("model", "good")])],
+              "worst": [Example(None, [("model", "")])]}
     cards = [Example(rows=[("note", "first")])]
     path = write_report(tmp_path, report, [Section("s", cards=cards, groups=groups)])
     page = Page(path.read_text("utf-8"))

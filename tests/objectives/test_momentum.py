@@ -15,7 +15,7 @@ from mplug2_jax.objectives import momentum
 from mplug2_jax.parallel import sharding
 from mplug2_jax.parallel.mesh import make_mesh, put_batch
 from mplug2_jax.training.optimizer import make_optimizer
-from mplug2_jax.training.state import create_state
+from mplug2_jax.training.state import create_state, restore_state
 from mplug2_jax.training.step import make_train_step
 
 OBJECTIVES = {"vtc": 1.0, "vtm": 0.0, "mlm": 1.0, "prefix_lm": 1.0, "instruct": 0.0}
@@ -40,17 +40,16 @@ def test_queue_is_first_in_first_out():
 
 
 def test_average_and_ramp():
-    teacher = momentum.moving_average({"a": jnp.float32([1.0, 2.0])}, {"a": jnp.float32([3.0, 0])},
-                                      0.9)
-    np.testing.assert_allclose(teacher["a"], [1.2, 1.8], rtol=1e-6)
-    options = common.task("pretrain").momentum
-    options.update(dict(alpha=0.4, ramp_steps=4))
-    weights = [float(momentum.soft_weight(options, jnp.int32(step))) for step in (0, 1, 4, 9)]
+    options = dict(teacher=True, decay=0.9)
+    state = small.task(momentum=options).next_state({"teacher": {"a": jnp.float32([1.0, 2.0])}},
+                                                    {"a": jnp.float32([3.0, 0])}, [])
+    np.testing.assert_allclose(state["teacher"]["a"], [1.2, 1.8], rtol=1e-6)
+    weights = [float(momentum.soft_weight(0.4, 4, jnp.int32(step))) for step in (0, 1, 4, 9)]
     np.testing.assert_allclose(weights, [0.0, 0.1, 0.4, 0.4], rtol=1e-6)
 
 
 def setup(shape, accumulation=1, **changes):
-    """A mesh, the shapes of the state, a function that makes it, and the step."""
+    """The task, a mesh, the shapes of the state, a function that makes it, and the step."""
     mesh = make_mesh(*shape, jax.devices()[:int(np.prod(shape))])
     options = dict(teacher=True, decay=0.9, alpha=0.4, ramp_steps=2, queue=True, queue_size=12)
     model = small.model(vision_layers=1, fusion_layers=1, decoder_layers=1)
@@ -64,7 +63,7 @@ def setup(shape, accumulation=1, **changes):
         return create_state(task, optimizer, 0, params=params)
 
     shapes = jax.eval_shape(create)
-    return mesh, shapes, create, make_train_step(task, optimizer, shapes, mesh, 0)
+    return task, mesh, shapes, create, make_train_step(task, optimizer, shapes, mesh, 0)
 
 
 def advance(state, step, mesh):
@@ -79,77 +78,79 @@ def without_key_biases(tree):
 
 
 def test_a_run_goes_on_on_another_mesh_and_in_micro_batches(tmp_path, caplog):
-    mesh, shapes, create, step = setup((1, 1, 1))
+    _, mesh, shapes, create, step = setup((1, 1, 1))
     state = sharding.init_sharded(create, mesh)
     start = jax.device_get(state.params)
-    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.teacher), start)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.task_state["teacher"]), start)
     state, first = advance(state, step, mesh)
     # The teacher follows every module, the fusion included.
     after = jax.device_get(state)
-    assert_gradients_equal(after.teacher, jax.tree.map(
+    teacher, queue = after.task_state["teacher"], after.task_state["queue"]
+    assert_gradients_equal(teacher, jax.tree.map(
         lambda old, new: 0.9 * old.astype(np.float64) + 0.1 * new, start, after.params), 1e-6)
-    moved = jax.tree.map(lambda old, new: np.abs(old - new).max(), start, after.teacher)
+    moved = jax.tree.map(lambda old, new: np.abs(old - new).max(), start, teacher)
     assert set(moved) == {"vision", "text", "universal", "fusion", "decoder", "heads"}
     assert all(max(jax.tree.leaves(module)) > 0 for module in moved.values())
     # The queue holds this step's features, of unit length, newest first.
-    assert after.queue["example_mask"].tolist() == [True] * 7 + [False] * 5
-    assert after.queue["pair_id"][:4].tolist() == [0, 1, 2, 1]
-    np.testing.assert_allclose(np.linalg.norm(after.queue["text"][:8], axis=1), 1, rtol=1e-5)
+    assert queue["example_mask"].tolist() == [True] * 7 + [False] * 5
+    assert queue["pair_id"][:4].tolist() == [0, 1, 2, 1]
+    np.testing.assert_allclose(np.linalg.norm(queue["text"][:8], axis=1), 1, rtol=1e-5)
 
     checkpoints = Checkpoints(tmp_path / "run", keep=2)
-    checkpoints.save(state, {"model": {}}, {"video": 8})
+    checkpoints.save(int(state.step), state.items(), {"model": {}}, {"video": 8})
     checkpoints.wait()
     whole, metrics = advance(state, step, mesh)
-    assert whole.queue["example_mask"].tolist() == [True] * 7 + [False] + [True] * 4
+    assert whole.task_state["queue"]["example_mask"].tolist() == [True] * 7 + [False] + [True] * 4
     assert float(metrics["video/vtc"]) != float(first["video/vtc"])
 
-    mesh, shapes, _, step = setup((2, 2, 1), accumulation=2)
-    restored = checkpoints.restore_state(shapes, mesh)
+    task, mesh, shapes, _, step = setup((2, 2, 1), accumulation=2)
+    restored = restore_state(checkpoints, shapes, mesh, task)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(restored), after)
-    kernel = restored.teacher["text"]["layers"]["layer"]["mlp"]["wi"]["kernel"]
+    kernel = restored.task_state["teacher"]["text"]["layers"]["layer"]["mlp"]["wi"]["kernel"]
     assert kernel.sharding == restored.params["text"]["layers"]["layer"]["mlp"]["wi"][
         "kernel"].sharding and not kernel.is_fully_replicated
     other, other_metrics = advance(restored, step, mesh)
     for name, value in metrics.items():
         np.testing.assert_allclose(other_metrics[name], value, rtol=1e-5, err_msg=name)
-    for got, wanted in ((other.queue, whole.queue), (other.teacher, whole.teacher)):
+    for name in ("queue", "teacher"):
+        got, wanted = other.task_state[name], whole.task_state[name]
         assert_gradients_equal(*map(without_key_biases, (got, wanted)), 1e-5)
 
     # Without a teacher the run goes on, and the log says what is left.
-    mesh, shapes, _, _ = setup((1, 1, 1), teacher=False, queue=False)
+    task, mesh, shapes, _, _ = setup((1, 1, 1), teacher=False, queue=False)
     with caplog.at_level(logging.INFO, "absl"):
-        plain = checkpoints.restore_state(shapes, mesh)
-    assert plain.teacher is None and plain.queue is None
+        plain = restore_state(checkpoints, shapes, mesh, task)
+    assert plain.task_state == {}
     assert "the teacher is dropped" in caplog.text and "the queue is dropped" in caplog.text
-    _, shapes, _, _ = setup((1, 1, 1), queue_size=13)
+    task, _, shapes, _, _ = setup((1, 1, 1), queue_size=13)
     with pytest.raises(CheckpointError, match=r"queue/\w+ has shape .*12.* config makes it .*13"):
-        checkpoints.restore_state(shapes, mesh)
+        restore_state(checkpoints, shapes, mesh, task)
     checkpoints.close()
 
 
 def test_a_checkpoint_without_teacher_starts_one(tmp_path, caplog):
-    mesh, shapes, create, _ = setup((1, 1, 1), teacher=False, queue=False)
+    _, mesh, shapes, create, _ = setup((1, 1, 1), teacher=False, queue=False)
     state = sharding.init_sharded(create, mesh)
-    assert not jax.tree.leaves((state.teacher, state.queue))  # off: at no cost
+    assert state.task_state == {}  # off: at no cost
     checkpoints = Checkpoints(tmp_path / "run", keep=2)
-    checkpoints.save(state, {"model": {}}, {"video": 8})
+    checkpoints.save(int(state.step), state.items(), {"model": {}}, {"video": 8})
     checkpoints.wait()
-    mesh, shapes, create, _ = setup((1, 4, 1))
+    task, mesh, shapes, create, _ = setup((1, 4, 1))
     with caplog.at_level(logging.INFO, "absl"):
-        restored = checkpoints.restore_state(shapes, mesh)
-    assert "holds no teacher: it starts from the parameters" in caplog.text
-    assert "holds no queue: it starts empty" in caplog.text
-    for tree in (restored.params, restored.teacher):
+        restored = restore_state(checkpoints, shapes, mesh, task)
+    assert "holds no teacher: it starts afresh" in caplog.text
+    assert "holds no queue: it starts afresh" in caplog.text
+    for tree in (restored.params, restored.task_state["teacher"]):
         jax.tree.map(np.testing.assert_array_equal, jax.device_get(tree),
                      jax.device_get(state.params))
-    assert not restored.queue["example_mask"].any()
+    assert not restored.task_state["queue"]["example_mask"].any()
     # What a new run starts from is its teacher, too: what was loaded, and what is drawn anew.
     loaded = jax.device_get(jax.tree.map(lambda x: x + 1, restored.params))
     heads = jax.jit(lambda: create().params["heads"])()
     expected = loaded | {"heads": jax.device_get(heads)}
     missing = jax.tree.map(lambda x: None, shapes.params["heads"])
     begun = sharding.init_sharded(create, mesh, loaded | {"heads": missing})
-    for tree in (begun.params, begun.teacher):
+    for tree in (begun.params, begun.task_state["teacher"]):
         jax.tree.map(np.testing.assert_array_equal, jax.device_get(tree),
                      jax.device_get(expected))
     checkpoints.close()

@@ -81,10 +81,10 @@ def test_micro_batches_and_meshes_give_the_same_step():
             rows = {"s": put_batch(batch()["s"], mesh)}
             step = jax.jit(jax.value_and_grad(task.loss, has_aux=True))
             results.append(jax.device_get(step(params, rows, KEY)))
-    (value, metrics), grads = results[0]
+    (value, (metrics, _)), grads = results[0]
     assert metrics["s/reward"] > 0 and 1 <= metrics["s/caption_length"] <= 6
     assert np.isfinite(value)
-    for (other, more), other_grads in results[1:]:
+    for (other, (more, _)), other_grads in results[1:]:
         np.testing.assert_allclose(other, value, rtol=1e-4, atol=1e-6)
         for name, expected in metrics.items():
             np.testing.assert_allclose(more[name], expected, rtol=1e-5, err_msg=name)
@@ -129,7 +129,7 @@ def test_it_raises_the_reward():
 
     @jax.jit
     def step(params, state, key):
-        (_, metrics), grads = jax.value_and_grad(task.loss, has_aux=True)(
+        (_, (metrics, _)), grads = jax.value_and_grad(task.loss, has_aux=True)(
             params, batch(padding=0), key)
         updates, state = optimizer.update(grads, state)
         return optax.apply_updates(params, updates), state, metrics["s/reward"]

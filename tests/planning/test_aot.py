@@ -196,7 +196,7 @@ def test_wrong_topologies_and_batches_are_named():
 @pytest.mark.parametrize("streams", ["image", "video", "paper"])
 def test_the_pretraining_configs_are_valid(size, streams):
     config = pretrain.get_config(f"{size},{streams}")
-    model = checks.validate(config)
+    model = checks.validate(config).model
     assert set(config.data.streams) == set(pretrain.STREAMS[streams])
     assert model.scan or size == "tiny"
     for stream in config.data.streams.values():

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from data.demo.scenes import encode_video
-from mplug2_jax import launch
+from mplug2_jax import launch, tasks
 from mplug2_jax.checkpoints.manager import write_params
 from mplug2_jax.errors import MediaError
 from mplug2_jax.model.config import ModelConfig
@@ -23,7 +23,6 @@ from mplug2_jax.model.mplug2 import init_params
 from mplug2_jax.preprocess.files import find_media, load_clip
 from mplug2_jax.preprocess.text import clean_question
 from mplug2_jax.preprocess.tokenizer import load_tokenizer, train_sentencepiece
-from mplug2_jax.tasks import TASKS
 
 ROOT = Path(__file__).parents[2]
 QUESTION, QUERY = "What is he doing?", "a red three moving left"
@@ -41,10 +40,10 @@ class Run:
     params: dict
     files: list[Path]
 
-    def task(self, name, entry):
+    def task(self, entry):
         model = ModelConfig.from_mapping(self.config.model)
-        options = self.config.evals[entry].task
-        return TASKS[name](options, model, load_tokenizer(self.config.data.tokenizer))
+        tokenizer = load_tokenizer(self.config.data.tokenizer)
+        return tasks.make(self.config.evals[entry].task, model, tokenizer)
 
     def clip(self, file):
         """Frames `[1, T, H, W, 3]` of a file under the config."""
@@ -73,10 +72,10 @@ def made(tmp_path_factory):
     tokenizer = load_tokenizer(config.data.tokenizer)
     config.model.vocab_size = tokenizer.vocab_size
     for entry in config.evals.values():
-        entry.task.rerank, entry.task.max_length = 3, 6
+        entry.task.update({"rerank": 3} if entry.task.name == "retrieval" else {"max_length": 6})
     model = ModelConfig.from_mapping(config.model)
     shapes = jax.eval_shape(lambda: init_params(
-        TASKS["pretrain"](config.task, model, tokenizer).model, jax.random.key(0)))
+        tasks.make(config.task, model, tokenizer).model, jax.random.key(0)))
     params = jax.tree_util.tree_map_with_path(
         lambda path, x: (rng.normal(0, 0.2, x.shape) + (path[-1].key == "scale")).astype(
             np.float32), shapes)
@@ -107,7 +106,7 @@ def test_captions_of_a_folder_are_the_tasks(made):
     assert error["file"].endswith("f.mp4") and "undecodable" in error["error"]
     assert "f.mp4" in output and "Traceback" not in output
     captions = {line["file"]: line["caption"] for line in lines if "caption" in line}
-    task, expected = made.task("captioning", "video_caption"), {}
+    task, expected = made.task("video_caption"), {}
     compute = jax.jit(task.predict)
     for file in made.files:
         (ids,) = compute(made.params, {"video": made.clip(file)})["ids"]
@@ -131,7 +130,7 @@ def test_captions_of_a_folder_are_the_tasks(made):
 
 def test_answers_are_the_tasks(made):
     lines, _ = predict(made, "qa", *made.files[:2], QUESTION, devices=4)  # more than files
-    task = made.task("qa", "video_qa")
+    task = made.task("video_qa")
     length = made.config.evals.video_qa.stream.prompt_length
     ids, mask = task.tokenizer.encode_padded(clean_question(QUESTION, length), length)
     compute = jax.jit(task.predict)
@@ -144,7 +143,7 @@ def test_answers_are_the_tasks(made):
 
 def test_retrieval_adds_matching_to_the_best(made):
     lines, _ = predict(made, "retrieve", QUERY, *made.files, "--batch_size=2")
-    task = made.task("retrieval", "video_retrieval")
+    task = made.task("video_retrieval")
     ids, mask = (x[None] for x in task.tokenizer.encode_padded(QUERY, 24))
     similarity, added = {}, {}
     compute, match = jax.jit(task.predict), jax.jit(task.match)
@@ -172,7 +171,7 @@ def test_a_checkpoint_of_fewer_modules_and_sizes_alone(made):
     lines, output = predict(made, "retrieve", QUERY, *made.files[:2], "--frames=4",
                             f"--tokenizer={made.config.data.tokenizer}", checkpoint=folder)
     assert "not reranked" in output
-    task = made.task("retrieval", "video_retrieval")
+    task = made.task("video_retrieval")
     ids, mask = (x[None] for x in task.tokenizer.encode_padded(QUERY, 25))
     compute = jax.jit(task.predict)
     for line in lines:

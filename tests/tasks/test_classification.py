@@ -8,11 +8,11 @@ import pytest
 import small
 
 from configs import checks, common, demo_tasks, sizes
+from mplug2_jax import tasks
 from mplug2_jax.errors import ConfigError
 from mplug2_jax.metrics.scores import keep
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import build, init_params
-from mplug2_jax.tasks import TASKS
 from mplug2_jax.training.optimizer import make_optimizer
 
 pytestmark = pytest.mark.slow
@@ -63,9 +63,9 @@ def head(params, pooled):
 
 @pytest.mark.parametrize("inputs", MODULES)
 def test_losses_equal_numpy(inputs):
-    tasks = {}
+    pools = {}
     for pool in ("class", "mean"):
-        tasks[pool], params = make(inputs=inputs, pool=pool, label_smoothing=0.2)
+        pools[pool], params = make(inputs=inputs, pool=pool, label_smoothing=0.2)
     assert set(params) == {*MODULES[inputs].split(), "heads"}
     assert set(params["heads"]) == {"classify"}
     assert len(params["heads"]["classify"]) == (2 if "fusion" in params else 1)
@@ -73,13 +73,13 @@ def test_losses_equal_numpy(inputs):
 
     @jax.jit  # one program for all, for it takes time to compile
     def run(params):
-        return tokens_of(tasks["class"], params, batch), {
+        return tokens_of(pools["class"], params, batch), {
             pool: (task.loss(params, {"s": batch}, jax.random.key(0)), task.predict(params, batch))
-            for pool, task in tasks.items()}
+            for pool, task in pools.items()}
 
     tokens, results = jax.device_get(run(params))
     used = batch["text_mask"] if inputs != "visual" else np.ones(tokens[0].shape[:2], bool)
-    for pool, ((value, metrics), predicted) in results.items():
+    for pool, ((value, (metrics, _)), predicted) in results.items():
         pooled = [part[:, 0] if pool == "class" else
                   np.stack([row[mask].mean(0) for row, mask in zip(part, used, strict=True)])
                   for part in tokens]
@@ -97,7 +97,7 @@ def test_scores_are_regressed():
     task, params = make(inputs="text", classes="score")
     batch = examples(label=np.float32([1, 2, 3, 4, np.nan]), padding=0)
     batch["label"][4], batch["example_mask"][4] = 0, False
-    (tokens,), (value, metrics) = jax.jit(lambda p: (
+    (tokens,), (value, (metrics, _)) = jax.jit(lambda p: (
         tokens_of(task, p, batch), task.loss(p, {"s": batch}, jax.random.key(0))))(params)
     said = head(params, np.asarray(tokens)[:, 0])[:, 0]
     np.testing.assert_allclose(value, np.mean((said[:4] - [1, 2, 3, 4]) ** 2), rtol=1e-5)
@@ -207,9 +207,11 @@ CLASSIFY = dict(classes=CLASSES)
 @pytest.mark.parametrize("task, stream, message", [
     (dict(inputs="sound"), {}, "task.inputs = 'sound': expected one of text, visual, both, images"),
     (dict(pool="max"), {}, "task.pool = 'max': expected one of class, mean"),
+    (dict(expand="box"), {}, "task.expand = 'box': expected one of record, question"),
     (dict(label_smoothing=1.0), {}, "task.label_smoothing = 1.0"),
     (dict(classes=()), {}, "classes = (): expected at least two names"),
-    ({}, dict(classes=("a", "b")), "stream s.classes = ('a', 'b'): expected that of the task"),
+    ({}, dict(frames=1, classes=("a", "b")),
+     "data.streams.s.classes: task 'classification' gives it to its streams"),
     ({}, {}, "stream s.frames = 0: task.inputs = 'visual' needs 1 or more"),
     (dict(inputs="images"), dict(frames=1), "stream s.frames = 1: task.inputs = 'images' needs 2"),
     (dict(inputs="text"), {}, "stream s.text_length = 0: task.inputs = 'text' needs the tokens"),
@@ -217,37 +219,34 @@ CLASSIFY = dict(classes=CLASSES)
 ])
 def test_wrong_classification_configs_are_named(task, stream, message):
     with pytest.raises(ConfigError) as caught:
-        checks.validate(config_of(common.task("classification", **CLASSIFY | task),
-                                  **CLASSIFY | stream))
+        checks.validate(config_of(common.task("classification", **CLASSIFY | task), **stream))
     assert message in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_wrong_freezing_is_named():
-    config = config_of(common.task("classification", **CLASSIFY), frames=1, **CLASSIFY)
+    config = config_of(common.task("classification", **CLASSIFY), frames=1)
     config.optimizer.frozen = ("(vision",)
     with pytest.raises(ConfigError, match="optimizer.frozen: '.vision' is not a regular"):
         checks.validate(config)
 
 
-@pytest.mark.parametrize("task", [
-    common.task("classification", inputs=inputs, classes=CLASSES) for inputs in MODULES],
-    ids=lambda task: task.inputs)
-def test_real_models_hold_just_their_modules(task):
-    cls = TASKS[task.name]
+@pytest.mark.parametrize("inputs", MODULES)
+def test_real_models_hold_just_their_modules(inputs):
+    task, options = tasks.read(common.task("classification", inputs=inputs, classes=CLASSES))
     config = ModelConfig.from_mapping(sizes.model("large"))
-    model = build(config, *cls.composition(task), **cls.head_sizes(task))
+    model = build(config, *task.composition(options), **task.head_sizes(options))
     shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
-    assert set(shapes) == {*MODULES[task.inputs].split(), "heads"}
+    assert set(shapes) == {*MODULES[inputs].split(), "heads"}
 
 
 def test_demo_configs_are_valid():
     for family in demo_tasks.FAMILIES:
         config = demo_tasks.get_config(family)
-        checks.validate(config)
+        evaluations = checks.validate(config).evaluations
         assert config.init_from and config.optimizer.steps > config.optimizer.warmup_steps
-        for entry in config.evals.values():
+        for name, entry in config.evals.items():
             expected = {"grounding": "box", "qa": "question"}.get(entry.task.name, "record")
-            assert entry.stream.expand == expected
+            assert evaluations[name].expand == expected
     assert not demo_tasks.get_config("grounding,scratch").init_from
     with pytest.raises(ValueError, match="family 'sounds': expected one of image_digit"):
         demo_tasks.get_config("sounds")

@@ -10,8 +10,8 @@ import pytest
 import small
 from ml_collections import ConfigDict
 
-from configs import checks, common, demo, demo_tasks
-from mplug2_jax import launch
+from configs import checks, common, demo, demo_tasks, demo_zero_shot, snli_ve_classification, stored
+from mplug2_jax import launch, tasks
 from mplug2_jax.checkpoints.manager import CheckpointError, Checkpoints, write_params
 from mplug2_jax.convert import hugging_face, layout, official
 from mplug2_jax.errors import ConfigError
@@ -22,7 +22,6 @@ from mplug2_jax.parallel.sharding import path_name
 from mplug2_jax.planning.describe import describe, find_calls, scaled
 from mplug2_jax.planning.flops import count_flops
 from mplug2_jax.planning.shapes import batch_shapes, placeholder_tokenizer
-from mplug2_jax.tasks import TASKS
 
 pytestmark = pytest.mark.slow
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -40,6 +39,12 @@ def names(tree):
 
 def size(tree):
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
+
+
+def batch_of(task, **stream):
+    """Shapes of a batch of four of one stream."""
+    section = common.stream("", 4, image_size=16, **stream)
+    return batch_shapes(task, tasks.streams(type(task), task.options, {"s": section}))
 
 
 def examples(inputs, rows=4):
@@ -81,7 +86,7 @@ def test_pretraining_on_text_alone_holds_no_vision():
     assert set(params) == {"text", "universal", "decoder", "heads"}
     assert set(params["heads"]) == {"mlm"}
     batch = {"t": {key: value for key, value in small.batch()["text"].items()}}
-    loss, metrics = jax.jit(task.loss)(params, batch, jax.random.key(0))
+    loss, (metrics, _) = jax.jit(task.loss)(params, batch, jax.random.key(0))
     full = small.task("pretrain", MODEL)
     more = small.params_of(full.model) | {key: params[key] for key in ("text", "decoder")}
     more["heads"] = more["heads"] | params["heads"]
@@ -169,8 +174,8 @@ def test_golden_clip_in_an_image_task(tmp_path):
 
 def sized_task(model, **options):
     """A classification task with a vocabulary of the model's size."""
-    return TASKS["classification"](common.task("classification", classes=CLASSES, **options),
-                                   model, placeholder_tokenizer(model.vocab_size))
+    return tasks.make(tasks.section("classification", classes=CLASSES, **options), model,
+                      placeholder_tokenizer(model.vocab_size))
 
 
 def test_loading_says_what_became_of_every_module(tmp_path, caplog):
@@ -196,14 +201,14 @@ def test_loading_says_what_became_of_every_module(tmp_path, caplog):
 
 def test_one_drawing_serves_all_evaluations():
     """A parameter's first value depends on its name and the seed, not on what else there is."""
-    tasks = [small.task("captioning", MODEL, memory="visual"),
-             small.task("classification", MODEL, inputs="text", classes=CLASSES)]
-    together = union(task.model for task in tasks)
+    both = [small.task("captioning", MODEL, memory="visual"),
+            small.task("classification", MODEL, inputs="text", classes=CLASSES)]
+    together = union(task.model for task in both)
     draw = jax.jit(lambda: [init_params(model, jax.random.key(3))
-                            for model in (together, *(task.model for task in tasks))])
+                            for model in (together, *(task.model for task in both))])
     params, *alone = draw()
     assert set(params) == {"vision", "universal", "decoder", "text", "heads"}
-    for task, expected in zip(tasks, alone, strict=True):
+    for task, expected in zip(both, alone, strict=True):
         part = part_of(params, task.model)
         assert set(part) == set(expected)
         found = dict(jax.tree_util.tree_leaves_with_path(part))
@@ -211,7 +216,7 @@ def test_one_drawing_serves_all_evaluations():
             np.testing.assert_array_equal(found[path], x)
     other = small.task("classification", MODEL, inputs="text", classes=CLASSES[:2])
     with pytest.raises(ConfigError, match="one head, but the evaluations want heads of 2, 3"):
-        union(task.model for task in (*tasks, other))
+        union(task.model for task in (*both, other))
 
 
 def test_a_head_of_other_classes_starts_fresh_if_allowed(tmp_path):
@@ -229,30 +234,62 @@ def test_a_head_of_other_classes_starts_fresh_if_allowed(tmp_path):
     checkpoints.close()
 
 
+def written(config):
+    """A config as it comes back from a checkpoint of format 2."""
+    return json.loads(json.dumps(stored.expanded(config)))
+
+
 def test_older_checkpoints_get_the_defaults_of_younger_keys(caplog):
-    stored = json.loads(json.dumps(launch.plain(demo.get_config())))
-    whole = stored.completed(json.loads(json.dumps(stored)))
-    for section, key in ((stored["task"], "mixup"), (stored["task"]["momentum"], "decay"),
-                         (stored["model"], "universal_sharing"), (stored["optimizer"], "ema_decay"),
-                         (stored["data"]["streams"]["video"], "frame_stride"),
-                         (stored["evals"]["video_qa"], "reference"),
-                         (stored["evals"]["video_qa"]["task"], "neighbours"), (stored, "allow_new"),
-                         (stored["evals"]["image_qa"]["stream"], "views")):
+    old, whole = written(demo.get_config()), written(demo.get_config())
+    assert json.loads(json.dumps(launch.plain(stored.completed(
+        {"config": written(demo.get_config()), "format": 2})))) == whole  # nothing is younger
+    assert "older than these keys" not in caplog.text
+    for section, key in ((old["task"], "mask_share"), (old["task"]["momentum"], "decay"),
+                         (old["model"], "universal_sharing"), (old["optimizer"], "ema_decay"),
+                         (old["data"]["streams"]["video"], "frame_stride"),
+                         (old["evals"]["video_qa"], "kind"), (old["mesh"], "tensor"),
+                         (old["evals"]["video_qa"]["task"], "rank_keep"), (old, "seed"),
+                         (old["evals"]["image_qa"]["stream"], "views"),
+                         (old["data"], "max_skipped")):
         del section[key]
-    stored["data"].pop("max_skipped")
-    stored["allow_new"] = stored.get("allow_new", [*demo.get_config().allow_new])
     with caplog.at_level("INFO"):
-        config = stored.completed(stored)
-    assert json.loads(json.dumps(launch.plain(config))) == json.loads(
-        json.dumps(launch.plain(whole)))
+        config = stored.completed({"config": old, "format": 2})
+    assert json.loads(json.dumps(launch.plain(config))) == whole
     checks.validate(config)
-    for said in ("task.mixup = 0.0", "task.momentum.decay = 0.995", "evals.video_qa.reference = ''",
-                 "model.universal_sharing = 'shared'", "data.streams.video.frame_stride = 0"):
+    for said in ("task.mask_share = 0.15", "task.momentum.decay = 0.995",
+                 "evals.video_qa.kind = ''", "model.universal_sharing = 'shared'",
+                 "data.streams.video.frame_stride = 0", "seed = 0", "mesh.tensor = 1"):
         assert said in caplog.text
     # Converted weights have a model section alone.
-    converted = {"model": {key: value for key, value in stored["model"].items()
+    converted = {"model": {key: value for key, value in old["model"].items()
                            if key != "stochastic_depth"}}
-    assert stored.completed(converted).to_dict() == {"model": whole.model.to_dict()}
+    assert json.loads(json.dumps(launch.plain(stored.completed({"config": converted})))) == {
+        "model": whole["model"]}
+
+
+def test_format_1_said_other_tasks_options_and_in_streams_what_tasks_give():
+    config = demo_zero_shot.get_config()
+    old, whole = written(config), written(config)
+    old["task"] |= dict(mixup=0.0, beams=1)
+    old["task"]["objectives"]["other"] = 1.0
+    knn = old["evals"]["image_digit_knn"]
+    knn["reference"] = knn["task"].pop("reference")
+    knn["stream"] |= dict(classes=knn["task"]["classes"], expand="record", text_buckets=[])
+    video = old["data"]["streams"]["video"]
+    video |= dict(caption_prompt="", classes=[], expand="record", text_buckets=[])
+    found = stored.completed({"config": json.loads(json.dumps(old))})  # format 1 does not say so
+    assert json.loads(json.dumps(launch.plain(found))) == whole
+    checks.validate(found)
+    # A record's questions may have the classes: then a stream said so.
+    old = written(snli_ve_classification.get_config("tiny"))
+    entry = old["evals"]["snli_ve"]
+    del old["task"]["expand"], entry["task"]["expand"]
+    entry["stream"]["expand"] = "question"
+    found = checks.validate(stored.completed({"config": old}))
+    assert found.evaluations["snli_ve"].expand == "question"
+    old["data"]["streams"]["image"]["text_buckets"] = [8, 24]
+    with pytest.raises(ConfigError, match="data.streams.image.text_buckets = .8, 24.: texts of "):
+        stored.completed({"config": old})
 
 
 def universal_model(params, **changes):
@@ -316,7 +353,7 @@ def test_universal_layers_shared_separate_and_none():
 def test_ablations_pretrain(changes):
     task = small.task("pretrain", small.model(vision_layers=1, fusion_layers=1, decoder_layers=1,
                                               **changes))
-    batch = batch_shapes({"v": common.stream("", 4, frames=1, image_size=16, text_length=8)})
+    batch = batch_of(task, frames=1, text_length=8)
     loss, _ = jax.eval_shape(task.loss, shapes_of(task), batch, jax.random.key(0))
     assert loss.shape == ()
     with pytest.raises(ConfigError, match="universal_sharing = 'some': expected one of shared"):
@@ -327,7 +364,7 @@ def test_the_description_counts_what_a_step_computes():
     config = demo_tasks.get_config("image_digit")
     task = small.task("classification", MODEL, classes=CLASSES)
     shapes = shapes_of(task)
-    batch = batch_shapes({"s": common.stream("", 4, frames=2, image_size=16, classes=CLASSES)})
+    batch = batch_of(task, frames=2)
     key = jax.random.key(0)
     calls = find_calls(task.loss, shapes, (), batch, key)
     assert [call.name for call in calls] == ["vision", "universal.vision", "heads/classify"]

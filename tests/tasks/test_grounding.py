@@ -8,6 +8,7 @@ import small
 from trees import assert_micro_batches_change_nothing
 
 from configs import checks, common, sizes
+from mplug2_jax import tasks
 from mplug2_jax.errors import ConfigError
 from mplug2_jax.metrics.scores import keep
 from mplug2_jax.model.config import ModelConfig
@@ -15,7 +16,6 @@ from mplug2_jax.model.mplug2 import build, init_params
 from mplug2_jax.objectives import losses
 from mplug2_jax.preprocess.locations import Locations
 from mplug2_jax.preprocess.tokenizer import SPECIAL_TOKENS, load_tokenizer, train_sentencepiece
-from mplug2_jax.tasks import TASKS
 
 TINY = small.model(vision_layers=1, decoder_layers=1, fusion_layers=1)
 BINS = 9
@@ -85,7 +85,7 @@ def test_the_loss_by_hand(grounding):
         return (task.call(params, "decode", ids[:, :-1], None, memory, mask)[0], ids,
                 task.loss(params, {"s": rows}, KEY))
 
-    logits, ids, (value, metrics) = jax.device_get(run(params))
+    logits, ids, (value, (metrics, _)) = jax.device_get(run(params))
     log_probs = jax.nn.log_softmax(logits)
     positions, words, parts = np.linspace(0, 1, BINS), [], []
     for row in range(7):  # the last only fills the batch
@@ -202,16 +202,15 @@ def test_wrong_configs_are_named():
             with pytest.raises(ConfigError, match=message):
                 checks.validate(config)
     checks.validate(config)
-    for key, value, message in (("memory", "visual", "must be 'fused' or 'prompt'"),
-                                ("beams", 3, "a box is decoded greedily")):
-        config.task = common.task("grounding", **{key: value})
-        with pytest.raises(ConfigError, match=message):
-            checks.validate(config)
+    config.task.memory = "visual"
+    with pytest.raises(ConfigError, match="must be 'fused' or 'prompt'"):
+        checks.validate(config)
+    with pytest.raises(ConfigError, match="task.beams: unknown key"):  # a box is decoded greedily
+        common.task("grounding", beams=3)
 
 
 def test_real_models_hold_just_their_modules():
     model = ModelConfig.from_mapping(sizes.model("large"))
-    task = common.task("grounding")
-    shapes = jax.eval_shape(lambda: init_params(
-        build(model, *TASKS["grounding"].composition(task)), KEY))
+    task, options = tasks.read(common.task("grounding"))
+    shapes = jax.eval_shape(lambda: init_params(build(model, *task.composition(options)), KEY))
     assert set(shapes) == {"vision", "text", "universal", "fusion", "decoder"}

@@ -43,13 +43,13 @@ def test_a_mixed_batch_is_the_mean_of_its_examples(instructions):
     task, params = instructions
     rows = batch()
     loss = jax.jit(task.loss)
-    value, metrics = loss(params, {"s": rows}, KEY)
+    value, (metrics, _) = loss(params, {"s": rows}, KEY)
     boxes = only(rows, [0, 3])
     grounding = small.task("grounding", TINY, location_bins=BINS)
     boxed = {k: v for k, v in boxes.items() if not k.startswith("target")}
-    _, alone = jax.jit(grounding.loss)(params, {"s": boxed}, KEY)
+    _, (alone, _) = jax.jit(grounding.loss)(params, {"s": boxed}, KEY)
     qa = jax.jit(small.task("qa", TINY).loss)
-    words = [float(qa(params, {"s": only(rows, [row])}, KEY)[1]["s/lm"]) for row in (1, 2, 4)]
+    words = [float(qa(params, {"s": only(rows, [row])}, KEY)[1][0]["s/lm"]) for row in (1, 2, 4)]
     # A box has five tokens, so that the mean over two is the mean over their tokens.
     assert float(metrics["s/lm"]) == pytest.approx(
         (sum(words) + 2 * float(alone["s/lm"])) / 5, rel=1e-4)
@@ -66,7 +66,7 @@ def test_micro_batches_change_nothing(instructions):
 def test_streams_without_boxes_have_none(instructions):
     task, params = instructions
     rows = {key: value for key, value in batch().items() if key != "box"}
-    _, metrics = jax.jit(task.loss)(params, {"s": rows}, KEY)
+    _, (metrics, _) = jax.jit(task.loss)(params, {"s": rows}, KEY)
     assert set(metrics) == {"s/lm", "s/lm_hits"}
 
 

@@ -17,7 +17,7 @@ from mplug2_jax.parallel import sharding
 from mplug2_jax.parallel.mesh import make_mesh, put_batch
 from mplug2_jax.planning.flops import count_flops
 from mplug2_jax.training.optimizer import hold, layer_factors, make_optimizer
-from mplug2_jax.training.state import create_state
+from mplug2_jax.training.state import create_state, restore_state
 from mplug2_jax.training.step import ema_weight, make_train_step
 
 pytestmark = pytest.mark.slow
@@ -78,7 +78,7 @@ def test_mixed_examples_have_mixed_targets():
         classes = np.eye(3)[batch["label"]]
         target = weights.mean() * classes + (1 - weights.mean()) * classes[::-1]
         target = 0.9 * target + 0.1 / 3
-        value, metrics = loss(jax.random.key(seed))
+        value, (metrics, _) = loss(jax.random.key(seed))
         np.testing.assert_allclose(value, -(target * log_probs).sum(-1).mean(), rtol=1e-4)
         main = batch["label"] if weights.mean() >= 0.5 else batch["label"][::-1]
         assert float(metrics["s/class_hits"]) == pytest.approx(
@@ -193,7 +193,7 @@ def sentences(rows=8):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Three steps of a text classifier with an average: folder, shapes, mesh, states, the step."""
+    """A text classifier's three steps, averaged: folder, task, shapes, mesh, states, step."""
     mesh = make_mesh(1, 1, 1, jax.devices()[:1])
     task = small.task("classification", MODEL, inputs="text", classes=CLASSES)
     optimizer, _ = make_optimizer(options())
@@ -210,9 +210,9 @@ def trained(tmp_path_factory):
         states.append(jax.device_get(state))
     folder = tmp_path_factory.mktemp("ema")
     checkpoints = Checkpoints(folder, keep=1)
-    checkpoints.save(state, {"model": {}}, {"s": 24})
+    checkpoints.save(3, state.items(), {"model": {}}, {"s": 24})
     checkpoints.close()
-    return folder, shapes, mesh, states, step
+    return folder, task, shapes, mesh, states, step
 
 
 def test_the_average_is_that_of_a_loop(trained):
@@ -233,16 +233,16 @@ def test_the_average_is_that_of_a_loop(trained):
 
 
 def test_the_average_is_saved_resumed_and_loaded(trained):
-    folder, shapes, mesh, states, step = trained
+    folder, task, shapes, mesh, states, step = trained
     checkpoints = Checkpoints(folder)
     for averaged, expected in ((True, states[-1].ema), (False, states[-1].params)):
         loaded = checkpoints.load_params(shapes.params, mesh, averaged=averaged)
         jax.tree.map(np.testing.assert_array_equal, jax.device_get(loaded), expected)
     checkpoints.close()
     checkpoints = Checkpoints(folder)
-    restored = checkpoints.restore_state(shapes, mesh)
+    restored = restore_state(checkpoints, shapes, mesh, task)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(restored), states[-1])
-    without = checkpoints.restore_state(shapes.replace(ema=None), mesh)
+    without = restore_state(checkpoints, shapes.replace(ema=None), mesh, task)
     assert without.ema is None and without.averaged is without.params
     again, _ = step(restored, put_batch(sentences(), mesh))
     assert int(again.step) == 4

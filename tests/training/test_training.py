@@ -16,7 +16,7 @@ from mplug2_jax.parallel.mesh import make_mesh, put_batch
 from mplug2_jax.planning.flops import count_flops
 from mplug2_jax.training.optimizer import make_optimizer
 from mplug2_jax.training.progress import Progress
-from mplug2_jax.training.state import create_state
+from mplug2_jax.training.state import create_state, restore_state
 from mplug2_jax.training.step import make_train_step
 
 pytestmark = pytest.mark.slow
@@ -80,12 +80,14 @@ def test_looped_and_scanned_models_have_equal_flops():
 
 
 def test_progress_measures_without_pauses(monkeypatch):
-    clock = iter([0.0, 10.0, 30.0])
+    figures = small.task().figures
+    clock = iter([0.0, 10.0, 10.0, 25.0, 30.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
-    progress = Progress(step=1, total=100, examples=8, flops=1e9, peak=1e10)
+    progress = Progress(step=1, total=100, examples=8, flops=1e9, peak=1e10, figures=figures)
     speed = progress.measure(21)  # 20 steps in 10 s
     assert speed == {"examples_per_second": 16, "average_examples_per_second": 16, "mfu": 0.2}
-    progress.pause(15.0)
+    with progress.paused():  # 15 s
+        pass
     assert progress.measure(31)["examples_per_second"] == 16  # 10 steps in 20 s, 15 of them paused
     line = progress.line(31, {"loss": 1.0, "video/vtc": 0.5, "video/vtc_t2v": 1.0}, speed)
     assert line == ("step 31/100 loss 1.0000 | video/vtc 0.500 | 16 examples/s | MFU 20% | "
@@ -93,7 +95,7 @@ def test_progress_measures_without_pauses(monkeypatch):
 
 
 def setup(shape):
-    """A mesh, the shapes of the state, a function that makes it, and the compiled step."""
+    """The task, a mesh, the shapes of the state, a function that makes it, and the step."""
     mesh = make_mesh(*shape, jax.devices()[:int(np.prod(shape))])
     task = small.task("captioning", memory="visual")  # quick to compile
     optimizer, _ = make_optimizer(options())
@@ -102,7 +104,7 @@ def setup(shape):
         return create_state(task, optimizer, 0)
 
     shapes = jax.eval_shape(create)
-    return mesh, shapes, create, make_train_step(task, optimizer, shapes, mesh, 0)
+    return task, mesh, shapes, create, make_train_step(task, optimizer, shapes, mesh, 0)
 
 
 def advance(state, step, mesh, steps):
@@ -119,27 +121,27 @@ def advance(state, step, mesh, steps):
 def saved(tmp_path_factory):
     """A folder with the checkpoint of two steps on two devices, and that state."""
     folder = tmp_path_factory.mktemp("checkpoints")
-    mesh, _, create, step = setup((1, 2, 1))
+    _, mesh, _, create, step = setup((1, 2, 1))
     state, _ = advance(sharding.init_sharded(create, mesh), step, mesh, 2)
     checkpoints = Checkpoints(folder, keep=2)
-    checkpoints.save(state, {"model": {}}, {"video": 16})
+    checkpoints.save(2, state.items(), {"model": {}}, {"video": 16})
     checkpoints.close()
     return folder, jax.device_get(state)
 
 
 def test_a_checkpoint_goes_on_on_another_mesh(saved):
     folder, state = saved
-    mesh, shapes, create, step = setup((1, 1, 1))
+    task, mesh, shapes, create, step = setup((1, 1, 1))
     _, whole = advance(sharding.init_sharded(create, mesh), step, mesh, 3)
     checkpoints = Checkpoints(folder)
     assert checkpoints.meta()["samples"] == {"video": 16}
-    restored = checkpoints.restore_state(shapes, mesh)
+    restored = restore_state(checkpoints, shapes, mesh, task)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(restored), state)
     _, (loss,) = advance(restored, step, mesh, 1)
     np.testing.assert_allclose(loss, whole[2], rtol=1e-4)
-    mesh, shapes, _, _ = setup((1, 8, 1))
-    jax.tree.map(np.testing.assert_array_equal,
-                 jax.device_get(checkpoints.restore_state(shapes, mesh)), state)
+    task, mesh, shapes, _, _ = setup((1, 8, 1))
+    restored = restore_state(checkpoints, shapes, mesh, task)
+    jax.tree.map(np.testing.assert_array_equal, jax.device_get(restored), state)
     checkpoints.close()
 
 

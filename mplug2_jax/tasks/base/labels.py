@@ -25,6 +25,7 @@ INPUTS = {
     "images": (("vision", "text", "universal", "fusion"), range(2, 3)),
 }
 POOLS = ("class", "mean")
+EXPANSIONS = ("record", "question")
 TOP = 5
 FIGURES = (
     Figure("{kind}_class_accuracy", "share of right classes", headline=True, baseline="majority"),
@@ -49,6 +50,8 @@ class LabelOptions:
     classes: tuple | str = option((), "names, a file of names, or 'score' for a number")
     inputs: str = option("visual", "what is classified: 'text', 'visual', 'both', or two 'images' "
                          "and text")
+    expand: str = option("record", "evaluation: what has a class, a 'record' or each 'question' of "
+                         "one")
     pool: str = option("class", "of what is classified the 'class' token, or the 'mean' of all")
 
     def __post_init__(self):
@@ -57,6 +60,9 @@ class LabelOptions:
                               + ", ".join(INPUTS))
         if self.pool not in POOLS:
             raise ConfigError(f"task.pool = {self.pool!r}: expected one of " + ", ".join(POOLS))
+        if self.expand not in EXPANSIONS:
+            raise ConfigError(f"task.expand = {self.expand!r}: expected one of "
+                              + ", ".join(EXPANSIONS))
 
 
 class Labelling(Task):
@@ -72,7 +78,7 @@ class Labelling(Task):
 
     @classmethod
     def given(cls, options: Any) -> dict[str, Any]:
-        return {"classes": options.classes}
+        return {"classes": options.classes, "expand": options.expand}
 
     @classmethod
     def kind_of(cls, options: Any, stream: Stream) -> str:

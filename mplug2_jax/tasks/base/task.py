@@ -116,7 +116,7 @@ class Task:
           ConfigError: a key is wrong; `place` is the section's in the config.
         """
         values = dict(section.items())
-        own = cls.given(options) | {"expand": cls.expansion}
+        own = {"expand": cls.expansion} | cls.given(options)
         for key in own:
             if key in values:
                 raise ConfigError(f"{place}.{key}: task {cls.name!r} gives it to its streams; give "
