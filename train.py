@@ -39,6 +39,7 @@ from mplug2_jax.training.step import make_train_step
 CONFIG = launch.define_config("The run's config.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints and logs.")
 HELP = flags.DEFINE_bool("help_config", False, "Print every key of the config, and end.")
+flags.mark_flag_as_required("config")
 
 
 @dataclasses.dataclass

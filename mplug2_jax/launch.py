@@ -121,8 +121,10 @@ def fail(error: BaseException) -> NoReturn:
 
 
 def one_line(error: BaseException) -> str:
-    """The error's text; a KeyError's own is its message quoted."""
-    return " ".join(str(error.args[0] if isinstance(error, KeyError) else error).split())
+    """The error's text; a KeyError's own is its message quoted, or the key alone."""
+    text = " ".join(str(error.args[0] if isinstance(error, KeyError) else error).split())
+    alone = isinstance(error, KeyError) and " " not in text
+    return f"there is no key or section {text}" if alone else text
 
 
 def define_config(what: str) -> flags.FlagHolder:
