@@ -214,8 +214,13 @@ def measure(folder, tokenizer, clips, pictures, options) -> None:
             f"{name:36} {statistics.median(values):8.1f} /s {statistics.median(cost):7.1f} ms of "
             "processor  (rounds: " + ", ".join(f"{value:.1f}" for value in values) + " /s)"
         )
-    for name, stream, count in (("crop and flip", plain, 6), ("RandAugment(2, 5)", strong, 6),
-                                ("images", image, 12)):  # fmt: skip
+    stages(folder, tokenizer, {"crop and flip": (plain, 6), "RandAugment(2, 5)": (strong, 6),
+                               "images": (image, 12)})
+
+
+def stages(folder, tokenizer, streams: dict) -> None:
+    """How long each stage takes, in one thread; `streams` has a stream and a number of batches."""
+    for name, (stream, count) in streams.items():
         watch = Stopwatch()
         source = TrainStream("s", folder, stream, tokenizer, 0, watch=watch)
         for number in range(count):

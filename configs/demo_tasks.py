@@ -75,6 +75,46 @@ def places(config: ConfigDict) -> None:
     config.optimizer.learning_rate = 7e-4
 
 
+def evaluate(config: ConfigDict, name: str, task: ConfigDict, split: str, options: dict) -> None:
+    """Adds the evaluation of a task on a split."""
+    config.evals[name] = common.evaluation(
+        task.name, f"{split}_test", 64, f"{split}_validation", options=common.named(task),
+        **options)
+
+
+def retrieval(config: ConfigDict, size: int) -> None:
+    """Learns from the corpus' clips, and searches a gallery of new ones."""
+    config.task = common.task("retrieval", objectives=dict(vtc=0.3, vtm=3.0))
+    options = dict(image_size=size, frames=4, text_length=24)
+    # Of 5,000 clips many show the same: drawn at random, two of five with one digit have a twin
+    # among 256, of all negatives the hardest, and a false one. Neighbours differ, 480 of them,
+    # but for the few batches in which the clips begin again. Contrast and matching have to tell a
+    # digit that moves left from the same one that moves right; few of a small batch are so alike.
+    # Contrast has all others of the batch for each pair, matching but two: it has more of a step.
+    config.data.streams.train = common.stream("video_train", 256, root=demo.DATA, shuffle=False,
+                                              **options)
+    evaluate(config, "video_retrieval", common.task("retrieval"), "gallery", options)
+    config.optimizer.update(dict(learning_rate=1e-3, vision_learning_rate=1e-3, warmup_steps=15))
+    config.log_every = 10
+
+
+def instructions(config: ConfigDict, size: int) -> None:
+    """Learns caption, qa and grounding in one run, and is evaluated by each of them."""
+    config.task = common.task("instructions", location_bins=32, box_weight=BOX_WEIGHT,
+                              memory="prompt")
+    sources = {name: common.source(f"{split}_train", 1.0, root=root(name), ask=stream["ask"],
+                                   instruction=stream["instruction"])
+               for name, (split, _, stream) in GENERATED.items()}
+    sources["corpus"] = sources["grounding"] | ALONE
+    config.data.streams.train = common.stream(sources, 64, image_size=size, frames=1,
+                                              prompt_length=12, target_length=16)
+    for name, (split, _, _) in GENERATED.items():
+        task, options = generated(name, size)
+        task.memory = config.task.memory
+        evaluate(config, name, task, split, options | dict(root=root(name)))
+    places(config)
+
+
 def get_config(family: str = "image_digit"):
     family, _, start = family.partition(",")
     if family not in FAMILIES or start not in ("", "scratch"):
@@ -90,18 +130,11 @@ def get_config(family: str = "image_digit"):
     def add(task, split, options, train=None):
         config.task = task
         config.data.streams.train = common.stream(train or f"{split}_train", 32, **options)
-        name = "video_retrieval" if family == "retrieval" else family
-        evaluate(name, task, split, options)
-
-    def evaluate(name, task, split, options):
-        config.evals[name] = common.evaluation(
-            task.name, f"{split}_test", 64, f"{split}_validation", options=common.named(task),
-            **options)
+        evaluate(config, family, task, split, options)
 
     if family in INPUTS:
         inputs, fields = INPUTS[family]
-        classes = CLASSES[family]
-        add(common.task("classification", inputs=inputs, classes=classes), family,
+        add(common.task("classification", inputs=inputs, classes=CLASSES[family]), family,
             dict(image_size=size, **fields))
     elif family in GENERATED:
         task, options = generated(family, size)
@@ -115,34 +148,6 @@ def get_config(family: str = "image_digit"):
         config.optimizer.update(dict(warmup_steps=10, learning_rate=2e-4,
                                      vision_learning_rate=1e-4))
         config.init_from = "" if start else f"{demo.RUN}/caption"
-    elif family == "retrieval":
-        add(common.task("retrieval"), "gallery",
-            dict(image_size=size, frames=4, text_length=24), "video_train")
-        config.data.streams.train.root = demo.DATA
-        # Of 5,000 clips many show the same: drawn at random, two of five with one digit have a twin
-        # among 256, of all negatives the hardest, and a false one. Neighbours differ, 480 of them,
-        # but for the few batches in which the clips begin again.
-        config.data.streams.train.shuffle = False
-        # Contrast and matching have to tell a digit that moves left from the same one that moves
-        # right; few of a small batch are so alike. Contrast has all others of the batch for each
-        # pair, matching but two: it has more of every step.
-        config.data.streams.train.batch_size = 256
-        config.task.objectives.update(dict(vtc=0.3, vtm=3.0))
-        config.optimizer.update(dict(learning_rate=1e-3, vision_learning_rate=1e-3,
-                                     warmup_steps=15))
-        config.log_every = 10
     else:
-        config.task = common.task("instructions", location_bins=32, box_weight=BOX_WEIGHT,
-                                  memory="prompt")
-        sources = {name: common.source(f"{split}_train", 1.0, root=root(name), ask=stream["ask"],
-                                       instruction=stream["instruction"])
-                   for name, (split, _, stream) in GENERATED.items()}
-        sources["corpus"] = sources["grounding"] | ALONE
-        config.data.streams.train = common.stream(sources, 64, image_size=size, frames=1,
-                                                  prompt_length=12, target_length=16)
-        for name, (split, _, _) in GENERATED.items():
-            task, options = generated(name, size)
-            task.memory = config.task.memory
-            evaluate(name, task, split, options | dict(root=root(name)))
-        places(config)
+        {"retrieval": retrieval, "instructions": instructions}[family](config, size)
     return config
