@@ -23,12 +23,9 @@ from configs import checks, stored
 from data import pipeline
 from mplug2_jax import evaluation, launch
 from mplug2_jax.checkpoints import Checkpoints, find_folder
-from mplug2_jax.metrics.scores import keep
-from mplug2_jax.model.mplug2 import init_params, union
 from mplug2_jax.parallel import hosts, sharding
 from mplug2_jax.parallel.mesh import data_slice, make_mesh, put_batch
 from mplug2_jax.preprocess.tokenizer import load_tokenizer
-from mplug2_jax.streams import Stream
 
 CONFIG = launch.define_config("Instead of the checkpoint's config.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A work folder or a checkpoint folder.")
@@ -50,7 +47,7 @@ def main() -> None:
     meta = checkpoints.meta()
     config = CONFIG.value or stored.completed(meta)
     checked = checks.validate(config)
-    hosts.agree({"config": stored.expanded(config), "code": launch.code(),
+    hosts.agree({"config": launch.plain(stored.expanded(config)), "code": launch.code(),
                  "data": pipeline.fingerprint(config.data), "step": meta["step"],
                  "flags": {flag.name: flag.value for flag in (ONLY, UNTRAINED, VALIDATION)}})
     launch.keep_compilations()
@@ -76,11 +73,7 @@ def main() -> None:
 def run_all(evaluations: dict[str, evaluation.Evaluation], read: Any, checkpoints: Checkpoints,
             seed: int, mesh: Mesh) -> Iterator[tuple[str, dict, list, dict]]:
     """Of each evaluation its name, figures and records, and figures of untrained parameters."""
-    model = union(entry.task.model for entry in evaluations.values())  # what is used, no more
-
-    def create():
-        return init_params(model, jax.random.key(seed))
-
+    create = functools.partial(evaluation.create_params, evaluations, seed)
     params = checkpoints.load_params(jax.eval_shape(create), mesh, averaged=True)
     checkpoints.close()
     fresh = sharding.init_sharded(create, mesh) if UNTRAINED.value else None
@@ -123,7 +116,7 @@ class Report:
                             for figure in entry.task.figures if figure.slow}
         elif jax.process_index() == 0:
             slow, missing = entry.task.slow_scores(records, entry.kind)
-            self.figures |= keep(records, slow) | evaluation.ends(slow)
+            self.figures |= evaluation.noted(records, slow)
             self.absent |= missing
 
     def headline(self) -> dict[str, dict[str, Any]]:
@@ -147,11 +140,10 @@ class Report:
             table[name] = row
         return table
 
-    def section(self, name: str, examples: pipeline.Reading, stream: Stream,
-                seed: int) -> evaluation.Section:
+    def section(self, name: str, examples: pipeline.Reading, seed: int) -> evaluation.Section:
         """A page section: best, worst and random examples of an evaluation, with their clips."""
         entry = self.evaluations[name]
-        resolved = pipeline.resolve(stream)
+        resolved = pipeline.resolve(entry.stream)
         resolved.views = (1, 1)  # one view of each is shown
 
         def clip(index):
@@ -168,7 +160,7 @@ class Report:
 def write(report: Report, config: ConfigDict, meta: dict[str, Any], read: Any) -> None:
     """The page, and every example of each evaluation in a file of its own."""
     folder = Path(OUT.value or CHECKPOINT.value)
-    sections = [report.section(name, read(entry.stream), entry.stream, config.seed)
+    sections = [report.section(name, read(entry.stream), config.seed)
                 for name, entry in report.evaluations.items()]
     page = evaluation.write_report(folder, contents(report, config, meta), sections)
     for name, entry in report.evaluations.items():

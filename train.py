@@ -115,7 +115,7 @@ def main() -> None:
                         "skipped": hosts.total(skips.total())}
                 log.step(step, progress.report(step, fetched(metrics, step)) | more)
             if step % config.checkpoint_every == 0 or last:
-                checkpoints.save(step, state.items(), stored.expanded(config), {
+                checkpoints.save(step, state.items(), launch.plain(stored.expanded(config)), {
                     name: positions[name] + (step - start) * size
                     for name, size in run.sizes.items()})
             if config.eval_every and step % config.eval_every == 0:
@@ -138,7 +138,7 @@ def prepare(config: ConfigDict, folder: str | None) -> Run:
     """
     workdir = Path(launch.given("workdir", folder))
     checked = checks.validate(config)
-    hosts.agree({"config": stored.expanded(config), "code": launch.code(),
+    hosts.agree({"config": launch.plain(stored.expanded(config)), "code": launch.code(),
                  "data": pipeline.fingerprint(config.data)})
     workdir.mkdir(parents=True, exist_ok=True)
     hosts.require_shared(workdir)

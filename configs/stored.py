@@ -7,12 +7,13 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from configs import common
-from mplug2_jax import launch, tasks
-from mplug2_jax.checkpoints import FORMAT
+from mplug2_jax import tasks
 from mplug2_jax.errors import ConfigError
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.options import comments, complete
 from mplug2_jax.streams import GIVEN_BY_TASKS, Stream
+
+LATEST = 2  # format of the configs that are written now
 
 
 def completed(meta: Mapping[str, Any], log: bool = True) -> ConfigDict:
@@ -29,7 +30,7 @@ def completed(meta: Mapping[str, Any], log: bool = True) -> ConfigDict:
       ConfigError: it was made with something that is no more.
     """
     config = ConfigDict(meta["config"]).to_dict()
-    if meta.get("format", 1) < 2 and "task" in config:
+    if meta.get("format", 1) < LATEST and "task" in config:
         config = _from_format_1(config)
     filled: list[str] = []
 
@@ -66,12 +67,12 @@ def completed(meta: Mapping[str, Any], log: bool = True) -> ConfigDict:
     return ConfigDict(config)
 
 
-def expanded(config: ConfigDict) -> dict[str, Any]:
-    """A config as plain values with every key that it may have, for a checkpoint.
+def expanded(config: ConfigDict) -> ConfigDict:
+    """A config with every key that it may have, for a checkpoint.
 
     A default may change; what a run did must stay known.
     """
-    return launch.plain(completed({"format": FORMAT, "config": config.to_dict()}, log=False))
+    return completed({"format": LATEST, "config": config.to_dict()}, log=False)
 
 
 def _from_format_1(config: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from mplug2_jax import tasks
 from mplug2_jax.metrics.scores import Score, intervals, keep
 from mplug2_jax.model.config import ModelConfig
-from mplug2_jax.model.mplug2 import part_of
+from mplug2_jax.model.mplug2 import init_params, part_of, union
 from mplug2_jax.parallel import hosts
 from mplug2_jax.parallel.mesh import check_batch
 from mplug2_jax.preprocess.tokenizer import Tokenizer
@@ -116,12 +116,22 @@ def run(evaluations: Mapping[str, Evaluation], read: Callable[[Stream], Reading]
             scores, records[name] = task.evaluate(
                 part_of(params, task.model), opened[0].batches(limit), opened[0].annotation,
                 entry.kind, reference)
-        figures |= keep(records[name], scores)
-        if with_intervals:
-            figures |= ends(scores)
+        figures |= noted(records[name], scores, with_intervals)
         if skipped := hosts.total(sum(one.skipped for one in opened)):
             figures[f"{name}_skipped"] = skipped
     return figures, records
+
+
+def create_params(evaluations: Mapping[str, Evaluation], seed: int) -> Any:
+    """Fresh parameters of all that the evaluations use, and no more."""
+    model = union(entry.task.model for entry in evaluations.values())
+    return init_params(model, jax.random.key(seed))
+
+
+def noted(records: list[dict[str, Any]], scores: Mapping[str, Score | float],
+          with_intervals: bool = True) -> dict[str, float]:
+    """Scores as figures by name, each example's own values noted in its record."""
+    return keep(records, scores) | (ends(scores) if with_intervals else {})
 
 
 def ends(scores: Mapping[str, Score | float]) -> dict[str, float]:
