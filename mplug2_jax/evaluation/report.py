@@ -185,7 +185,7 @@ def _card(card: Example) -> str:
     mark = {True: ("right", "&#10003; correct"), False: ("wrong", "&#10007; wrong"), None: None}
     marked = mark[None if card.correct is None else bool(card.correct)]
     badge = f'<p class="badge {marked[0]}">{marked[1]}</p>' if marked else ""
-    sheet = _sheet(card.frames, "sampled frames", _SHEET_HEIGHT) if card.frames is not None else ""
+    sheet = _sheet(card.frames, "sampled frames", _SHEET_HEIGHT)
     rows = "".join(
         f"<div><dt>{html.escape(label)}</dt><dd>{html.escape(text) or '<i>(empty)</i>'}</dd></div>"
         for label, text in card.rows
@@ -203,8 +203,10 @@ def _card(card: Example) -> str:
     )
 
 
-def _sheet(frames: np.ndarray, label: str, height: int) -> str:
-    """The frames, uint8 [T, H, W, 3], side by side as one embedded picture."""
+def _sheet(frames: np.ndarray | None, label: str, height: int) -> str:
+    """The frames, uint8 [T, H, W, 3], side by side as one embedded picture; "" without any."""
+    if frames is None:
+        return ""
     frames = np.asarray(frames)
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or not frames.size:
         raise ValueError(f"frames must be uint8 [T, H, W, 3], got {frames.dtype} {frames.shape}")
@@ -245,9 +247,10 @@ def _number(value: Any) -> str:
     if value is None:
         return "&ndash;"
     if isinstance(value, float | np.floating):
-        if abs(value) >= 1000:
+        size = abs(float(value))
+        if size >= 1000:
             return f"{value:,.0f}"
-        return f"{value:.3f}" if value == 0 or abs(value) >= 0.001 else f"{value:.3g}"
+        return f"{value:.3f}" if size == 0 or size >= 0.001 else f"{value:.3g}"
     if isinstance(value, int | np.integer) and not isinstance(value, bool):
         return str(value)
     return html.escape(str(value))

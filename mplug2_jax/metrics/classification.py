@@ -9,6 +9,8 @@ import numpy as np
 
 from mplug2_jax.metrics.scores import Score, divide, mean
 
+Numbers = Sequence[float] | np.ndarray  # [N]
+
 
 def accuracy(predictions: Sequence[Hashable], labels: Sequence[Hashable]) -> Score:
     """The fraction of predictions that equal the label. ValueError if lengths differ or are 0."""
@@ -73,7 +75,7 @@ def matthews(predictions: Sequence[Hashable], labels: Sequence[Hashable]) -> Sco
     return Score(right, over)
 
 
-def pearson(predictions: Sequence[float], values: Sequence[float]) -> Score:
+def pearson(predictions: Numbers, values: Numbers) -> Score:
     """Pearson's correlation, -1..1. An example's own value is minus its absolute error.
 
     ValueError if lengths differ, a number is not finite, or all of either are equal, for which it
@@ -87,7 +89,7 @@ def pearson(predictions: Sequence[float], values: Sequence[float]) -> Score:
     return Score(-np.abs(x - y), over)
 
 
-def spearman(predictions: Sequence[float], values: Sequence[float]) -> Score:
+def spearman(predictions: Numbers, values: Numbers) -> Score:
     """Spearman's rank correlation, equal values sharing their mean rank; otherwise as `pearson`."""
     x, y = _numbers(predictions, values)
     ranked = [_weighted_ranks(x), _weighted_ranks(y)]
@@ -98,7 +100,7 @@ def spearman(predictions: Sequence[float], values: Sequence[float]) -> Score:
     return Score(-np.abs(x - y), over)
 
 
-def consistency(right: Sequence[float] | np.ndarray, groups: Sequence[Hashable]) -> Score:
+def consistency(right: Numbers, groups: Sequence[Hashable]) -> Score:
     """The fraction of groups all of whose examples are right, such as NLVR2's of one sentence.
 
     Args:
@@ -131,7 +133,7 @@ def _equal(values: Sequence[Hashable], one: Hashable) -> np.ndarray:
     return np.array([value == one for value in values], np.float64)
 
 
-def _numbers(predictions: Sequence[float], values: Sequence[float]) -> list[np.ndarray]:
+def _numbers(predictions: Numbers, values: Numbers) -> list[np.ndarray]:
     both = [np.asarray(part, np.float64) for part in (predictions, values)]
     if both[0].shape != both[1].shape or both[0].ndim != 1:
         raise ValueError(f"expected predictions and values [N], got {both[0].shape} and "

@@ -150,10 +150,9 @@ def _take(values: Array, index: Array) -> Array:
     return jax.vmap(lambda v, i: v[i])(values, index)
 
 
-def _best(found: tuple[Array, Array, Array], beams: int) -> tuple[Array, Array, Array]:
-    """Of hypotheses (ids `[B, N, L]`, scores and whether recorded `[B, N]`) the best so many."""
+def _best(beams: int, ids: Array, scores: Array, recorded: Array) -> tuple[Array, Array, Array]:
+    """The best so many of hypotheses: ids `[B, N, L]`, scores and whether recorded `[B, N]`."""
     # Empty places go behind hypotheses of probability 0, which have the same score, -inf.
-    ids, scores, recorded = found
     scores = jnp.where(recorded, scores, -jnp.inf)
     order = jnp.lexsort((~recorded, -scores), axis=-1)[:, :beams]
     return _take(ids, order), _take(scores, order), _take(recorded, order)
@@ -203,8 +202,8 @@ def beam_search(model: MPlug2, params: Any, memory: Array, memory_mask: Array | 
 
         ended = (tokens == end_id) | (at + 1 == max_length)  # [B, K]
         record = (ended | ended[:, :1]) & ~done[:, None]
-        found = _best(tuple(jnp.concatenate(pair, axis=1) for pair in zip(
-            found, (ids, scores, record), strict=True)), beams)
+        found = _best(beams, *(jnp.concatenate(pair, axis=1) for pair in zip(
+            found, (ids, scores, record), strict=True)))
         return at + 1, sums, ids, done | ended[:, 0], found, cache
 
     def unfinished(state):

@@ -23,6 +23,7 @@ class FusionEncoder(nn.Module):
     def setup(self):
         config = self.config
         build = transformer_layer(config)
+        self.layers: list[nn.Module] | Repeat
         if self.connected:
             # Connected layers have no cross-attention, so the layers are not equal: laid out.
             cls = remat_module(build.func, config.remat.fusion)
@@ -49,7 +50,7 @@ class FusionEncoder(nn.Module):
           text, and the text, `[B * R, L, D]`.
         """
         self_mask = mask[:, None, None, :]
-        if not self.connected:
+        if isinstance(self.layers, Repeat):
             text, _ = self.layers(text, None, self_mask, visual)
             return visual, text
         visual = jnp.repeat(visual, text.shape[0] // visual.shape[0], axis=0)

@@ -204,6 +204,7 @@ class TransformerLayer(nn.Module):
             if cache is None:
                 kv = self.self_attention.key_value(x)
             else:
+                assert index is not None, "a cache is written at an index"
                 key, value = self.self_attention.cache_entry(x)
                 kv = (jax.lax.dynamic_update_slice(cache["self_key"], key, (0, 0, 0, index)),
                       jax.lax.dynamic_update_slice(cache["self_value"], value, (0, 0, index, 0)))
@@ -212,12 +213,12 @@ class TransformerLayer(nn.Module):
             return self.self_norm(x + self.drop(y))
 
         def cross_attend(x):
-            if cache is None:
-                kv = self.cross_attention.key_value(memory)
-            elif "cross_key" in cache:
+            if cache is not None and "cross_key" in cache:
                 kv = cache["cross_key"], cache["cross_value"]
             else:
-                kv = self.cross_attention.cache_entry(memory)
+                assert memory is not None, "nothing to cross-attend to"
+                kv = (self.cross_attention.key_value(memory) if cache is None
+                      else self.cross_attention.cache_entry(memory))
             new_cache["cross_key"], new_cache["cross_value"] = kv
             y = self.cross_attention(x, kv, memory_mask, cached=cache is not None)
             return self.cross_norm(x + self.drop(y))

@@ -132,6 +132,7 @@ class VisionBlock(nn.Module):
         dtype, drop = config.compute_dtype, StochasticDepth()
 
         def temporal(x, name):
+            module: GroupedTemporal | LocalTemporal
             if config.local_temporal == "grouped":
                 module = GroupedTemporal(width, config.temporal_groups, dtype, name=name)
             else:

@@ -58,8 +58,9 @@ def contrastive(visual: Array, text: Array, temperature: Array, pair_id: Array,
     """
     columns = {"visual": visual, "text": text, "pair_id": pair_id, "example_mask": example_mask}
     soft = jax.lax.stop_gradient(soft)
-    teachers = None if soft is None else columns | {"visual": soft.visual, "text": soft.text}
+    teachers = columns if soft is None else columns | {"visual": soft.visual, "text": soft.text}
     if queue is not None:
+        assert soft is not None, "a queue holds a teacher's features"
         columns = teachers = {name: jnp.concatenate([x, queue[name]])
                               for name, x in teachers.items()}
     ways = {}

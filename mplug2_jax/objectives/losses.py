@@ -6,6 +6,7 @@ so that a step gives the same numbers on any mesh. `contrastive.py` holds the co
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 Array = jax.Array
 NEGATIVE = -1e9  # a logit that no softmax will ever see; finite, so that gradients stay finite
@@ -216,7 +217,8 @@ def overlap(one: Array, other: Array) -> tuple[Array, Array]:
     return iou, iou - (hull - union) / jnp.maximum(hull, least)
 
 
-def expected_box(logits: Array, ids: Array, positions: Array) -> Array:
+def expected_box(logits: Array, ids: Array | np.ndarray,
+                 positions: Array | np.ndarray) -> Array:
     """The mean position of every side under the softmax over location tokens alone.
 
     Args:

@@ -209,7 +209,7 @@ def weighted_total(metrics: Metrics, weights: Mapping[str, float]) -> Array:
 def stacked(rows: Rows, pad_id: int) -> tuple[Array, Array]:
     """`{name: (ids, mask)}` of `[B, L]` to ids and mask `[B, R, L]`, padded to the longest."""
     ids, mask = stack_rows(rows.values(), pad_id)
-    return tuple(x.reshape(-1, len(rows), x.shape[1]) for x in (ids, mask))
+    return ids.reshape(-1, len(rows), ids.shape[1]), mask.reshape(-1, len(rows), mask.shape[1])
 
 
 def pair_losses(objectives: Objectives, params: Any, batch: Batch, rng: Array,
@@ -245,13 +245,14 @@ def pair_losses(objectives: Objectives, params: Any, batch: Batch, rng: Array,
 
     metrics: Metrics = {}
     pushed = None
-    temperature = objectives.call(params, "temperature") if contrasts else None
-    if objectives.weight("vtc"):
-        metrics, pushed = pairs.contrast(encoded, teacher, temperature, batch)
-    if objectives.weight("vtm"):
-        more, given = pairs.negatives(encoded, mask, temperature, batch, visual_key, text_key)
-        features |= more
-        rows |= given
+    if contrasts:
+        temperature = objectives.call(params, "temperature")
+        if objectives.weight("vtc"):
+            metrics, pushed = pairs.contrast(encoded, teacher, temperature, batch)
+        if objectives.weight("vtm"):
+            more, given = pairs.negatives(encoded, mask, temperature, batch, visual_key, text_key)
+            features |= more
+            rows |= given
     total, fused_metrics = summed(pairs.fused, params, features, rows, fuse_key,
                                   objectives.accumulation)
     total += weighted_total(metrics, objectives.weights)
@@ -283,7 +284,7 @@ class _Pairs:
             passes = Passes(self.objectives.call, params, rng)
             visual = shard_batch(passes.call("encode", modality, rows["seen"]))  # [B, S, D]
             tokens = passes.encode_texts(rows["ids"], rows["mask"])
-            result = {"visual": visual, "tokens": tokens}
+            result: dict[str, Any] = {"visual": visual, "tokens": tokens}
             if self.contrasts:
                 result["features"] = (passes.call("contrastive", visual, modality),  # [B, C]
                                       passes.call("contrastive", tokens[:, 0], "text"))
@@ -304,12 +305,13 @@ class _Pairs:
         """The contrastive loss, and what goes into the teacher's queue, if it has one."""
         soft = queue = pushed = None
         if self.momentum is not None and teacher is not None:
-            soft = Soft(*teacher["features"], self.momentum.alpha)
-            queue = self.momentum.queue
+            visual, text = teacher["features"]
+            soft, queue = Soft(visual, text, self.momentum.alpha), self.momentum.queue
             if queue is not None:
-                pushed = {"visual": soft.visual, "text": soft.text, "pair_id": batch["pair_id"],
+                pushed = {"visual": visual, "text": text, "pair_id": batch["pair_id"],
                           "example_mask": batch["example_mask"]}
-        value, hits = contrastive(*encoded["features"], temperature, batch["pair_id"],
+        visual, text = encoded["features"]
+        value, hits = contrastive(visual, text, temperature, batch["pair_id"],
                                   batch["example_mask"], soft, queue)
         return {"vtc": value, **hits}, pushed
 

@@ -16,6 +16,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from absl import flags
+from jax.core import ShapedArray
 from jax.extend.core import Var
 from ml_collections import ConfigDict
 
@@ -157,9 +158,9 @@ def kept_bytes(function: Callable[..., Any], params: list[Any], arrays: list[Any
     """Bytes of what `function(params, arrays)` gives, each array once, without the parameters."""
     jaxpr = jax.make_jaxpr(function)(params, arrays).jaxpr
     own = set(jaxpr.invars[:len(params)])
-    return sum(math.prod(x.aval.shape) * x.aval.dtype.itemsize
-               for x in {x for x in jaxpr.outvars if isinstance(x, Var)} - own
-               if not jax.dtypes.issubdtype(x.aval.dtype, jax.dtypes.prng_key))
+    kept = [x.aval for x in {x for x in jaxpr.outvars if isinstance(x, Var)} - own]
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in kept if isinstance(x, ShapedArray)
+               and not jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key))
 
 
 def describe(config: ConfigDict) -> str:

@@ -6,6 +6,7 @@ Loops count as often as they run. Only the parts of the text that these figures 
 import dataclasses
 import math
 import re
+from collections import defaultdict
 from collections.abc import Iterator
 
 WIDTHS = {"pred": 8, "s4": 4, "u4": 4, "bf16": 16, "f16": 16}  # bits; of others, in the name
@@ -15,7 +16,7 @@ FREE = {"parameter", "constant", "iota", "tuple", "get-tuple-element", "bitcast"
         "conditional", "call", "after-all", "partition-id", "replica-id", "optimization-barrier"}
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
 _INSTRUCTION = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
-_ARRAY = re.compile(r"\b([a-z]+\d*(?:e\d\w*)?)\[([\d,]*)\](\{[^{}]*\})?")
+_ARRAY = re.compile(r"\b([a-z]+(\d*)(?:e\d\w*)?)\[([\d,]*)\](\{[^{}]*\})?")
 _CALLED = re.compile(r"\b(?:calls|to_apply|body|called_computations|branch_computations|"
                      r"true_computation|false_computation)=(\{[^}]*\}|%?[\w.\-]+)")
 
@@ -108,7 +109,9 @@ class Program:
             return 1
         if known := re.search(r'"?known_trip_count"?:\{"?n"?:"?(\d+)', instruction.rest):
             return int(known[1])
-        condition = self.computations[re.search(r"condition=%?([\w.\-]+)", instruction.rest)[1]]
+        named = re.search(r"condition=%?([\w.\-]+)", instruction.rest)
+        assert named is not None, f"a loop without a condition: {instruction.name}"
+        condition = self.computations[named[1]]
         compare = list(condition.values())[-1]
         limits = [condition[name].rest for name in compare.operands
                   if name in condition and condition[name].opcode == "constant"]
@@ -127,6 +130,13 @@ class Program:
                           for inner in self.computations[called].values()
                           if inner.opcode in COLLECTIVES]
         return found
+
+    def moved(self) -> dict[str, float]:
+        """Bytes that a device sends in a step, by kind of collective, the most first."""
+        moved: defaultdict[str, float] = defaultdict(float)
+        for collective in self.collectives():
+            moved[collective.kind] += collective.moved
+        return dict(sorted(moved.items(), key=lambda item: item[1], reverse=True))
 
     def traffic(self) -> int:
         """Bytes that a step reads from and writes to HBM, one reading of each operand.
@@ -201,10 +211,10 @@ def _closing(text: str) -> int:
 
 
 def _arrays(kind: str) -> Iterator[tuple[int, bool]]:
-    for name, shape, layout in _ARRAY.findall(kind):
+    for name, width, shape, layout in _ARRAY.findall(kind):
         if name in ("token", "opaque"):
             continue
-        bits = WIDTHS.get(name) or int(re.match(r"[a-z]+(\d+)", name)[1])
+        bits = WIDTHS.get(name) or int(width)
         count = math.prod(int(side) for side in shape.split(",") if side)
         yield -(-count * bits // 8), re.search(r"S\([1-9]", layout) is None
 

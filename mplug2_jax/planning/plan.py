@@ -5,7 +5,6 @@ import math
 import os
 import re
 import time
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -79,7 +78,7 @@ class Plan:
     def table(self) -> str:
         """The figures as lines of text."""
         devices, bounds = math.prod(self.mesh.values()), self.bounds
-        longest = max(bounds, key=bounds.get)
+        longest = max(bounds, key=lambda name: bounds[name])
         mfu = self.model_flops / devices / self.chip.flops / bounds[longest]
         return "\n".join(f"{name:<24}{value}" for name, value in {
             "devices": f"{devices} x {self.chip.kind}, mesh " + " x ".join(
@@ -202,9 +201,8 @@ def compile_plan(config: ConfigDict, topology: str) -> Plan:
         raise out_of_memory(str(error)) from None
     compiled_at = time.perf_counter()
     memory, text = compiled.memory_analysis(), compiled.as_text()
-    program, moved = Program(text), Counter()
-    for collective in program.collectives():
-        moved[collective.kind] += collective.moved
+    assert memory is not None and text is not None, "a TPU's compiler says both"
+    program = Program(text)
     key = jax.eval_shape(lambda: jax.random.key(0))
     return Plan(
         chip=chip, mesh=dict(mesh.shape),
@@ -217,7 +215,7 @@ def compile_plan(config: ConfigDict, topology: str) -> Plan:
               + memory.generated_code_size_in_bytes), live=memory.peak_memory_in_bytes,
         model_flops=3 * count_flops(task.loss, shapes.params, batch, key),
         executed_flops=count_flops(step.jitted.__wrapped__, state, batch),
-        collectives=dict(moved.most_common()), traffic=program.traffic(),
+        collectives=program.moved(), traffic=program.traffic(),
         lower_seconds=lowered_at - start, compile_seconds=compiled_at - lowered_at, text=text)
 
 
@@ -242,7 +240,8 @@ def out_of_memory(message: str) -> Exception:
     buffers = []
     for found in _BUFFER.finditer(message):
         source = field("Operator", found[0])
-        source = re.search(r'op_name="([^"]*)"', source)[1] if "op_name" in source else source
+        if named := re.search(r'op_name="([^"]*)"', source):
+            source = named[1]
         buffers.append((float(found[1]) * UNITS[found[2]], field("Shape", found[0]).split("{")[0],
                         source or field("XLA label", found[0])[:100]))
     return DoesNotFit(float(used[1]) * UNITS[used[2]], float(used[3]) * UNITS[used[4]],

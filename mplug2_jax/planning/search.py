@@ -32,10 +32,10 @@ def search(config: ConfigDict, compiled: Callable[[ConfigDict], Plan], devices: 
     Raises:
       DoesNotFit: not even the first batch fits.
     """
-    best, failure = None, None
+    best: tuple[ConfigDict, Plan] | None = None
+    failures: list[DoesNotFit] = []
 
     def attempt(tensor: int, policy: str, batch: int) -> tuple[ConfigDict, Plan] | None:
-        nonlocal failure
         trial = with_batch(config, batch)
         trial.mesh.update(dict(data=1, fsdp=-1, tensor=tensor))
         trial.model.remat.update(dict.fromkeys(MODULES, policy))
@@ -43,7 +43,7 @@ def search(config: ConfigDict, compiled: Callable[[ConfigDict], Plan], devices: 
         try:
             plan = compiled(trial)
         except DoesNotFit as error:
-            failure = failure or error
+            failures.append(error)
             print(f"{line}{gib(error.used - error.limit)} too much", flush=True)
             return None
         print(f"{line}fits, peak {gib(plan.peak)}, step at least "
@@ -60,7 +60,7 @@ def search(config: ConfigDict, compiled: Callable[[ConfigDict], Plan], devices: 
         if not further:
             break
     if best is None:
-        raise failure
+        raise failures[0]
     tensor, batch = best[0].mesh.tensor, batch // 2
     for policy in POLICIES[1:]:
         found = attempt(tensor, policy, batch)

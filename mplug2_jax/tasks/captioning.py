@@ -25,7 +25,7 @@ from mplug2_jax.tasks.base.generation import LANGUAGE, Writing, WritingOptions
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(WritingOptions):
+class CaptioningOptions(WritingOptions):
     """The `task` section."""
 
     instruction: str = option("", "the prompt where the data has none")
@@ -50,7 +50,7 @@ class Captioning(Writing):
     dropout, for the gradient must be of the model that they were drawn from.
     """
 
-    Options = Options
+    Options = CaptioningOptions
     card = ("Says what a clip or an image shows. Trained on references, or on the CIDEr-D of "
             "captions that it draws (SCST). Paper: experiments, video and image captioning.")
     fields = ("text",)
@@ -68,7 +68,7 @@ class Captioning(Writing):
     best_by = "{kind}_caption_cider"
 
     @classmethod
-    def given(cls, options: Options) -> dict[str, Any]:
+    def given(cls, options: CaptioningOptions) -> dict[str, Any]:
         return {"caption_prompt": options.caption_prompt}
 
     def prepare(self, references: Callable[[], dict[str, Iterable[Sequence[str]]]]) -> None:
@@ -135,8 +135,8 @@ class Captioning(Writing):
                     kind: str) -> tuple[Scores, dict[str, str]]:
         """METEOR and SPICE, where Java and their data are there."""
         scores, absent = java_scores(*self.tokens(records))
-        return tuple({f"{kind}_caption_{name}": value for name, value in part.items()}
-                     for part in (scores, absent))
+        return ({f"{kind}_caption_{name}": score for name, score in scores.items()},
+                {f"{kind}_caption_{name}": reason for name, reason in absent.items()})
 
     def example(self, record: dict[str, Any], clip: Clip) -> Example:
         own = [(name.rpartition("_")[2], f"{value:.2f}")

@@ -17,7 +17,7 @@ from mplug2_jax.tasks.base.labels import FIGURES, INPUTS, Labelling, LabelOption
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(LabelOptions):
+class ClassificationOptions(LabelOptions):
     """The `task` section."""
 
     label_smoothing: float = option(0.0, "share of the target spread evenly over all classes")
@@ -46,7 +46,7 @@ class Classification(Labelling):
     `task.classes = "score"` the label is a number, and the loss its squared error (STS-B).
     """
 
-    Options = Options
+    Options = ClassificationOptions
     card = ("Says the class, or a score, of a sentence, an image, a video, or of a text with what "
             "is seen. One head over pooled tokens. Paper: experiments, uni-modal tasks.")
     figures = (
@@ -56,12 +56,12 @@ class Classification(Labelling):
     )
 
     @classmethod
-    def composition(cls, options: Options) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def composition(cls, options: ClassificationOptions) -> tuple[tuple[str, ...], tuple[str, ...]]:
         count_outputs(options.classes)  # raises where there are none
         return INPUTS[options.inputs][0], ("classify",)
 
     @classmethod
-    def head_sizes(cls, options: Options) -> dict[str, int]:
+    def head_sizes(cls, options: ClassificationOptions) -> dict[str, int]:
         return {"outputs": count_outputs(options.classes),
                 "images": 2 if options.inputs == "images" else 1}
 

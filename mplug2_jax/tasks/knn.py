@@ -24,7 +24,7 @@ TEMPERATURE = 0.07  # of a neighbour's weight, exp(cosine / temperature)
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(LabelOptions):
+class KnnOptions(LabelOptions):
     """The `task` section."""
 
     neighbours: int = option(20, "that vote")
@@ -45,13 +45,13 @@ class Knn(Labelling):
     Features are the pooled tokens that the classification of `task.inputs` would put its head on.
     """
 
-    Options = Options
+    Options = KnnOptions
     card = ("Classes by the vote of the nearest labelled examples, in the space of pooled tokens; "
             "nothing is trained. Says what a checkpoint's features know. Not of the paper (Wu et "
             "al., 2018).")
 
     @classmethod
-    def composition(cls, options: Options) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def composition(cls, options: KnnOptions) -> tuple[tuple[str, ...], tuple[str, ...]]:
         count_outputs(options.classes)  # raises where there are none
         return INPUTS[options.inputs][0], ()
 

@@ -16,7 +16,7 @@ from mplug2_jax.objectives.momentum import Momentum, empty_queue, push, soft_wei
 from mplug2_jax.objectives.pretraining import pair_losses, text_losses
 from mplug2_jax.options import option
 from mplug2_jax.streams import Stream
-from mplug2_jax.tasks.base import Array, Batch, Loss, Task, logged, modality
+from mplug2_jax.tasks.base import Array, Batch, Loss, Metrics, Task, logged, modality
 from mplug2_jax.tasks.base.pairs import CONTRAST, check_batching, objectives_of
 
 INPUTS = ("visual", "text")
@@ -63,7 +63,7 @@ class Teacher:
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class PretrainOptions:
     """The `task` section."""
 
     inputs: str = option("visual", "of what the streams are; 'text': of text alone, no vision")
@@ -95,7 +95,7 @@ class Pretrain(Task):
     With `task.momentum.teacher` its state is `teacher`, parameters, and with `.queue` `queue`.
     """
 
-    Options = Options
+    Options = PretrainOptions
     card = ("Learns all modules from pairs and from text: contrast, matching, masked and prefix "
             "language modelling, instructions, in one step. A teacher's soft targets and its queue "
             "are options. Paper: pretraining objectives.")
@@ -109,7 +109,7 @@ class Pretrain(Task):
     )
 
     @classmethod
-    def composition(cls, options: Options) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def composition(cls, options: PretrainOptions) -> tuple[tuple[str, ...], tuple[str, ...]]:
         weights = options.objectives
         if options.inputs == "text":
             return (("text", "universal", *("decoder",) * bool(weights.prefix_lm)),
@@ -122,7 +122,7 @@ class Pretrain(Task):
         return modules, (*heads, *(h for h in ("vtm", "mlm") if getattr(weights, h)))
 
     @classmethod
-    def check_stream(cls, options: Options, name: str, stream: Stream) -> None:
+    def check_stream(cls, options: PretrainOptions, name: str, stream: Stream) -> None:
         super().check_stream(options, name, stream)
         if options.inputs == "text" and stream.frames:
             raise ConfigError(f"stream {name}.frames = {stream.frames}: task.inputs = 'text' needs "
@@ -147,7 +147,8 @@ class Pretrain(Task):
             momentum = Momentum(task_state["teacher"], task_state.get("queue"),
                                 soft_weight(options.alpha, options.ramp_steps, step))
         keys = jax.random.split(rng, len(batch))
-        total, metrics, pushed = jnp.zeros(()), {}, []
+        total, pushed = jnp.zeros(()), []
+        metrics: Metrics = {}
         for i, (key, (name, stream)) in enumerate(zip(keys, sorted(batch.items()), strict=True)):
             if objectives.field in stream:
                 # One queue serves all streams: numbers of pairs tell the streams apart, too.

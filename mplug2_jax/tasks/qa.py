@@ -19,7 +19,7 @@ from mplug2_jax.tasks.base.generation import LANGUAGE, Writing, WritingOptions, 
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(WritingOptions):
+class QuestionAnsweringOptions(WritingOptions):
     """The `task` section."""
 
     answers: tuple | str = option((), "a list or a file of them, ranked in place of generating one")
@@ -38,7 +38,7 @@ class QuestionAnswering(Writing):
     may be in the config or, one a line, in a file.
     """
 
-    Options = Options
+    Options = QuestionAnsweringOptions
     card = ("Answers a question about a clip or an image, in its own words or from a list. Scored "
             "by exact match, with several people's answers also as VQAv2 does. Paper: experiments, "
             "visual and video question answering.")

@@ -56,7 +56,7 @@ class Weights:
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class RetrievalOptions:
     """The `task` section."""
 
     modality: str = modality()
@@ -83,7 +83,7 @@ class Retrieval(Task):
     with the first; each caption is a query.
     """
 
-    Options = Options
+    Options = RetrievalOptions
     card = ("Finds the clip or image of a text, and the text of a clip: a dual encoder over the "
             "whole gallery, its best reranked by matching. Scored by recall both ways. Paper: "
             "experiments, image-text and video-text retrieval.")
@@ -107,7 +107,7 @@ class Retrieval(Task):
         self._encode = jax.jit(self.encode_queries)
 
     @classmethod
-    def composition(cls, options: Options) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def composition(cls, options: RetrievalOptions) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return (options.modality, "text", "universal", "fusion"), ("vtc", "vtm")
 
     def loss(self, params: Any, batch: dict[str, Batch], rng: Array, task_state: Any = None,
@@ -156,7 +156,8 @@ class Retrieval(Task):
         for batch in batches:
             length = batch["text"].shape[1]
             gallery.add(self._predict(params, batch), batch)
-        records, owner, wordless = [], [], 0
+        records: list[dict[str, Any]] = []
+        owner, wordless = [], 0
         for number, index in enumerate(gallery.index):
             for item, text in enumerate(annotate(index)["texts"]):
                 words = clean_caption(text, length)
@@ -306,7 +307,8 @@ class Gallery:
         """Takes over a batch's rows, of `Retrieval.predict`."""
         kept = fetch({"features": output["visual_features"], "index": batch["index"],
                       "mask": batch["example_mask"]})
-        here, visual = {}, output["visual"]  # by the row at which it begins, each part once
+        visual = output["visual"]
+        here: dict[int, jax.Shard] = {}  # by the row at which it begins, each part once
         if isinstance(visual, jax.Array):
             self.sharding = getattr(batch["index"], "sharding", None)
             for shard in visual.addressable_shards:
@@ -315,12 +317,12 @@ class Gallery:
         self.first = min(parts)
         rows = {start + i: part[i] for start, part in parts.items() for i in range(len(part))}
         self.shape = next(iter(rows.values()))
-        for row in np.flatnonzero(kept["mask"]):
+        for row in np.flatnonzero(kept["mask"]).tolist():
             if row in rows:
                 self.tokens[len(self.index)] = rows[row]
             self.index.append(int(kept["index"][row]))
             self.features.append(kept["features"][row])
-            self.row.append(int(row))
+            self.row.append(row)
 
     def starts(self) -> np.ndarray:
         """int `[blocks]`, rising: the first rows of a batch that the hosts hold."""
@@ -341,6 +343,7 @@ class Gallery:
              count: int) -> Iterator[np.ndarray]:
         """Visual tokens, text tokens and masks of `pairs [count, 2]`; any rows for None."""
         if pairs is None:  # this host has no more, but takes part in the call
+            assert self.shape is not None, "no batch was added"
             visual, text = [self.shape] * count, np.zeros(count, int)
         else:
             visual, text = [self.tokens[number] for number in pairs[:, 1]], pairs[:, 0]

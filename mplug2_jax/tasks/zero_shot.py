@@ -26,7 +26,7 @@ ROWS = 64  # prompts or examples a call; all calls alike, so that one compilatio
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(LabelOptions):
+class ZeroShotOptions(LabelOptions):
     """The `task` section."""
 
     templates: tuple | str = option((), "prompts with '{}' for the class, or a file of them")
@@ -46,7 +46,7 @@ class ZeroShot(Labelling):
     Several views of an example have the logarithms of their probabilities averaged.
     """
 
-    Options = Options
+    Options = ZeroShotOptions
     card = ("Classes by prompts, in a pretraining checkpoint's contrastive space; nothing is "
             "trained. A class has the mean probability of its prompts. Paper: experiments, "
             "zero-shot transfer.")
@@ -56,7 +56,7 @@ class ZeroShot(Labelling):
         self._encode, self._compare = jax.jit(self.text_features), jax.jit(self.compare)
 
     @classmethod
-    def composition(cls, options: Options) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def composition(cls, options: ZeroShotOptions) -> tuple[tuple[str, ...], tuple[str, ...]]:
         class_prompts(options.classes, options.wordings, options.templates)  # raises
         return ("vision", "text", "universal"), ("vtc",)
 

@@ -72,7 +72,7 @@ def test_page_is_self_contained_and_nests(tmp_path):
     cards = [
         Example(frames(), [("prediction", "a man"), ("reference", "")], correct=True),
         Example(None, [("query", "q")], False,
-                [(frames(2), "clip 1", False), (frames(2), "x", True)]),
+                [(frames(2), "clip 1", False), (frames(2), "x", True), (None, "unseen", False)]),
         Example(rows=[("note", "unmarked")]),
     ]
     text = write_report(tmp_path, REPORT, [Section("Clips", {"R@1": 0.5}, cards)]).read_text(
@@ -82,7 +82,8 @@ def test_page_is_self_contained_and_nests(tmp_path):
     assert not {tag for tag, _ in page.tags} & {"script", "link", "iframe"}
     assert not re.search(r"https?://|url\(|@import", text)
     words = " ".join(page.words)
-    for expected in ("1.500", "0.125", "untrained", "a man", "(empty)", "2. x", "R@1", "jax: 0.10"):
+    for expected in ("1.500", "0.125", "untrained", "a man", "(empty)", "2. x", "3. unseen", "R@1",
+                     "jax: 0.10"):
         assert expected in words, expected
     assert "chance" not in words  # no figure gives it, so there is no such column
     # Right and wrong are words, not only colours; the unmarked card has neither.

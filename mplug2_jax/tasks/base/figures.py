@@ -63,11 +63,11 @@ class Example:
       frames: uint8 [T, H, W, 3], the frames the model saw, or None.
       rows: (label, text) such as ("prediction", "a man sings").
       correct: marks it right or wrong; None marks nothing.
-      thumbnails: (frames uint8 [T, H, W, 3], label, is_match), best first, such as the clips that a
-        retrieval query brought up.
+      thumbnails: (frames likewise, label, is_match), best first, such as the clips that a retrieval
+        query brought up.
     """
 
     frames: np.ndarray | None = None
     rows: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     correct: bool | None = None
-    thumbnails: list[tuple[np.ndarray, str, bool]] = dataclasses.field(default_factory=list)
+    thumbnails: list[tuple[np.ndarray | None, str, bool]] = dataclasses.field(default_factory=list)

@@ -27,7 +27,7 @@ INPUTS = {
 POOLS = ("class", "mean")
 EXPANSIONS = ("record", "question")
 TOP = 5
-FIGURES = (
+FIGURES: tuple[Figure, ...] = (
     Figure("{kind}_class_accuracy", "share of right classes", headline=True, baseline="majority"),
     Figure("{kind}_class_majority", "accuracy of always saying the most frequent class"),
     Figure("{kind}_class_top5", "share whose class is among the five likeliest"),
@@ -100,22 +100,22 @@ class Labelling(Task):
     def features(self, params: Any, batch: Batch, rng: Array | None = None) -> Array:
         """What the head reads of each of the V views, `[B, V, F]`."""
         keys = [None] * 3 if rng is None else jax.random.split(rng, 3)
-        inputs, text_mask = self.options.inputs, batch.get("text_mask")
-        tokens, mask, rows = None, None, batch["example_mask"].shape[0]
+        inputs, rows = self.options.inputs, batch["example_mask"].shape[0]
+        visual = mask = None
         if inputs != "text":
             video = batch["video"]
             if inputs == "images":
                 video = video[:, :, None]  # [B, 2, 1, H, W, 3]
             video = video.reshape(-1, *video.shape[-4:])  # [B * V, T, H, W, 3]
-            tokens = self.call(params, "encode_visual", video, rng=keys[0])  # [B * V, S, D]
+            visual = self.call(params, "encode_visual", video, rng=keys[0])
+            tokens = visual  # [B * V, S, D]
         if inputs != "visual":
-            text = self.call(params, "encode_text", batch["text"], text_mask, rng=keys[1])
-            mask = text_mask
-            if inputs != "text":
-                views = tokens.shape[0] // rows
-                text, mask = (jnp.repeat(x, views, axis=0) for x in (text, mask))
-                _, text = self.call(params, "fuse", tokens, text, mask, rng=keys[2])
-            tokens = text  # [B * V, L, D]
+            mask = batch["text_mask"]
+            tokens = self.call(params, "encode_text", batch["text"], mask, rng=keys[1])  # [B, L, D]
+            if visual is not None:
+                views = visual.shape[0] // rows
+                tokens, mask = (jnp.repeat(x, views, axis=0) for x in (tokens, mask))
+                _, tokens = self.call(params, "fuse", visual, tokens, mask, rng=keys[2])
         pooled = self.pool(tokens, mask)  # [B * V, D]
         # Two images are no views of each other: side by side.
         return pooled.reshape(rows, 1 if inputs == "images" else -1,
@@ -160,18 +160,15 @@ class Labelling(Task):
           labels are hidden.
         """
         rows = [row for row, r in enumerate(records) if r["label"]]
-        hidden = {f"{kind}_class_unlabelled": float(len(records) - len(rows))}
+        hidden: Scores = {f"{kind}_class_unlabelled": float(len(records) - len(rows))}
         if not rows:
             return hidden
         known = [records[row] for row in rows]
         if self.options.classes == SCORE:
             family, scores = "score", score_values(known)
         else:
-            family, scores = "class", class_values(known, class_names(self.options.classes))
-            said_of = [tuple(r.get("texts", ())) for r in known]
-            if self.options.inputs == "images" and all(said_of):
-                scores["consistency"] = classification.consistency(
-                    scores["accuracy"].each, said_of)
+            family, scores = "class", class_values(known, class_names(self.options.classes),
+                                                   self.options.inputs == "images")
         named = {f"{kind}_{family}_{name}":
                  within(score, rows, len(records)) if isinstance(score, Score) else score
                  for name, score in scores.items()}
@@ -187,16 +184,20 @@ class Labelling(Task):
                              ("label", record["label"] or "hidden")])
 
 
-def class_values(records: list[dict[str, Any]], names: tuple[str, ...]) -> Scores:
-    """The scores of records with a label among `names`."""
+def class_values(records: list[dict[str, Any]], names: tuple[str, ...], grouped: bool) -> Scores:
+    """The scores of records with a label among `names`; `grouped`: several to a sentence."""
     said, labels = ([r[key] for r in records] for key in ("prediction", "label"))
-    scores = {"accuracy": classification.accuracy(said, labels),
-              "majority": Counter(labels).most_common(1)[0][1] / len(labels)}
+    right = classification.accuracy(said, labels)
+    scores: Scores = {"accuracy": right,
+                      "majority": Counter(labels).most_common(1)[0][1] / len(labels)}
     if len(names) > TOP:
         scores["top5"] = mean([float(r["label"] in r["best"]) for r in records])
     if len(names) == 2:
         scores |= {"f1": classification.f1(said, labels, names[1]),
                    "matthews": classification.matthews(said, labels)}
+    sentences = [tuple(r.get("texts", ())) for r in records]
+    if grouped and all(sentences):
+        scores["consistency"] = classification.consistency(right.each, sentences)
     return scores
 
 

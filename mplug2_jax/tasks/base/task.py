@@ -225,6 +225,7 @@ class Task:
     def chance(self, name: str, records: list[dict[str, Any]]) -> float | None:
         """The figure of that name by pure chance, where there is such a thing."""
         del name, records
+        return None
 
     def example(self, record: dict[str, Any], clip: Clip) -> Example:
         """How a person sees a record of `evaluate`."""
@@ -296,7 +297,8 @@ def fetch(tree: Any) -> Any:
 def over_streams(part: Callable[[str, Batch, Array], tuple[Array, Metrics]],
                  batch: dict[str, Batch], rng: Array) -> Loss:
     """The sum of `part(name, rows, key)` over a batch's streams; metrics `stream/name`."""
-    total, metrics = jnp.zeros(()), {}
+    total = jnp.zeros(())
+    metrics: Metrics = {}
     keys = jax.random.split(rng, len(batch))
     for key, (name, rows) in zip(keys, sorted(batch.items()), strict=True):
         value, values = part(name, rows, key)
