@@ -62,7 +62,11 @@ def read(given: Mapping[str, Any], place: str = "task") -> tuple[type[Task], Any
     values = dict(given.items())
     task = load(values.pop("name"), place)
     found = options.read(task.Options, values, place)
-    task.composition(found)  # raises
+    try:
+        task.composition(found)
+    except ConfigError as error:
+        said = str(error)
+        raise ConfigError(f"{place}{said[4:]}" if said.startswith("task.") else said) from None
     return task, found
 
 

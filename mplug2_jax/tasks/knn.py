@@ -53,6 +53,9 @@ class Knn(Labelling):
     @classmethod
     def composition(cls, options: KnnOptions) -> tuple[tuple[str, ...], tuple[str, ...]]:
         count_outputs(options.classes)  # raises where there are none
+        if not options.reference:
+            raise ConfigError("task.reference = '': expected the split whose labelled examples "
+                              "vote, such as the training split")
         return INPUTS[options.inputs][0], ()
 
     @property

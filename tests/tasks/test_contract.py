@@ -233,6 +233,8 @@ def test_wrong_options_are_one_line_that_names_the_place(name):
     ("captioning", dict(samples=1), f"{PLACE}.samples = 1: "),
     ("qa", dict(answers=("a", "b"), rank_keep=0), f"{PLACE}.rank_keep = 0"),
     ("knn", dict(neighbours=0), f"{PLACE}.neighbours = 0: "),
+    ("knn", dict(reference=""), f"{PLACE}.reference = '': expected the split"),
+    ("qa", dict(memory="visual"), f"{PLACE}.memory = 'visual': task 'qa' reads its prompt"),
 ])
 def test_values_that_make_no_sense_are_named_where_they_stand(name, changes, message):
     with pytest.raises(ConfigError) as caught:

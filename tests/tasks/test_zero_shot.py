@@ -121,7 +121,7 @@ def test_votes_are_scikit_learns():
 
 
 def test_knn_compares_with_the_reference_split():
-    task = small.task("knn", MODEL, classes=CLASSES, neighbours=1)
+    task = small.task("knn", MODEL, classes=CLASSES, neighbours=1, reference="train")
     params = small.params_of(task.model)
     assert set(params) == {"vision", "universal"}
     rng = np.random.default_rng(0)
@@ -143,7 +143,7 @@ def test_knn_compares_with_the_reference_split():
     scores, records = task.evaluate(params, [asked], annotate, "image", reference=[known])
     assert [r["prediction"] for r in records] == labels
     assert scores["image_class_accuracy"].value == 1.0
-    with pytest.raises(ConfigError, match="without a `reference` split"):
+    with pytest.raises(ConfigError, match="task.reference = 'train': expected a split of labelled"):
         task.evaluate(params, [asked], annotate, "image")
     nothing = asked | {"example_mask": np.zeros(6, bool)}
     with pytest.raises(ValueError, match="k-NN has nothing to classify"):
@@ -159,6 +159,6 @@ def test_the_demo_config_is_valid_and_names_what_is_wrong():
     config.evals.image_digit_knn.kind = config.evals.image_digit_zero_shot.kind
     with pytest.raises(ConfigError, match="kind = 'image_digit_zero_shot': evals.image_d"):
         checks.validate(config)
-    config.evals.image_digit_knn.kind = config.evals.image_digit_knn.reference = ""
-    with pytest.raises(ConfigError, match="evals.image_digit_knn.reference = '': expected the"):
+    config.evals.image_digit_knn.kind = config.evals.image_digit_knn.task.reference = ""
+    with pytest.raises(ConfigError, match="evals.image_digit_knn.task.reference = '': expected "):
         checks.validate(config)
