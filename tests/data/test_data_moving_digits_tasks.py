@@ -159,7 +159,7 @@ def test_configs_name_splits_that_are_there(corpus, labelled):
             streams += [entry.stream, entry.stream.copy_and_resolve_references()]
             streams[-1].split = entry.validation
         for stream in streams:
-            root = stream.root or config.data.root
+            root = stream.get("root", "") or config.data.root
             sources = {stream.split: root} if isinstance(stream.split, str) else {
                 source.split: source.get("root") or root for source in stream.split.values()}
             for split, folder in sources.items():

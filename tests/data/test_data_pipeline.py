@@ -368,7 +368,7 @@ def test_an_unknown_key_is_refused_in_one_line(corpus, stream, tokenizer):
         lambda key: eval_batches(corpus, stream(**{key: (4,)}), tokenizer),
     ):
         for key in ("frame", "text_buckets"):
-            with pytest.raises(ConfigError, match=f"^unknown key '{key}' of a stream: .*$"):
+            with pytest.raises(ConfigError, match=rf"^stream\.{key}: unknown key; known: .*$"):
                 make(key)
 
 
