@@ -27,15 +27,15 @@ from tqdm import tqdm
 from configs import common, msrvtt_caption, msrvtt_qa, stored
 from mplug2_jax import launch, tasks
 from mplug2_jax.checkpoints import Checkpoints, find_folder
-from mplug2_jax.errors import MediaError
+from mplug2_jax.contracts.errors import MediaError
+from mplug2_jax.contracts.options import read
+from mplug2_jax.contracts.streams import Stream
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import init_params
-from mplug2_jax.options import read
 from mplug2_jax.parallel.mesh import BATCH, make_mesh, put_batch
 from mplug2_jax.preprocess.files import find_media, load_clip, media_kind
 from mplug2_jax.preprocess.text import clean_caption, clean_question
 from mplug2_jax.preprocess.tokenizer import Tokenizer, load_tokenizer
-from mplug2_jax.streams import Stream
 from mplug2_jax.tasks import Task
 
 CONFIG = launch.define_config("Instead of the checkpoint's config.")

@@ -8,10 +8,10 @@ from ml_collections import ConfigDict
 
 from configs import common
 from mplug2_jax import tasks
-from mplug2_jax.errors import ConfigError
+from mplug2_jax.contracts.errors import ConfigError
+from mplug2_jax.contracts.options import read
+from mplug2_jax.contracts.streams import Stream
 from mplug2_jax.model.config import ModelConfig
-from mplug2_jax.options import read
-from mplug2_jax.streams import Stream
 
 
 class Checked(NamedTuple):

@@ -7,8 +7,8 @@ from ml_collections import ConfigDict
 
 from configs import sizes
 from mplug2_jax import tasks
-from mplug2_jax.options import option, read, section
-from mplug2_jax.streams import Source, Stream
+from mplug2_jax.contracts.options import option, read, section
+from mplug2_jax.contracts.streams import Source, Stream
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +105,7 @@ def stream(split: str | dict[str, dict], batch_size: int, **options: Any) -> Con
     What is not named has its default, and may be given on the command line all the same.
 
     Raises:
-      ConfigError: no such option (`mplug2_jax.streams.Stream`).
+      ConfigError: no such option (`mplug2_jax.contracts.streams.Stream`).
     """
     given = {"split": split, "batch_size": batch_size} | options
     read(Stream, given, "stream")
@@ -118,7 +118,7 @@ def source(split: str, weight: float, **options: Any) -> dict[str, Any]:
     Options take the place of the stream's.
 
     Raises:
-      ConfigError: no such option (`mplug2_jax.streams.Source`).
+      ConfigError: no such option (`mplug2_jax.contracts.streams.Source`).
     """
     given = {"split": split, "weight": float(weight)} | options
     read(Source, given, "source")

@@ -11,9 +11,9 @@ from ml_collections import ConfigDict
 
 from configs import common
 from mplug2_jax import tasks
+from mplug2_jax.contracts.options import comments
+from mplug2_jax.contracts.streams import GIVEN_BY_TASKS, Source, Stream
 from mplug2_jax.model.config import ModelConfig
-from mplug2_jax.options import comments
-from mplug2_jax.streams import GIVEN_BY_TASKS, Source, Stream
 
 # The path of a key, and the path of its kind: streams, sources, evaluations and modules are named
 # by the run, and each kind of them has the same keys.

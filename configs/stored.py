@@ -8,10 +8,10 @@ from ml_collections import ConfigDict
 
 from configs import common
 from mplug2_jax import tasks
-from mplug2_jax.errors import ConfigError
+from mplug2_jax.contracts.errors import ConfigError
+from mplug2_jax.contracts.options import comments, complete
+from mplug2_jax.contracts.streams import GIVEN_BY_TASKS, Stream
 from mplug2_jax.model.config import ModelConfig
-from mplug2_jax.options import comments, complete
-from mplug2_jax.streams import GIVEN_BY_TASKS, Stream
 
 LATEST = 2  # format of the configs that are written now
 

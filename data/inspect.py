@@ -15,9 +15,9 @@ from PIL import Image, ImageDraw, ImageFont
 from configs import checks
 from data.pipeline import Stopwatch, TrainStream
 from mplug2_jax import launch
-from mplug2_jax.errors import ConfigError
+from mplug2_jax.contracts.errors import ConfigError
+from mplug2_jax.contracts.streams import Stream
 from mplug2_jax.preprocess.tokenizer import Tokenizer, load_tokenizer
-from mplug2_jax.streams import Stream
 
 _TEXT_WIDTH = 420  # pixels
 _LINE = 16

@@ -6,7 +6,7 @@ import zipfile
 import av
 from PIL import Image
 
-from mplug2_jax.errors import MediaError
+from mplug2_jax.contracts.errors import MediaError
 
 
 def probe(kind: str, data: bytes) -> None:

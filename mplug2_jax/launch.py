@@ -14,7 +14,7 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from mplug2_jax.errors import ConfigError
+from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.parallel import hosts
 
 # What wrong input raises, here and in the libraries, and a run that diverges.

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from data.datasets.raw import IMAGE_SUFFIXES, Dataset, Entry, Media, RawFolder
-from mplug2_jax.errors import DataError
+from mplug2_jax.contracts.errors import DataError
 
 
 def read(raw: RawFolder) -> dict[str, Iterable[Entry]]:

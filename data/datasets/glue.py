@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.datasets.raw import Dataset, Entry, RawFolder, read_rows
-from mplug2_jax.errors import DataError
+from mplug2_jax.contracts.errors import DataError
 
 _SPLITS = {"train": "train.tsv", "validation": "dev.tsv", "test": "test.tsv"}
 

@@ -4,7 +4,7 @@ import functools
 from collections.abc import Iterable
 
 from data.datasets.raw import Dataset, Entry, RawFolder, read_json, require
-from mplug2_jax.errors import DataError
+from mplug2_jax.contracts.errors import DataError
 
 _SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from data.datasets.raw import Dataset, Entry, Missing, RawFolder, read_table
-from mplug2_jax.errors import DataError
+from mplug2_jax.contracts.errors import DataError
 
 _FILES = {
     "train": ("train.csv", "*_train.csv"),

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from data.datasets.raw import Dataset, Entry, RawFolder, group_by, read_json, read_table, require
-from mplug2_jax.errors import DataError
+from mplug2_jax.contracts.errors import DataError
 
 TRAIN_VAL, TEST = "train_val_videodatainfo.json", "test_videodatainfo.json"
 ALL_1KA = "MSRVTT_data.json"

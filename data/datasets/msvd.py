@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from data.datasets.msrvtt import qa_splits
 from data.datasets.raw import Dataset, Entry, Media, Missing, RawFolder, read_lines
-from mplug2_jax.errors import DataError
+from mplug2_jax.contracts.errors import DataError
 
 DESCRIPTIONS, MAPPING = "AllVideoDescriptions.txt", "youtube_mapping.txt"
 

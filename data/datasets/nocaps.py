@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from data.datasets.raw import Dataset, Entry, RawFolder, group_by, read_json, require
-from mplug2_jax.errors import DataError
+from mplug2_jax.contracts.errors import DataError
 
 VAL, TEST = "nocaps_val_4500_captions.json", "nocaps_test_image_info.json"
 # As in the files: the split here.

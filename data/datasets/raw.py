@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from mplug2_jax.errors import DataError
+from mplug2_jax.contracts.errors import DataError
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".gif", ".webm", ".mkv", ".mov", ".m4v", ".mpg", ".wmv", ".3gp")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from data.datasets.raw import Dataset, Entry, RawFolder, group_by, read_json, require
-from mplug2_jax.errors import DataError
+from mplug2_jax.contracts.errors import DataError
 
 INSTANCES = "instances.json"
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from data.datasets.raw import Dataset, Entry, RawFolder, group_by, read_jsonl, without_suffix
-from mplug2_jax.errors import DataError
+from mplug2_jax.contracts.errors import DataError
 
 _NAMES = ("video_id", "clip_name", "video")
 # The release's documentation says `golden_caption`, its files `golden_captions`.

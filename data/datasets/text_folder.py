@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from data.datasets.raw import Dataset, Entry, RawFolder
-from mplug2_jax.errors import DataError
+from mplug2_jax.contracts.errors import DataError
 
 _SPLITS = ("train", "val", "validation", "test")
 # A document of more words becomes several records, so that little is cut off: about 128 pieces.

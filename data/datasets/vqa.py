@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from data.datasets.raw import Dataset, Entry, RawFolder, group_by, read_json, require
-from mplug2_jax.errors import DataError
+from mplug2_jax.contracts.errors import DataError
 
 # Split here: (split in the names of question files, of the images).
 _SPLITS = {

@@ -15,7 +15,7 @@ from data.datasets.raw import (
     Missing,
     RawFolder,
 )
-from mplug2_jax.errors import DataError
+from mplug2_jax.contracts.errors import DataError
 
 
 def read(raw: RawFolder) -> dict[str, Iterable[Entry]]:

@@ -12,7 +12,7 @@ import tensorflow_datasets as tfds
 from data.demo import scenes as moving_digits
 from data.pipeline import open_split
 from data.prepare import builder
-from mplug2_jax.errors import DataError
+from mplug2_jax.contracts.errors import DataError
 from mplug2_jax.preprocess.text import clean_caption, clean_question
 from mplug2_jax.preprocess.tokenizer import train_sentencepiece
 

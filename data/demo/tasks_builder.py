@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from data.demo import scenes as moving_digits
 from data.demo.tasks import FAMILIES
 from data.prepare import builder
-from mplug2_jax.errors import DataError
+from mplug2_jax.contracts.errors import DataError
 
 
 @dataclass(frozen=True)

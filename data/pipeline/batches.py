@@ -29,7 +29,7 @@ from data.pipeline.skips import Report, SkipLog
 from data.pipeline.sources import Mixture, Source, Split
 from data.pipeline.streams import resolve
 from data.pipeline.training import TrainStream
-from mplug2_jax.errors import DataError, RecordError
+from mplug2_jax.contracts.errors import DataError, RecordError
 from mplug2_jax.preprocess.tokenizer import Tokenizer
 
 

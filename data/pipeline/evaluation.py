@@ -8,7 +8,7 @@ from data.pipeline.examples import empty_example, eval_clip, eval_example, stack
 from data.pipeline.skips import Report
 from data.pipeline.sources import first_readable, open_split
 from data.pipeline.streams import EXPANSIONS, check_kind, check_stream, resolve
-from mplug2_jax.errors import DataError, RecordError
+from mplug2_jax.contracts.errors import DataError, RecordError
 
 
 class EvalStream:

@@ -11,7 +11,7 @@ from data.media import unpack_images
 from data.pipeline import augment
 from data.pipeline.labels import asks, label_field, mirrored
 from data.pipeline.prompts import eval_prompt, prompt_lengths, train_prompt
-from mplug2_jax.errors import MediaError, RecordError
+from mplug2_jax.contracts.errors import MediaError, RecordError
 from mplug2_jax.preprocess.classes import SCORE
 from mplug2_jax.preprocess.image import (
     decode_image,

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from mplug2_jax.errors import RecordError
+from mplug2_jax.contracts.errors import RecordError
 from mplug2_jax.preprocess.classes import SCORE
 
 # Annotators' boxes end a little outside the image now and then: up to this share of a side, they

@@ -8,7 +8,7 @@ The `instruction` stands in front of the prompt.
 import numpy as np
 
 from data.pipeline.labels import box_field
-from mplug2_jax.errors import RecordError
+from mplug2_jax.contracts.errors import RecordError
 from mplug2_jax.preprocess.text import clean_caption, clean_question
 from mplug2_jax.preprocess.tokenizer import Tokenizer
 

@@ -13,7 +13,7 @@ class Reading:
 
     Args:
         root: folder of the written data, where the stream names none.
-        stream: of the examples (`mplug2_jax.streams.Stream`).
+        stream: of the examples (`mplug2_jax.contracts.streams.Stream`).
         tokenizer: makes the ids.
         part: which slice of each global batch this process feeds, of how many.
         put: a host batch to global arrays on the devices.

@@ -5,7 +5,7 @@ import logging
 from collections import Counter
 from pathlib import Path
 
-from mplug2_jax.errors import DataError, RecordError
+from mplug2_jax.contracts.errors import DataError, RecordError
 
 _LISTED = 100_000  # records remembered, so that a long run's memory stays flat
 _FEWEST = 1_000  # samples over which the share of skipped ones is judged, at least

@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 
 from data import records
 from data.pipeline import tfds_examples
-from mplug2_jax.errors import DataError, RecordError
+from mplug2_jax.contracts.errors import DataError, RecordError
 
 _INFO = "dataset_info.json"
 _HELD = 1_024  # records of a split whose order is held in memory

@@ -1,6 +1,6 @@
 """Streams as they are read: what a stream's keys come to, and what no batch can be made of.
 
-`mplug2_jax.streams.Stream` says which keys there are.
+`mplug2_jax.contracts.streams.Stream` says which keys there are.
 """
 
 import dataclasses
@@ -8,10 +8,10 @@ import types
 
 from data.pipeline import augment
 from data.pipeline.prompts import ASKS, BOX_TARGET, prompt_lengths
-from mplug2_jax.errors import DataError
-from mplug2_jax.options import read
+from mplug2_jax.contracts.errors import DataError
+from mplug2_jax.contracts.options import read
+from mplug2_jax.contracts.streams import Source, Stream
 from mplug2_jax.preprocess.classes import class_names
-from mplug2_jax.streams import Source, Stream
 
 # What one example of an evaluation is, and the field whose items are counted.
 EXPANSIONS = {"record": "", "text": "texts", "question": "questions", "box": "boxes"}

@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
 from data import records
-from mplug2_jax.errors import DataError
+from mplug2_jax.contracts.errors import DataError
 
 # The sentences of the tasks of GLUE, in the order in which a task's own description has them.
 _SENTENCES = (

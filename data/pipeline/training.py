@@ -11,7 +11,7 @@ from data.pipeline.examples import augmented, decode, stack, train_texts
 from data.pipeline.skips import Report
 from data.pipeline.sources import ATTEMPTS, Mixture, first_readable
 from data.pipeline.streams import check_kind, check_stream, resolve
-from mplug2_jax.errors import RecordError
+from mplug2_jax.contracts.errors import RecordError
 from mplug2_jax.preprocess.tokenizer import Tokenizer
 
 

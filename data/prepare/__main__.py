@@ -13,7 +13,7 @@ from data.datasets import DATASETS as RAW
 from data.demo import builder as moving_digits_builder
 from data.demo import tasks_builder as moving_digits_tasks_builder
 from data.prepare import prepare
-from mplug2_jax.errors import DataError
+from mplug2_jax.contracts.errors import DataError
 
 # Each has `Settings`, a dataclass whose fields become flags, and `prepare(out, settings,
 # processes)`.

@@ -5,7 +5,7 @@ be seen by all workers under the same paths, and the workers must have this proj
 """
 
 from data.prepare import shards
-from mplug2_jax.errors import DataError
+from mplug2_jax.contracts.errors import DataError
 
 
 def run(jobs: list[tuple[str, str, int]], runner: str, options: list[str]) -> None:

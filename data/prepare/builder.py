@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from data import records
-from mplug2_jax.errors import DataError
+from mplug2_jax.contracts.errors import DataError
 
 # Records of a split, made when they are written.
 Splits = dict[str, Callable[[], Iterable[dict]]]

@@ -31,7 +31,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from data import media, records
 from data.datasets import Dataset, Entry, Media, Missing, RawFolder
-from mplug2_jax.errors import DataError, MediaError
+from mplug2_jax.contracts.errors import DataError, MediaError
 
 VERSION = "1.0.0"
 PROBLEMS = "problems.tsv"

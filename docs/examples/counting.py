@@ -4,8 +4,8 @@ import dataclasses
 
 import jax.numpy as jnp
 
+from mplug2_jax.contracts.options import option
 from mplug2_jax.metrics.scores import mean
-from mplug2_jax.options import option
 from mplug2_jax.tasks.base import Example, Figure
 from mplug2_jax.tasks.base.generation import LANGUAGE, Writing, WritingOptions
 

@@ -12,11 +12,11 @@ from absl import flags
 
 from mplug2_jax import launch
 from mplug2_jax.checkpoints import Checkpoints, write_params
+from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.convert import hugging_face, official
 from mplug2_jax.convert.layout import nest
 from mplug2_jax.convert.official import Converted
 from mplug2_jax.convert.verify import table, verify
-from mplug2_jax.errors import ConfigError
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.parallel.mesh import make_mesh
 

@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.convert import hugging_face, layout, official
-from mplug2_jax.errors import ConfigError
 from mplug2_jax.model.config import MODULES, ModelConfig
 from mplug2_jax.model.decoding import beam_search, rank_answers
 from mplug2_jax.model.mplug2 import MPlug2, build

@@ -10,6 +10,7 @@ import re
 import jax
 import numpy as np
 
+from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.convert import bert_names
 from mplug2_jax.convert.layout import (
     Layout,
@@ -27,7 +28,6 @@ from mplug2_jax.convert.official import (
     parameter_shapes,
     resizes,
 )
-from mplug2_jax.errors import ConfigError
 from mplug2_jax.model.config import MODULES, ModelConfig
 from mplug2_jax.model.mplug2 import HEADS, build, init_params
 from mplug2_jax.parallel.sharding import path_name

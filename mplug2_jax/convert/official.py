@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.convert import bert_names
 from mplug2_jax.convert.layout import (
     DENSE,
@@ -26,7 +27,6 @@ from mplug2_jax.convert.layout import (
 from mplug2_jax.convert.safetensors_file import read_safetensors
 from mplug2_jax.convert.stored import CheckpointFileError, StoredTensor
 from mplug2_jax.convert.torch_zip import read_torch
-from mplug2_jax.errors import ConfigError
 from mplug2_jax.model.config import MODULES, ModelConfig
 from mplug2_jax.model.mplug2 import build, init_params
 from mplug2_jax.parallel.sharding import path_name

@@ -8,13 +8,13 @@ import jax
 from jax.sharding import Mesh
 
 from mplug2_jax import tasks
+from mplug2_jax.contracts.streams import Stream
 from mplug2_jax.metrics.scores import Score, intervals, keep
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import init_params, part_of, union
 from mplug2_jax.parallel import hosts
 from mplug2_jax.parallel.mesh import check_batch
 from mplug2_jax.preprocess.tokenizer import Tokenizer
-from mplug2_jax.streams import Stream
 
 Records = dict[str, list[dict[str, Any]]]  # by evaluation
 

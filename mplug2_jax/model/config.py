@@ -11,8 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mplug2_jax.errors import ConfigError
-from mplug2_jax.options import option, read, required
+from mplug2_jax.contracts.errors import ConfigError
+from mplug2_jax.contracts.options import option, read, required
 
 SHARED = ("universal", "fusion", "decoder")  # by all modalities
 # The paper's. A modality that is registered besides (`modalities.py`) is not among them, for what

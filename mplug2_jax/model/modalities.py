@@ -21,7 +21,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mplug2_jax.errors import ConfigError
+from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.text import TextEncoder
 from mplug2_jax.model.vision import DualVisionEncoder, normalize_pixels

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from mplug2_jax.errors import ConfigError
+from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.model.config import MODULES, SHARED, ModelConfig
 from mplug2_jax.model.decoder import Cache, TextDecoder, init_cache
 from mplug2_jax.model.fusion import FusionEncoder

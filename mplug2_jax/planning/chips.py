@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from mplug2_jax.errors import ConfigError
+from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.planning.flops import PEAK_FLOPS
 
 GIB = 2 ** 30

@@ -12,14 +12,14 @@ import jax
 from jax.experimental import topologies
 from ml_collections import ConfigDict
 
-from mplug2_jax.errors import ConfigError
+from mplug2_jax.contracts.errors import ConfigError
+from mplug2_jax.contracts.streams import Stream
 from mplug2_jax.parallel import sharding
 from mplug2_jax.parallel.mesh import batch_sharding, make_mesh
 from mplug2_jax.planning.chips import GIB, Chip, chip_of
 from mplug2_jax.planning.flops import count_flops
 from mplug2_jax.planning.hlo import Program
 from mplug2_jax.planning.shapes import batch_shapes, planned
-from mplug2_jax.streams import Stream
 from mplug2_jax.tasks import Task
 from mplug2_jax.training.optimizer import make_optimizer
 from mplug2_jax.training.state import create_state

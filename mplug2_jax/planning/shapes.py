@@ -6,9 +6,9 @@ from typing import Any
 import jax
 
 from mplug2_jax import tasks
+from mplug2_jax.contracts.streams import Stream
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.preprocess.tokenizer import SPECIAL_TOKENS, Tokenizer
-from mplug2_jax.streams import Stream
 
 Shapes = dict[str, dict[str, jax.ShapeDtypeStruct]]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mplug2_jax.errors import ConfigError
-from mplug2_jax.streams import SCORE
+from mplug2_jax.contracts.errors import ConfigError
+from mplug2_jax.contracts.streams import SCORE
 
 
 def read_lines(key: str, given: str | Sequence[str], also: str = "") -> tuple[str, ...]:

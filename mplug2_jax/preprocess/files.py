@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mplug2_jax.errors import MediaError
+from mplug2_jax.contracts.errors import MediaError
 from mplug2_jax.preprocess.image import decode_image, resize
 from mplug2_jax.preprocess.video import decode_video
 

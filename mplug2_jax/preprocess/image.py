@@ -11,7 +11,7 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image
 
-from mplug2_jax.errors import MediaError
+from mplug2_jax.contracts.errors import MediaError
 
 # What the bytes may be. Others are vector formats that run an interpreter (EPS) or rare.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")

@@ -10,7 +10,7 @@ from av.stream import Stream
 from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import VideoReformatter
 
-from mplug2_jax.errors import MediaError
+from mplug2_jax.contracts.errors import MediaError
 
 # A file is called truncated when its packets end before this share of its stated duration.
 _COMPLETE = 0.9

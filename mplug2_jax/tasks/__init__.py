@@ -10,11 +10,11 @@ import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
-from mplug2_jax import options
-from mplug2_jax.errors import ConfigError
+from mplug2_jax.contracts import options
+from mplug2_jax.contracts.errors import ConfigError
+from mplug2_jax.contracts.streams import Stream
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.preprocess.tokenizer import Tokenizer
-from mplug2_jax.streams import Stream
 from mplug2_jax.tasks.base.task import Task
 
 __all__ = ["Task", "load", "make", "names", "read", "section", "streams"]

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mplug2_jax.errors import ConfigError
+from mplug2_jax.contracts.errors import ConfigError
+from mplug2_jax.contracts.options import option
 from mplug2_jax.metrics.caption import score_tokens, tokenize
 from mplug2_jax.metrics.java import java_scores
 from mplug2_jax.model.decoding import sample
@@ -19,7 +20,6 @@ from mplug2_jax.objectives.self_critical import (
     policy_gradient,
     sample_keys,
 )
-from mplug2_jax.options import option
 from mplug2_jax.tasks.base import Array, Batch, Clip, Example, Figure, Metrics, Scores, logged
 from mplug2_jax.tasks.base.generation import LANGUAGE, Writing, WritingOptions
 

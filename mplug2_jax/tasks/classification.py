@@ -6,12 +6,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mplug2_jax.errors import ConfigError
+from mplug2_jax.contracts.errors import ConfigError
+from mplug2_jax.contracts.options import option
+from mplug2_jax.contracts.streams import SCORE
 from mplug2_jax.objectives import losses
 from mplug2_jax.objectives.mixing import draw_weights, mix
-from mplug2_jax.options import option
 from mplug2_jax.preprocess.classes import count_outputs
-from mplug2_jax.streams import SCORE
 from mplug2_jax.tasks.base import Array, Batch, Loss, Metrics, logged, over_streams
 from mplug2_jax.tasks.base.labels import FIGURES, INPUTS, Labelling, LabelOptions
 

@@ -5,12 +5,12 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from mplug2_jax.errors import ConfigError
+from mplug2_jax.contracts.errors import ConfigError
+from mplug2_jax.contracts.streams import Stream
 from mplug2_jax.metrics.boxes import grounding_accuracy, iou
 from mplug2_jax.metrics.scores import mean
 from mplug2_jax.model.decoding import greedy
 from mplug2_jax.preprocess.locations import SIDES
-from mplug2_jax.streams import Stream
 from mplug2_jax.tasks.base import Array, Batch, Clip, Example, Figure, Scores
 from mplug2_jax.tasks.base.locating import BOXES, Locating
 

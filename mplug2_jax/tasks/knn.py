@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mplug2_jax.errors import ConfigError
-from mplug2_jax.options import option
+from mplug2_jax.contracts.errors import ConfigError
+from mplug2_jax.contracts.options import option
+from mplug2_jax.contracts.streams import SCORE
 from mplug2_jax.preprocess.classes import count_outputs
-from mplug2_jax.streams import SCORE
 from mplug2_jax.tasks.base import Annotate, Array, Batch, Scores, fetch
 from mplug2_jax.tasks.base.labels import INPUTS, Labelling, LabelOptions
 

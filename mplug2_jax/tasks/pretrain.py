@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mplug2_jax.errors import ConfigError
+from mplug2_jax.contracts.errors import ConfigError
+from mplug2_jax.contracts.options import option
+from mplug2_jax.contracts.streams import Stream
 from mplug2_jax.objectives.momentum import Momentum, empty_queue, push, soft_weight
 from mplug2_jax.objectives.pretraining import pair_losses, text_losses
-from mplug2_jax.options import option
-from mplug2_jax.streams import Stream
 from mplug2_jax.tasks.base import Array, Batch, Loss, Metrics, Task, logged, modality
 from mplug2_jax.tasks.base.pairs import CONTRAST, check_batching, objectives_of
 

@@ -7,12 +7,12 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from mplug2_jax.errors import ConfigError
+from mplug2_jax.contracts.errors import ConfigError
+from mplug2_jax.contracts.options import option
 from mplug2_jax.metrics.accuracy import exact_match, normalize_answer, qa_accuracy
 from mplug2_jax.metrics.scores import by_group, mean, within
 from mplug2_jax.metrics.vqa import vqa_accuracy, write_vqa_submission
 from mplug2_jax.model.decoding import rank_answers
-from mplug2_jax.options import option
 from mplug2_jax.preprocess.classes import read_names
 from mplug2_jax.tasks.base import Array, Batch, Clip, Example, Figure, Scores
 from mplug2_jax.tasks.base.generation import LANGUAGE, Writing, WritingOptions, read_by_fusion

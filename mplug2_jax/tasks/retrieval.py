@@ -12,11 +12,11 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from mplug2_jax.errors import ConfigError
+from mplug2_jax.contracts.errors import ConfigError
+from mplug2_jax.contracts.options import option
 from mplug2_jax.metrics.retrieval import captions_of, rank_scores, ranks
 from mplug2_jax.metrics.scores import Score, within
 from mplug2_jax.objectives.pretraining import pair_losses
-from mplug2_jax.options import option
 from mplug2_jax.parallel.sharding import shard_batch
 from mplug2_jax.preprocess.text import clean_caption
 from mplug2_jax.tasks.base import (

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mplug2_jax.errors import ConfigError
-from mplug2_jax.options import option
+from mplug2_jax.contracts.errors import ConfigError
+from mplug2_jax.contracts.options import option
 from mplug2_jax.preprocess.classes import class_names, class_prompts
 from mplug2_jax.preprocess.text import clean_caption
 from mplug2_jax.tasks.base import Array, Batch, Scores, fetch

@@ -4,8 +4,9 @@ import listing
 import pytest
 
 from configs import demo, demo_joint, demo_tasks, demo_zero_shot, keys, pretrain
-from mplug2_jax import options, tasks
-from mplug2_jax.streams import GIVEN_BY_TASKS
+from mplug2_jax import tasks
+from mplug2_jax.contracts import options
+from mplug2_jax.contracts.streams import GIVEN_BY_TASKS
 
 MOST = 90  # different keys of a config
 CONFIGS = {

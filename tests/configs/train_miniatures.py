@@ -22,7 +22,7 @@ import train
 from configs import checks
 from data import pipeline
 from mplug2_jax.checkpoints.manager import Checkpoints
-from mplug2_jax.options import section
+from mplug2_jax.contracts.options import section
 from mplug2_jax.preprocess.tokenizer import load_tokenizer
 
 STEPS = 3

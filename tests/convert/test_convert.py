@@ -17,9 +17,9 @@ from safetensors import numpy as safetensors
 from torch_files import released_state, write_state
 
 from mplug2_jax.checkpoints.manager import CheckpointError, Checkpoints, write_params
+from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.convert import hugging_face, official
 from mplug2_jax.convert.layout import WeightsError, nest, resize_positions, to_theirs
-from mplug2_jax.errors import ConfigError
 from mplug2_jax.model.config import MODULES, ModelConfig
 from mplug2_jax.model.mplug2 import build, init_params
 from mplug2_jax.model.vision import DualVisionEncoder

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from torch_files import released_state, write_state
 
+from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.convert import golden, official
 from mplug2_jax.convert.golden import CLS_ID, SEP_ID, GoldenError, compute, read_set
 from mplug2_jax.convert.layout import WeightsError
 from mplug2_jax.convert.verify import compare, verify
-from mplug2_jax.errors import ConfigError
 from mplug2_jax.model.config import ModelConfig
 
 pytestmark = pytest.mark.slow

@@ -12,7 +12,7 @@ from data import records
 from data.demo import scenes as moving_digits
 from data.demo.builder import Settings
 from data.pipeline import sources
-from mplug2_jax.errors import RecordError
+from mplug2_jax.contracts.errors import RecordError
 
 SIZES = Settings(
     video_train=24,

@@ -10,7 +10,7 @@ from configs import common
 from data.pipeline import augment, resolve
 from data.pipeline.examples import augmented
 from data.pipeline.labels import box_field, mirrored
-from mplug2_jax.errors import RecordError
+from mplug2_jax.contracts.errors import RecordError
 from mplug2_jax.preprocess.image import random_resized_crop_around
 
 HEIGHT, WIDTH = 90, 140  # of a picture

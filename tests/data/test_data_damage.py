@@ -14,7 +14,7 @@ from PIL import Image
 
 from data import records
 from data.pipeline import SkipLog, eval_batches
-from mplug2_jax.errors import MediaError
+from mplug2_jax.contracts.errors import MediaError
 from mplug2_jax.preprocess.image import decode_image
 from mplug2_jax.preprocess.video import decode_video
 
@@ -168,7 +168,7 @@ MEMORY = """
 import json, resource, sys
 from pathlib import Path
 from mplug2_jax.preprocess.image import random_resized_crop
-from mplug2_jax.errors import MediaError
+from mplug2_jax.contracts.errors import MediaError
 from mplug2_jax.preprocess.video import decode_video
 import numpy as np
 

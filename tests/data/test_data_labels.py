@@ -15,7 +15,7 @@ from data.datasets import DATASETS
 from data.pipeline import SkipLog, eval_batches, train_batches
 from data.pipeline.labels import box_field
 from data.prepare import prepare
-from mplug2_jax.errors import ConfigError, DataError, MediaError, RecordError
+from mplug2_jax.contracts.errors import ConfigError, DataError, MediaError, RecordError
 from mplug2_jax.preprocess.classes import class_names, count_outputs
 from mplug2_jax.preprocess.image import decode_image, resize
 from mplug2_jax.preprocess.video import decode_video

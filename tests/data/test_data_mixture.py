@@ -14,7 +14,7 @@ from data.demo import scenes as moving_digits
 from data.pipeline import TrainStream, open_split, train_batches
 from data.pipeline.skips import Report
 from data.pipeline.sources import Mixture
-from mplug2_jax.errors import DataError
+from mplug2_jax.contracts.errors import DataError
 from mplug2_jax.preprocess.video import decode_video
 
 BLOCK = 1000  # positions in which each source has its share of places

@@ -21,7 +21,7 @@ from data.demo.scenes import PARTS, SIDE
 from data.demo.texts import COLOURS, DIGITS, MOTIONS, Actor
 from data.pipeline import annotation, open_split
 from data.prepare import __main__ as prepare
-from mplug2_jax.errors import DataError
+from mplug2_jax.contracts.errors import DataError
 from mplug2_jax.preprocess.image import decode_image
 from mplug2_jax.preprocess.video import decode_video
 

@@ -15,7 +15,7 @@ from data.demo.tasks import CLASSES, FAMILIES, OTHER, SAME
 from data.demo.tasks_builder import Settings
 from data.demo.texts import COLOURS, DIGITS
 from data.pipeline import eval_batches, open_split
-from mplug2_jax.errors import DataError
+from mplug2_jax.contracts.errors import DataError
 from mplug2_jax.preprocess.image import decode_image
 
 SETTINGS = Settings(train=16, validation=2, test=12, gallery=14)

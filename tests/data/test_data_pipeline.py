@@ -9,7 +9,7 @@ from data_helpers import assert_same, good, take
 from data import records
 from data.demo import scenes as moving_digits
 from data.pipeline import SkipLog, annotation, eval_batches, open_split, train_batches
-from mplug2_jax.errors import ConfigError, DataError
+from mplug2_jax.contracts.errors import ConfigError, DataError
 from mplug2_jax.preprocess.image import decode_image, resize
 from mplug2_jax.preprocess.video import decode_video
 

@@ -11,7 +11,7 @@ from data.datasets import DATASETS
 from data.media import unpack_images
 from data.pipeline import eval_batches, open_split, train_batches
 from data.prepare import prepare
-from mplug2_jax.errors import DataError
+from mplug2_jax.contracts.errors import DataError
 from mplug2_jax.preprocess.image import decode_image, resize
 from mplug2_jax.preprocess.text import clean_caption, clean_question
 from mplug2_jax.preprocess.tokenizer import load_tokenizer

@@ -18,7 +18,7 @@ from data.datasets.refcoco import read_pickle
 from data.pipeline import open_split
 from data.prepare import beam, prepare, shards
 from data.prepare.__main__ import main
-from mplug2_jax.errors import DataError
+from mplug2_jax.contracts.errors import DataError
 
 WEBVID = DATASETS["webvid"]
 ROOT = Path(__file__).parents[2]

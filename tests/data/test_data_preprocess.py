@@ -12,7 +12,7 @@ from PIL import Image
 
 from data.demo.scenes import encode_video
 from data.pipeline import open_split
-from mplug2_jax.errors import MediaError
+from mplug2_jax.contracts.errors import MediaError
 from mplug2_jax.preprocess.image import decode_image, random_resized_crop, resize
 from mplug2_jax.preprocess.text import clean_caption, clean_question
 from mplug2_jax.preprocess.video import decode_video, frame_indices

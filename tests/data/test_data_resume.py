@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from configs import common
 from data.pipeline import SkipLog, prefetch_to_device, resolve, train_batches
 from data.pipeline.examples import train_texts
-from mplug2_jax.errors import DataError
+from mplug2_jax.contracts.errors import DataError
 
 pytestmark = pytest.mark.slow
 

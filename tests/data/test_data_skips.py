@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from data.pipeline import SkipLog, train_batches
 from data.pipeline.skips import Report
-from mplug2_jax.errors import DataError, RecordError
+from mplug2_jax.contracts.errors import DataError, RecordError
 
 
 def report(samples: dict[str, int], skipped: list[tuple[str, str, str]]) -> Report:

@@ -10,7 +10,7 @@ from etils import epath
 from raw_media import image
 
 from data.pipeline import eval_batches, open_split, train_batches
-from mplug2_jax.errors import DataError
+from mplug2_jax.contracts.errors import DataError
 from mplug2_jax.preprocess.image import decode_image, resize
 
 CLASSES = ["tench", "goldfish", "great white shark"]

@@ -9,7 +9,7 @@ from PIL import Image
 
 from data.pipeline import resolve
 from data.pipeline.examples import decode
-from mplug2_jax.errors import MediaError
+from mplug2_jax.contracts.errors import MediaError
 from mplug2_jax.preprocess import video
 from mplug2_jax.preprocess.image import _resize_box
 from mplug2_jax.preprocess.video import decode_video, dense_indices, frame_indices

@@ -16,7 +16,7 @@ import small
 from jax.sharding import PartitionSpec
 from trees import assert_gradients_equal
 
-from mplug2_jax.errors import ConfigError
+from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.model.modalities import MODALITIES
 from mplug2_jax.model.mplug2 import build, init_params, part_of
 from mplug2_jax.objectives.contrastive import contrastive

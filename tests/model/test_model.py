@@ -12,7 +12,7 @@ import small
 from trees import assert_gradients_equal
 
 from configs import sizes
-from mplug2_jax.errors import ConfigError
+from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.model import attention
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.decoding import greedy

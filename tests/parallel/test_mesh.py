@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 
-from mplug2_jax.errors import ConfigError
+from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.parallel.mesh import arrange, check_batch, make_mesh, part_of
 
 

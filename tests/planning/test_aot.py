@@ -16,7 +16,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from configs import checks, pretrain
-from mplug2_jax.errors import ConfigError
+from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import HEADS, MODULES, build, init_params
 from mplug2_jax.parallel import sharding

@@ -11,7 +11,7 @@ import wordpiece_reference as reference
 
 from configs import checks, common, sizes
 from mplug2_jax import tasks
-from mplug2_jax.errors import ConfigError
+from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.preprocess.tokenizer import SPECIAL_TOKENS, load_tokenizer
 

@@ -17,7 +17,7 @@ from PIL import Image
 from data.demo.scenes import encode_video
 from mplug2_jax import launch, tasks
 from mplug2_jax.checkpoints.manager import write_params
-from mplug2_jax.errors import MediaError
+from mplug2_jax.contracts.errors import MediaError
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import init_params
 from mplug2_jax.preprocess.files import find_media, load_clip

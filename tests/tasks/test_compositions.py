@@ -13,8 +13,8 @@ from ml_collections import ConfigDict
 from configs import checks, common, demo, demo_tasks, demo_zero_shot, snli_ve_classification, stored
 from mplug2_jax import launch, tasks
 from mplug2_jax.checkpoints.manager import CheckpointError, Checkpoints, write_params
+from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.convert import hugging_face, layout, official
-from mplug2_jax.errors import ConfigError
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import build, init_params, part_of, union
 from mplug2_jax.parallel.mesh import make_mesh

@@ -10,10 +10,11 @@ import pytest
 import small
 from ml_collections import ConfigDict
 
-from mplug2_jax import options, tasks
-from mplug2_jax.errors import ConfigError
+from mplug2_jax import tasks
+from mplug2_jax.contracts import options
+from mplug2_jax.contracts.errors import ConfigError
+from mplug2_jax.contracts.streams import GIVEN_BY_TASKS, Source, Stream
 from mplug2_jax.metrics.scores import keep
-from mplug2_jax.streams import GIVEN_BY_TASKS, Source, Stream
 from mplug2_jax.tasks import retrieval
 
 TINY = small.model(vision_layers=1, universal_layers=1, fusion_layers=1, decoder_layers=1)

@@ -9,7 +9,7 @@ from trees import assert_micro_batches_change_nothing
 
 from configs import checks, common, sizes
 from mplug2_jax import tasks
-from mplug2_jax.errors import ConfigError
+from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.metrics.scores import keep
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import build, init_params

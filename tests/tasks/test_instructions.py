@@ -7,7 +7,7 @@ import small
 from trees import assert_micro_batches_change_nothing
 
 from configs import checks, demo_tasks
-from mplug2_jax.errors import ConfigError
+from mplug2_jax.contracts.errors import ConfigError
 
 TINY = small.model(vision_layers=1, decoder_layers=1, fusion_layers=1)
 BINS = 9

@@ -9,7 +9,7 @@ import pytest
 import small
 
 from configs import checks, common, demo, msrvtt_caption, msrvtt_qa
-from mplug2_jax.errors import ConfigError
+from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.metrics.scores import keep
 from mplug2_jax.parallel.mesh import make_mesh, put_batch
 

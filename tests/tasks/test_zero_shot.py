@@ -8,7 +8,7 @@ import small
 from sklearn.neighbors import KNeighborsClassifier
 
 from configs import checks, demo_zero_shot
-from mplug2_jax.errors import ConfigError
+from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.preprocess.classes import class_prompts
 from mplug2_jax.tasks import knn
 from mplug2_jax.tasks.knn import nearest, vote

@@ -9,7 +9,7 @@ import small
 
 from configs import common
 from mplug2_jax.checkpoints.manager import Checkpoints
-from mplug2_jax.errors import ConfigError
+from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.model.mplug2 import init_params
 from mplug2_jax.model.vision import PIXEL_MEAN, PIXEL_STD, DualVisionEncoder
 from mplug2_jax.objectives.mixing import draw_weights, mix

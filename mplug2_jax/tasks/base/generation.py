@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mplug2_jax.errors import ConfigError
+from mplug2_jax.contracts.errors import ConfigError
+from mplug2_jax.contracts.options import option
 from mplug2_jax.model.decoding import beam_search, greedy
 from mplug2_jax.model.rows import with_visual
 from mplug2_jax.objectives import losses
-from mplug2_jax.options import option
 from mplug2_jax.parallel.accumulation import summed
 from mplug2_jax.tasks.base.figures import logged
 from mplug2_jax.tasks.base.task import (

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mplug2_jax.errors import ConfigError
+from mplug2_jax.contracts.errors import ConfigError
+from mplug2_jax.contracts.options import option
+from mplug2_jax.contracts.streams import SCORE, Stream
 from mplug2_jax.metrics import classification
 from mplug2_jax.metrics.scores import Score, mean, within
-from mplug2_jax.options import option
 from mplug2_jax.preprocess.classes import class_names
-from mplug2_jax.streams import SCORE, Stream
 from mplug2_jax.tasks.base.figures import Clip, Example, Figure
 from mplug2_jax.tasks.base.task import Array, Batch, Scores, Task
 

@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mplug2_jax.contracts.options import option
 from mplug2_jax.objectives import losses
-from mplug2_jax.options import option
 from mplug2_jax.preprocess.locations import SIDES, Locations
 from mplug2_jax.tasks.base.figures import logged
 from mplug2_jax.tasks.base.generation import (

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from mplug2_jax.errors import ConfigError
+from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.model.modalities import find
 from mplug2_jax.objectives.pretraining import Objectives
 from mplug2_jax.tasks.base.figures import logged

@@ -20,15 +20,15 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
-from mplug2_jax.errors import ConfigError
+from mplug2_jax.contracts.errors import ConfigError
+from mplug2_jax.contracts.options import option, read
+from mplug2_jax.contracts.streams import Stream, batch_shapes
 from mplug2_jax.metrics.scores import Score
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.modalities import find as find_modality
 from mplug2_jax.model.mplug2 import build, init_params
-from mplug2_jax.options import option, read
 from mplug2_jax.parallel.mesh import check_batch
 from mplug2_jax.preprocess.tokenizer import Tokenizer
-from mplug2_jax.streams import Stream, batch_shapes
 from mplug2_jax.tasks.base.figures import Clip, Example, Figure, find
 
 Array = jax.Array

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mplug2_jax.options import option
+from mplug2_jax.contracts.options import option
 
 SCORE = "score"  # in place of classes: the label is a number
 
