@@ -13,7 +13,7 @@ FAST := $(addprefix tests/,metrics model objectives parallel preprocess evaluati
 	test_launch.py) $(addprefix --ignore=tests/,objectives/test_momentum.py \
 	objectives/test_self_critical.py parallel/test_accumulation.py)
 
-.PHONY: setup setup-dev demo demo-tasks joint check lint types test-fast test clean
+.PHONY: setup setup-dev demo demo-tasks joint check lint types test-fast test docs clean
 
 setup: $(VENV)/.ready
 setup-dev: $(VENV)/.ready-dev
@@ -61,6 +61,10 @@ test-fast: setup-dev
 
 test: setup-dev
 	$(BIN)/python -m pytest $(PYTEST)
+
+# The pages of docs/reference, from the code.
+docs: setup
+	$(BIN)/python -m docs.make
 
 clean:
 	rm -rf $(RUN) runs/joint .cache

@@ -1,7 +1,8 @@
 """Prepares a dataset once: `python -m data.prepare DATASET --out=DIR`.
 
 The two of moving digits are made from nothing, every other one from the raw files in `--raw=DIR`,
-which `docs/data.md` lists. Interrupted, the same command goes on where it stopped.
+which `docs/data.md` lists. DATASET may also be a module of your own (`docs/architecture.md`).
+Interrupted, the same command goes on where it stopped.
 """
 
 import argparse
@@ -9,7 +10,7 @@ import dataclasses
 import sys
 import time
 
-from data.datasets import DATASETS as RAW
+from data.datasets import DATASETS, load
 from data.demo import builder as moving_digits_builder
 from data.demo import tasks_builder as moving_digits_tasks_builder
 from data.prepare import prepare
@@ -25,13 +26,20 @@ MADE = {
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(description=__doc__)
+    raw = dict(DATASETS)
+    if argv and not argv[0].startswith("-") and argv[0] not in MADE:
+        try:
+            raw[argv[0]] = load(argv[0])
+        except DataError as error:
+            parser.error(str(error))
     commands = parser.add_subparsers(dest="dataset", required=True)
     for name, made in MADE.items():
         command = commands.add_parser(name, help=made.__doc__)
         for field in dataclasses.fields(made.Settings):
             command.add_argument(f"--{field.name}", type=field.type, default=field.default)
-    for name, dataset in RAW.items():
+    for name, dataset in raw.items():
         command = commands.add_parser(name, help=dataset.summary)
         command.add_argument("--raw", required=True, help="folder of the raw files")
         command.add_argument("--shard_records", type=int, default=0, help="records in a shard")
@@ -51,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
             processes = options.pop("processes")
             sizes = MADE[name].prepare(out, MADE[name].Settings(**options), processes)
         else:
-            sizes = prepare(RAW[name], out=out, beam_options=further, **options)
+            sizes = prepare(raw[name], out=out, beam_options=further, **options)
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

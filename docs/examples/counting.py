@@ -6,10 +6,10 @@ import jax.numpy as jnp
 
 from mplug2_jax.contracts.options import option
 from mplug2_jax.metrics.scores import mean
-from mplug2_jax.tasks.base import Example, Figure
+from mplug2_jax.tasks.base import Figure
 from mplug2_jax.tasks.base.generation import LANGUAGE, Writing, WritingOptions
 
-COUNTS = ("one", "two")  # answers, in their order
+COUNTS = {"one": 1.0, "two": 2.0}  # answers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,15 +23,12 @@ class Counting(Writing):
     """Generates a number word. Its state: how often each answer has been seen, float32 `[2]`."""
 
     Options = Options
-    card = ("Says how many digits a scene has. Rare answers weigh more, by what was seen so far. "
-            "Not of the paper: an example of a task of one's own.")
+    card = "Says how many digits a scene has. Rare answers weigh more. Not of the paper."
     fields = ("prompt", "target")
     expansion = "question"
-    figures = (
-        Figure("{kind}_count_accuracy", "share of scenes counted rightly", headline=True),
-        Figure("{kind}_count_error", "mean distance to the true count", 0.0, 2.0, "lower"),
-        *LANGUAGE,
-    )
+    figures = (Figure("{kind}_count_accuracy", "share of scenes counted rightly", headline=True),
+               Figure("{kind}_count_error", "mean distance to the true count", 0.0, 2.0, "lower"),
+               *LANGUAGE)
     best_by = "{kind}_count_accuracy"
 
     def init_state(self, params):
@@ -62,12 +59,6 @@ class Counting(Writing):
                 "answer": annotation["questions"][int(output["item"])]["answer"]}
 
     def score(self, records, kind):
-        places = [[COUNTS.index(r[key]) if r[key] in COUNTS else len(COUNTS)
-                   for key in ("prediction", "answer")] for r in records]
-        errors = [float(abs(said - true)) for said, true in places]
+        errors = [abs(COUNTS.get(r["prediction"], 0.0) - COUNTS[r["answer"]]) for r in records]
         return {f"{kind}_count_accuracy": mean([float(not error) for error in errors]),
                 f"{kind}_count_error": mean(errors)}
-
-    def example(self, record, clip):
-        return Example(clip(record["index"]), correct=record["prediction"] == record["answer"],
-                       rows=[("model", record["prediction"]), ("answer", record["answer"])])

@@ -11,6 +11,5 @@ def get_config():
     config.data.streams.image = common.stream("train", 16, **images)
     config.evals.count = common.evaluation("counting", "test", 16, "test",
                                            options=dict(max_length=2), **images)
-    config.optimizer.update(dict(steps=30, warmup_steps=5, learning_rate=1e-3,
-                                 vision_learning_rate=1e-3))
+    config.optimizer.update(steps=30, warmup_steps=5, learning_rate=1e-3, vision_learning_rate=1e-3)
     return config

@@ -1,4 +1,7 @@
-"""What the docs show of tasks, data sets and modalities of one's own, as a user runs it."""
+"""What the docs show of tasks and data sets of one's own, as a user runs it.
+
+The modality of one's own has more to show: `tests/model/test_modality.py`.
+"""
 
 import json
 import os
@@ -8,10 +11,13 @@ import subprocess
 import pytest
 import tensorflow_datasets as tfds
 from commands import ROOT, losses, run
+from PIL import Image
 
 from data import pipeline, records
 from data.prepare import builder
 from mplug2_jax.checkpoints import Checkpoints
+from mplug2_jax.contracts.streams import Stream
+from mplug2_jax.preprocess.tokenizer import SPECIAL_TOKENS, load_tokenizer
 
 EXAMPLES = ROOT / "docs" / "examples"
 COUNTS = ("one", "two")
@@ -86,4 +92,39 @@ def test_a_task_of_ones_own(data, tmp_path):
     assert checkpoints.shapes("task_state")["seen"].shape == (2,)
     wrong = run("train.py", config, *where, f"--workdir={tmp_path / 'other'}", status=2)
     assert "task.name = 'counting': expected one of captioning" in wrong
+    assert tree() == before, os.linesep.join(["the tree changed:", tree()])
+
+
+def test_a_dataset_of_ones_own(tmp_path):
+    """One file outside the tree: prepared by the command, read as a batch."""
+    before, folder, raw, out = tree(), tmp_path / "mine", tmp_path / "raw", tmp_path / "out"
+    folder.mkdir()
+    shutil.copy(EXAMPLES / "photos.py", folder)
+    (raw / "pictures").mkdir(parents=True)
+    colours, lines = ("red", "lime", "blue"), ["split,photo,caption"]  # in the order of RGB
+    for colour in colours:
+        Image.new("RGB", (32, 24), colour).save(raw / "pictures" / f"{colour}.png")
+        lines += [f"train,{colour}.png,a {colour} wall", f"train,{colour}.png,all {colour}"]
+    (raw / "photos.csv").write_text("\n".join([*lines, "test,red.png,red", "test,lost.png,x"]))
+
+    prepare = ("-m", "data.prepare", "photos", f"--raw={raw}", f"--out={out}", "--processes=1")
+    said = run(*prepare, path=folder)
+    assert "train: found 3 records, 6 texts" in said and "1 missing" in said
+    assert {path.name for path in (out / "photos/1.0.0").iterdir()} > {"problems.tsv"}
+    vocabulary = tmp_path / "vocab.txt"
+    words = [*SPECIAL_TOKENS, "a", "all", "wall", *colours]
+    vocabulary.write_text("\n".join(words) + "\n")
+    stream = Stream("train", 3, frames=1, image_size=16, text_length=6)
+    tokenizer = load_tokenizer(vocabulary)
+    batch = next(pipeline.train_batches(out / "photos", {"s": stream}, tokenizer, seed=0,
+                                        threads=0))["s"]
+    assert batch["video"].shape == (3, 1, 16, 16, 3) and sorted(batch["pair_id"]) == [0, 1, 2]
+    for row, index in enumerate(batch["pair_id"]):
+        assert colours[index] in tokenizer.decode(batch["text"][row]).split()
+        assert batch["video"][row].mean(axis=(0, 1, 2)).argmax() == index
+
+    elsewhere = ("-m", "data.prepare", "no_such", f"--raw={raw}", f"--out={out}")
+    assert "or a module that Python finds (No module named 'no_such')" in run(*elsewhere, status=2)
+    (folder / "no_such.py").write_text("DATASETS = ()")
+    assert "no_such.py has 0 in DATASETS" in run(*elsewhere, status=2, path=folder)
     assert tree() == before, os.linesep.join(["the tree changed:", tree()])

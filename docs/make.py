@@ -1,0 +1,194 @@
+"""Writes the pages of `docs/reference/` from the code: tasks, configs, keys.
+
+    python -m docs.make [--out=DIR]
+
+`make docs` runs it; a test fails where a page is not what it writes.
+"""
+
+import argparse
+import dataclasses
+import importlib
+import textwrap
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from configs import common, demo_joint, demo_tasks, keys, pretrain
+from mplug2_jax import options, tasks
+from mplug2_jax.contracts.errors import ConfigError
+from mplug2_jax.contracts.streams import GIVEN_BY_TASKS, Source, Stream
+from mplug2_jax.model.config import MODULES, ModelConfig
+from mplug2_jax.tasks.base import Figure
+
+ROOT = Path(__file__).parents[1]
+NOTE = "<!-- Written by `make docs` from the code; change that, not this. -->"
+MISSING = "must be given"
+# What is behind a config's colon, where it is no name of its `DATASETS`.
+CHOICES = {"demo": ("start", "joint"), "demo_joint": demo_joint.ARMS,
+           "demo_tasks": demo_tasks.FAMILIES,
+           "pretrain": tuple(f"large,{streams}" for streams in pretrain.STREAMS)}
+SECTIONS = (  # of a config, in front of its keys
+    ("", common.Run), ("model.", ModelConfig), ("data.", common.Data), ("data.streams.*.", Stream),
+    ("data.streams.*.split.*.", Source), ("mesh.", common.Mesh),
+    ("optimizer.", common.Optimizer), ("evals.*.", common.Evaluation))
+
+
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Markdown."""
+    lines = [list(head), ["---"] * len(list(head)), *map(list, rows)]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |"
+                     for line in lines)
+
+
+def prose(text: str) -> str:
+    """A paragraph."""
+    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
+
+
+def code(words: Iterable[Any]) -> str:
+    """Words in the type of code, "-" for none."""
+    return ", ".join(f"`{word}`" for word in words) or "-"
+
+
+def defaults(cls: type, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Path and default of every key below `prefix`."""
+    for field in dataclasses.fields(cls):
+        if field.default is field.default_factory is dataclasses.MISSING:
+            yield f"{prefix}{field.name}", MISSING
+            continue
+        value = options.default_of(field)
+        if dataclasses.is_dataclass(value):
+            yield from defaults(type(value), f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}", f"`{value!r}`"
+
+
+def key_table(known: dict[str, str], said: dict[str, str]) -> str:
+    """Keys by path with their defaults, and what each is; but for those that tasks give."""
+    given = {f"data.streams.*.{key}" for key in GIVEN_BY_TASKS}
+    return table(("key", "default", "what it is"),
+                 ((f"`{path}`", default, said[path]) for path, default in known.items()
+                  if path not in given))
+
+
+def configs() -> Iterator[tuple[str, ConfigDict]]:
+    """Every config of `configs/`, by what `--config` takes behind that folder."""
+    for path in sorted((ROOT / "configs").glob("*.py")):
+        module = importlib.import_module(f"configs.{path.stem}")
+        if not hasattr(module, "get_config"):
+            continue
+        for choice in CHOICES.get(path.stem) or getattr(module, "DATASETS", ("",)):
+            yield f"{path.name}{':' * bool(choice)}{choice}", module.get_config(
+                *filter(None, [choice]))
+
+
+def composition(section: Any) -> str:
+    """The modules and heads of a task's section; "" where its options leave them open."""
+    try:
+        task, found = tasks.read(section)
+        modules, heads = task.composition(found)
+    except (ConfigError, FileNotFoundError):  # no classes, or the file of them is not there
+        return ""
+    return ", ".join([*sorted(modules, key=MODULES.index), *heads])
+
+
+def span(figure: Figure) -> str:
+    """A figure's range, and which end is better."""
+    better = {"": "", "higher": ", higher is better", "lower": ", lower is better"}
+    return f"{figure.low:g} to {figure.high:g}{better[figure.better]}".replace("inf", "∞")
+
+
+def figure_rows(task: type[tasks.Task]) -> Iterator[tuple[str, ...]]:
+    """A row a figure; those of summaries in bold."""
+    for figure in task.figures:
+        name = f"`{figure.name}`"
+        meaning = figure.meaning + "; with `--java`" * figure.slow
+        yield f"**{name}**" if figure.headline else name, span(figure), meaning
+
+
+def tasks_page() -> str:
+    """What every task reads, is made of, has for options and reports."""
+    used: dict[str, set[str]] = {}
+    for _, config in configs():
+        for section in (config.task, *(entry.task for entry in config.evals.values())):
+            used.setdefault(section.name, set()).add(composition(section))
+    parts = [
+        "# Tasks", NOTE, prose(
+        "Of each task: what it does, the batch fields that its streams must give, what one example "
+        "of an evaluation is, the modules and heads of its model, its options, which are the keys "
+        "of `config.task`, and its figures. `{kind}` is what a figure is of, such as `video`; `*` "
+        "stands for any words, in training for the stream's name. Those in bold stand in "
+        "summaries.")]
+    for name in tasks.names():
+        task = tasks.load(name)
+        plain = composition({"name": name})
+        others = sorted(used.get(name, set()) - {plain, ""})
+        made = [f"{plain} by default"] * bool(plain)
+        made += [f"{' or '.join(others)} in configs"] * bool(others)
+        parts += [f"## {name}", prose(task.card),
+                  prose(f"Fields: {code(task.fields)}. An example: each {task.expansion}. Modules "
+                        f"and heads: {'; '.join(made)}."),
+                  key_table(dict(defaults(task.Options)), dict(options.comments(task.Options))),
+                  table(("figure", "range", "what it means"), figure_rows(task))]
+    return "\n\n".join(parts) + "\n"
+
+
+def headlines(config: ConfigDict) -> Iterator[str]:
+    """The names of the figures that stand in the summary of a config's evaluations."""
+    for name, entry in config.evals.items():
+        given = dict(entry.task.items())  # not `tasks.read`, which opens files of classes
+        task = tasks.load(given.pop("name"))
+        found = options.read(task.Options, given, name)
+        kind = entry.get("kind") or task.kind_of(found, task.stream(found, entry.stream, name))
+        yield from (figure.name.format(kind=kind) for figure in task.figures
+                    if figure.headline and "{kind}" in figure.name)
+
+
+def configs_page() -> str:
+    """What every config reads, learns, sets and reports."""
+    rows = []
+    for name, config in configs():
+        found = keys.keys(config)
+        roots = {config.data.root, *(value for path, value in keys.leaves(config)
+                                     if path.endswith(".root"))}
+        rows.append((f"`{name}`", code(sorted(roots)), config.task.name, str(len(found)),
+                     str(sum(map(len, found.values()))), code(dict.fromkeys(headlines(config)))))
+    text = prose(
+        "Of each config as it is without a size: the folders of its data, its task, how many "
+        "different keys it has (each kind of stream, source and evaluation counts once) and how "
+        "many leaves, and the figures in the summary of its evaluations, where classes have an "
+        "accuracy and scores a correlation. `--help_config` prints the keys of one. The paper's "
+        "figures: [configs.md](../configs.md).")
+    head = ("config", "data", "task", "different keys", "leaves", "figures")
+    return "\n\n".join(["# Configs", NOTE, text, table(head, rows)]) + "\n"
+
+
+def keys_page() -> str:
+    """Every section's keys."""
+    said = keys.all_comments(common.base("tiny"))
+    parts = ["# Keys", NOTE, prose(
+        "Of every section of a config, but for the tasks' own ([tasks.md](tasks.md)). `*` is a "
+        "name that the run gives. An evaluation has besides a `stream`, with the keys of "
+        "`data.streams.*`, and a `task`. What a source (`split.*`) does not give is its stream's.")]
+    for prefix, cls in SECTIONS:
+        known = {keys.kind_of(path): default for path, default in defaults(cls, prefix)}
+        parts += [f"## {f'`{prefix[:-1]}`' if prefix else 'In no section'}", key_table(known, said)]
+    return "\n\n".join(parts) + "\n"
+
+
+PAGES = {"tasks.md": tasks_page, "configs.md": configs_page, "keys.md": keys_page}
+
+
+def write(folder: Path) -> None:
+    """Writes all pages to a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, page in PAGES.items():
+        (folder / name).write_text(page())
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "reference")
+    write(parser.parse_args().out)
