@@ -91,6 +91,7 @@ def share_work() -> None:
 
 def main(names: list[str]) -> None:
     share_work()
+    train.HELP = SimpleNamespace(value=False)
     for name in names:
         start, tokenizer = time.process_time(), load_tokenizer("prepared/vocab.txt")
         config = small(listing.make(name, "tiny"), tokenizer.vocab_size)
