@@ -16,7 +16,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import common, demo_joint, demo_tasks, keys, pretrain
-from mplug2_jax import options, tasks
+from mplug2_jax import tasks
+from mplug2_jax.contracts import options
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.streams import GIVEN_BY_TASKS, Source, Stream
 from mplug2_jax.model.config import MODULES, ModelConfig

@@ -35,10 +35,14 @@ def main(run: Callable[..., None], arguments: tuple[str, ...] = (),
 
     def parse(argv: list[str]) -> list[str]:
         try:
-            return flags.FLAGS(argv)
+            rest = flags.FLAGS(argv)
+            if "config" in flags.FLAGS and flags.FLAGS.config is not None:
+                _ = flags.FLAGS.config.items  # raises what kept the file from being read
+            return rest
         # The config file is read and overridden while flags are parsed: a wrong key is an
         # AttributeError or KeyError there, a wrong type a TypeError.
-        except (flags.Error, AttributeError, KeyError, TypeError, *EXPECTED) as error:
+        except (flags.Error, AttributeError, KeyError, OSError, SyntaxError, TypeError,
+                *EXPECTED) as error:
             fail(error)
 
     more = any(name.endswith("...") for name in arguments)

@@ -34,7 +34,7 @@ def load(name: str, place: str = "task") -> type[Task]:
     expected = f"expected one of {', '.join(names())}, or a module that Python finds"
     try:
         module = importlib.import_module(f"{__name__}.{name}" if name in names() else name)
-    except (ImportError, ValueError) as error:
+    except (ImportError, TypeError, ValueError) as error:  # a path is no name
         raise ConfigError(f"{place}.name = {name!r}: {expected} ({error})") from None
     found = [one for _, one in inspect.getmembers(module, inspect.isclass)
              if issubclass(one, Task) and one.__module__ == module.__name__]

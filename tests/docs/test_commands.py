@@ -18,7 +18,8 @@ import pytest
 from commands import ROOT, command, run
 
 from configs import common, keys
-from mplug2_jax import options, tasks
+from mplug2_jax import tasks
+from mplug2_jax.contracts import options
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 PYTHON = re.compile(r"(?:^|[\s`\"'])(?:\S*/)?python (?=-|\w)")
