@@ -1,0 +1,67 @@
+"""Configs of checkpoints: keys younger than they are, and what older ones said otherwise."""
+
+import json
+
+import pytest
+
+from configs import checks, demo, demo_zero_shot, snli_ve_classification, stored
+from mplug2_jax import launch
+from mplug2_jax.errors import ConfigError
+
+
+def written(config):
+    """A config as it comes back from a checkpoint of format 2."""
+    return json.loads(json.dumps(stored.expanded(config)))
+
+
+def test_older_checkpoints_get_the_defaults_of_younger_keys(caplog):
+    old, whole = written(demo.get_config()), written(demo.get_config())
+    assert json.loads(json.dumps(launch.plain(stored.completed(
+        {"config": written(demo.get_config()), "format": 2})))) == whole  # nothing is younger
+    assert "older than these keys" not in caplog.text
+    for section, key in ((old["task"], "mask_share"), (old["task"]["momentum"], "decay"),
+                         (old["model"], "universal_sharing"), (old["optimizer"], "ema_decay"),
+                         (old["data"]["streams"]["video"], "frame_stride"),
+                         (old["evals"]["video_qa"], "kind"), (old["mesh"], "tensor"),
+                         (old["evals"]["video_qa"]["task"], "rank_keep"), (old, "seed"),
+                         (old["evals"]["image_qa"]["stream"], "views"),
+                         (old["data"], "max_skipped")):
+        del section[key]
+    with caplog.at_level("INFO"):
+        config = stored.completed({"config": old, "format": 2})
+    assert json.loads(json.dumps(launch.plain(config))) == whole
+    checks.validate(config)
+    for said in ("task.mask_share = 0.15", "task.momentum.decay = 0.995",
+                 "evals.video_qa.kind = ''", "model.universal_sharing = 'shared'",
+                 "data.streams.video.frame_stride = 0", "seed = 0", "mesh.tensor = 1"):
+        assert said in caplog.text
+    # Converted weights have a model section alone.
+    converted = {"model": {key: value for key, value in old["model"].items()
+                           if key != "stochastic_depth"}}
+    assert json.loads(json.dumps(launch.plain(stored.completed({"config": converted})))) == {
+        "model": whole["model"]}
+
+
+def test_format_1_said_other_tasks_options_and_in_streams_what_tasks_give():
+    config = demo_zero_shot.get_config()
+    old, whole = written(config), written(config)
+    old["task"] |= dict(mixup=0.0, beams=1)
+    old["task"]["objectives"]["other"] = 1.0
+    knn = old["evals"]["image_digit_knn"]
+    knn["reference"] = knn["task"].pop("reference")
+    knn["stream"] |= dict(classes=knn["task"]["classes"], expand="record", text_buckets=[])
+    video = old["data"]["streams"]["video"]
+    video |= dict(caption_prompt="", classes=[], expand="record", text_buckets=[])
+    found = stored.completed({"config": json.loads(json.dumps(old))})  # format 1 does not say so
+    assert json.loads(json.dumps(launch.plain(found))) == whole
+    checks.validate(found)
+    # A record's questions may have the classes: then a stream said so.
+    old = written(snli_ve_classification.get_config("tiny"))
+    entry = old["evals"]["snli_ve"]
+    del old["task"]["expand"], entry["task"]["expand"]
+    entry["stream"]["expand"] = "question"
+    found = checks.validate(stored.completed({"config": old}))
+    assert found.evaluations["snli_ve"].expand == "question"
+    old["data"]["streams"]["image"]["text_buckets"] = [8, 24]
+    with pytest.raises(ConfigError, match="data.streams.image.text_buckets = .8, 24.: texts of "):
+        stored.completed({"config": old})
