@@ -28,8 +28,7 @@ def test_keys_are_few_and_have_comments(name):
     found, said = keys.keys(config), keys.all_comments(config)
     assert len(found) <= MOST, sorted(found)
     for key in found:
-        if not key.startswith("model."):  # whose comments come with the model's own options
-            assert said.get(key), key
+        assert said.get(key), key
     # Nothing of another task.
     own = {"name", *(path for path, _ in options.comments(tasks.load(config.task.name).Options))}
     assert {path.removeprefix("task.") for path in found if path.startswith("task.")} == own

@@ -6,7 +6,7 @@ import pytest
 
 from configs import checks, demo, demo_zero_shot, snli_ve_classification, stored
 from mplug2_jax import launch
-from mplug2_jax.errors import ConfigError
+from mplug2_jax.contracts.errors import ConfigError
 
 
 def written(config):
