@@ -13,7 +13,7 @@ FAST := $(addprefix tests/,metrics model objectives parallel preprocess evaluati
 	test_launch.py) $(addprefix --ignore=tests/,objectives/test_momentum.py \
 	objectives/test_self_critical.py parallel/test_accumulation.py)
 
-.PHONY: setup setup-dev demo demo-tasks joint check lint types test-fast test docs clean
+.PHONY: setup setup-dev demo demo-tasks joint check lint types test-fast test coverage docs clean
 
 setup: $(VENV)/.ready
 setup-dev: $(VENV)/.ready-dev
@@ -61,6 +61,10 @@ test-fast: setup-dev
 
 test: setup-dev
 	$(BIN)/python -m pytest $(PYTEST)
+
+# The tests, and which lines of the library and the data they reach.
+coverage: setup-dev
+	$(BIN)/python -m pytest $(PYTEST) --cov=mplug2_jax --cov=data
 
 # The pages of docs/reference, from the code.
 docs: setup
