@@ -150,8 +150,8 @@ class Report:
             return pipeline.eval_clip(examples.record(index), resolved)
 
         chosen = evaluation.choose(self.records[name], entry.best_by, CARDS.value, seed)
-        shown = {key: value for key, value in self.figures.items()
-                 if entry.task.figure(key, entry.kind) and not key.endswith(("_low", "_high"))}
+        shown = {key: value for key, value in self.figures.items() if key == f"{name}_skipped"
+                 or entry.task.figure(key, entry.kind) and not key.endswith(("_low", "_high"))}
         return evaluation.Section(name.replace("_", " "), shown, groups={
             group: [entry.task.example(record, clip) for record in some]
             for group, some in chosen.items()})
@@ -190,7 +190,7 @@ def contents(report: Report, config: ConfigDict, meta: dict[str, Any]) -> dict[s
         "examples_per_second": training.get("average_examples_per_second", 0.0),
         "seed": config.seed,
         "step": meta["step"],
-        "config": launch.plain(config),
+        "config": launch.plain(stored.expanded(config)),
         "run": {
             "seed": config.seed, "steps": meta["step"],
             "examples per second, training": round(training.get("average_examples_per_second", 0)),

@@ -25,7 +25,7 @@ from configs import checks, keys, stored
 from data import pipeline
 from mplug2_jax import evaluation, launch, tasks
 from mplug2_jax.checkpoints import Checkpoints, find_folder
-from mplug2_jax.model.config import HOW
+from mplug2_jax.model.config import HOW, ModelConfig
 from mplug2_jax.parallel import hosts, sharding
 from mplug2_jax.parallel.mesh import data_slice, make_mesh, put_batch
 from mplug2_jax.planning.flops import count_flops, peak_flops
@@ -165,8 +165,8 @@ def restore(run: Run, checkpoints: Checkpoints, create: Any) -> tuple[TrainState
     positions = {name: 0 for name in run.sizes}
     if checkpoints.latest is not None:
         meta = checkpoints.meta()
-        launch.require_same("model", launch.plain(stored.completed(meta).model),
-                            launch.plain(config.model), HOW)
+        before = ModelConfig.from_mapping(stored.completed(meta).model)
+        launch.require_same("model", vars(before), vars(run.checked.model), HOW)
         positions |= {name: meta["samples"].get(name, 0) for name in positions}
         state = restore_state(checkpoints, shapes, mesh, run.task)
         logging.info("going on from step %d of %s", checkpoints.latest, checkpoints.folder)

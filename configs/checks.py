@@ -36,21 +36,30 @@ def validate(config: ConfigDict) -> Checked:
     """
     model = ModelConfig.from_mapping(config.model)
     _check_run(config)
-    streams = check_task("task", config.task, config.data.streams, "data.streams.", model)
+    for key in ("task", "data", "optimizer", "mesh", "evals"):
+        if not hasattr(config.get(key), "items"):
+            raise ConfigError(f"{key}: expected a section of keys")
+    streams = check_task("task", config.task, config.data.streams, "data.streams.{}", model)
     if not streams:
         raise ConfigError("data.streams: empty; name at least one stream")
-    evaluations, figures = {}, {}
+    evaluations: dict[str, Stream] = {}
+    figures: dict[str, str] = {}
     for name, entry in config.evals.items():
         place = f"evals.{name}"
-        given = dict(entry.items())
+        given = dict(entry.items()) if hasattr(entry, "items") else {}
+        if not {"task", "stream"} <= given.keys():
+            raise ConfigError(f"{place}: expected a section with a task and a stream")
         options, examples = given.pop("task"), given.pop("stream")
         own = read(common.Evaluation, given, place)
-        evaluations |= check_task(f"{place}.task", options, {name: examples}, "evals.", model)
+        if not own.validation:
+            raise ConfigError(f"{place}.validation: empty; name the split for tuning")
+        evaluations |= check_task(f"{place}.task", options, {name: examples}, "evals.{}.stream",
+                                  model)
         _check_names(place, own.kind, options, evaluations[name], figures)
     return Checked(model, streams, evaluations)
 
 
-def check_task(place: str, section: Mapping[str, Any], streams: Mapping[str, Any], prefix: str,
+def check_task(place: str, section: Mapping[str, Any], streams: Mapping[str, Any], where: str,
                model: ModelConfig) -> dict[str, Stream]:
     """The streams of a task, by name, checked with its options.
 
@@ -58,14 +67,14 @@ def check_task(place: str, section: Mapping[str, Any], streams: Mapping[str, Any
       place: of the task's section in the config.
       section: of the task.
       streams: sections by name.
-      prefix: of the streams' names in the config.
+      where: a stream is in the config, with its name for "{}".
       model: its sizes.
 
     Raises:
       ConfigError: as of `validate`.
     """
     task, options = tasks.read(section, place)
-    checked = tasks.streams(task, options, streams, prefix)
+    checked = tasks.streams(task, options, streams, where)
     for name, stream in checked.items():
         for field in ("text", "prompt", "target"):
             length = getattr(stream, f"{field}_length")

@@ -73,13 +73,20 @@ class Evaluation:
 
 
 def base(size: str) -> ConfigDict:
-    """The defaults of a run with a model of `size`; streams and evaluations are the run's own."""
+    """The defaults of a run with a model of `size`; task, streams and evaluations are its own.
+
+    It is locked: a key that there is not is an error as soon as it is set. Streams and evaluations
+    are not, for they name but what is not the default.
+    """
     config = ConfigDict(section(Run()))
     config.model = sizes.model(size)
-    config.task = task("pretrain")
+    config.task = ConfigDict()
     config.data = ConfigDict(section(Data()) | {"streams": ConfigDict()})
     config.mesh, config.optimizer = (ConfigDict(section(cls())) for cls in (Mesh, Optimizer))
     config.evals = ConfigDict()
+    config.lock()
+    for free in (config.data.streams, config.evals):
+        free.unlock()
     return config
 
 
@@ -89,14 +96,13 @@ def task(name: str, **options: Any) -> ConfigDict:
     Raises:
       ConfigError: no such task or option.
     """
-    return ConfigDict(tasks.section(name, **options))
+    return ConfigDict(tasks.section(name, **options)).lock()
 
 
 def named(section: ConfigDict) -> dict[str, Any]:
     """The options of a `task` section that are not its defaults: for evaluations of that task."""
-    defaults = task(section.name)
-    return {key: value for key, value in section.copy_and_resolve_references().items()
-            if value != defaults[key]}
+    defaults = task(section.name).to_dict()
+    return {key: value for key, value in section.to_dict().items() if value != defaults[key]}
 
 
 def stream(split: str | dict[str, dict], batch_size: int, **options: Any) -> ConfigDict:

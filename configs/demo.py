@@ -21,6 +21,7 @@ def get_config(stage: str = "joint"):
     if stage not in ("start", "joint"):
         raise ValueError(f"stage {stage!r}: expected start or joint")
     config = common.base("tiny")
+    config.task = common.task("pretrain")
     config.model.update(dict(vocab_size=352, patch_size=16, vision_layers=2, text_layers=1,
                              fusion_layers=2, decoder_layers=2))
     config.data.root, config.data.tokenizer = DATA, f"{DATA}/vocab.model"

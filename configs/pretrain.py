@@ -74,7 +74,9 @@ def get_config(options: str = "large,image"):
         steps=EPOCHS * PAIRS[paced] // BATCHES[paced], warmup_steps=5_000, weight_decay=0.02,
         learning_rate=rate, vision_learning_rate=vision_rate, final_learning_rate=1e-6,
         clip_norm=1.0))
-    config.task.negative_block = 16  # examples: divides what a device has, so nothing travels
-    config.task.momentum.teacher = chosen == "paper"
-    config.task.momentum.ramp_steps = PAIRS[paced] // BATCHES[paced]  # an epoch
+    config.task = common.task(
+        "pretrain",
+        negative_block=16,  # examples: divides what a device has, so nothing travels
+        momentum=dict(teacher=chosen == "paper",
+                      ramp_steps=PAIRS[paced] // BATCHES[paced]))  # an epoch
     return config

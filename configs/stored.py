@@ -8,15 +8,12 @@ from ml_collections import ConfigDict
 
 from configs import common
 from mplug2_jax import tasks
-from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.options import comments, complete
-from mplug2_jax.contracts.streams import GIVEN_BY_TASKS, Stream
+from mplug2_jax.contracts.streams import GIVEN_BY_TASKS
 from mplug2_jax.model.config import ModelConfig
 
-LATEST = 2  # format of the configs that are written now
 
-
-def completed(meta: Mapping[str, Any], log: bool = True) -> ConfigDict:
+def completed(meta: Mapping[str, Any]) -> ConfigDict:
     """The config of a checkpoint, with the keys younger than it, which the log names.
 
     They get the values that reproduce what its run did.
@@ -24,47 +21,15 @@ def completed(meta: Mapping[str, Any], log: bool = True) -> ConfigDict:
     Args:
       meta: of the checkpoint. The config of converted weights has a `model` section alone, and
         keeps to it.
-      log: whether to name them.
-
-    Raises:
-      ConfigError: it was made with something that is no more.
     """
     config = ConfigDict(meta["config"]).to_dict()
-    if meta.get("format", 1) < LATEST and "task" in config:
+    if meta.get("format", 1) == 1 and "task" in config:
         config = _from_format_1(config)
-    filled: list[str] = []
-
-    def fill(cls: type, values: Mapping[str, Any], place: str) -> dict[str, Any]:
-        done, more = complete(cls, values, place)
-        filled.extend(more)
-        return done
-
-    def stream(values: Mapping[str, Any], place: str) -> dict[str, Any]:
-        done, more = complete(Stream, values, place)
-        own = [line for line in more if not line.startswith(tuple(
-            f"{place}.{key} =" for key in GIVEN_BY_TASKS))]
-        filled.extend(own)
-        return {key: value for key, value in done.items() if key not in GIVEN_BY_TASKS}
-
-    config["model"] = fill(ModelConfig, config["model"], "model")
-    if "task" in config:
-        config |= fill(common.Run, config, "config")
-        for name, cls in (("data", common.Data), ("mesh", common.Mesh),
-                          ("optimizer", common.Optimizer)):
-            config[name] = fill(cls, config[name], name)
-        config["task"] = fill(tasks.load(config["task"]["name"]).Options, config["task"], "task")
-        for name, values in config["data"]["streams"].items():
-            config["data"]["streams"][name] = stream(values, f"data.streams.{name}")
-        for name, entry in config["evals"].items():
-            place = f"evals.{name}"
-            entry = config["evals"][name] = fill(common.Evaluation, entry, place)
-            entry["stream"] = stream(entry["stream"], f"{place}.stream")
-            entry["task"] = fill(tasks.load(entry["task"]["name"]).Options, entry["task"],
-                                 f"{place}.task")
-    if filled and log:
+    whole, filled = _filled(config, older=True)
+    if filled:
         logging.info("the checkpoint's config is older than these keys, which get what its run "
                      "did: %s", ", ".join(filled))
-    return ConfigDict(config)
+    return ConfigDict(whole)
 
 
 def expanded(config: ConfigDict) -> ConfigDict:
@@ -72,7 +37,28 @@ def expanded(config: ConfigDict) -> ConfigDict:
 
     A default may change; what a run did must stay known.
     """
-    return completed({"format": LATEST, "config": config.to_dict()}, log=False)
+    return ConfigDict(_filled(config.to_dict(), older=False)[0])
+
+
+def _filled(config: dict[str, Any], older: bool) -> tuple[dict[str, Any], list[str]]:
+    """A config with all keys, and a line for each that it does not name (`options.complete`)."""
+    filled: list[str] = []
+
+    def fill(cls: type, values: Mapping[str, Any], place: str) -> dict[str, Any]:
+        done, more = complete(cls, values, place, older)
+        filled.extend(more)
+        return done
+
+    config["model"] = fill(ModelConfig, config["model"], "model")
+    if "task" not in config:
+        return config, filled
+    config |= fill(common.Run, config, "config")
+    for name, cls in (("data", common.Data), ("mesh", common.Mesh),
+                      ("optimizer", common.Optimizer)):
+        config[name] = fill(cls, config[name], name)
+    for name, entry in config["evals"].items():
+        config["evals"][name] = fill(common.Evaluation, entry, f"evals.{name}")
+    return config, filled + tasks.complete(config, older)
 
 
 def _from_format_1(config: dict[str, Any]) -> dict[str, Any]:
@@ -105,13 +91,9 @@ def _own_options(section: dict[str, Any]) -> dict[str, Any]:
 
 
 def _own_keys(stream: dict[str, Any], place: str) -> dict[str, Any]:
-    """Of a stream what its task does not give it.
-
-    Raises:
-      ConfigError: its texts were cut to lengths of their own.
-    """
+    """Of a stream what its task does not give it."""
     if stream.get("text_buckets"):
-        raise ConfigError(f"{place}.text_buckets = {stream['text_buckets']!r}: texts of several "
-                          "lengths are no more; train from its parameters (init_from)")
+        logging.warning("%s.text_buckets = %r: texts of several lengths are no more", place,
+                        stream["text_buckets"])
     return {key: value for key, value in stream.items()
             if key not in (*GIVEN_BY_TASKS, "text_buckets")}

@@ -59,7 +59,8 @@ def defaults(cls: type, prefix: str = "") -> Iterator[tuple[str, str]]:
         if field.default is field.default_factory is dataclasses.MISSING:
             yield f"{prefix}{field.name}", MISSING
             continue
-        value = options.default_of(field)
+        value = (field.default_factory() if field.default is dataclasses.MISSING
+                 else field.default)
         if dataclasses.is_dataclass(value):
             yield from defaults(type(value), f"{prefix}{field.name}.")
         else:

@@ -159,13 +159,21 @@ def keep_compilations() -> None:
 
 
 def code() -> dict[str, str]:
-    """A hash of each of the project's files that this process has loaded, by path."""
-    root = Path(__file__).parents[1]
-    files = {Path(file) for module in list(sys.modules.values())
-             if (file := getattr(module, "__file__", None))}
-    return {str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-            for path in files if path.is_relative_to(root) and "site-packages" not in path.parts
-            and path.suffix == ".py"}
+    """A hash of each loaded file that no package manager installed.
+
+    Those of the project go by their path, others (a task of one's own) by their module's name.
+    """
+    root, installed = Path(__file__).parents[1], (sys.prefix, sys.base_prefix)
+    hashes = {}
+    for name, module in list(sys.modules.items()):
+        path = Path(getattr(module, "__file__", None) or "")
+        if path.suffix != ".py" or "site-packages" in path.parts or not path.is_file():
+            continue
+        own = path.is_relative_to(root)
+        if own or not any(path.is_relative_to(folder) for folder in installed):
+            said = str(path.relative_to(root)) if own else name
+            hashes[said] = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    return hashes
 
 
 def plain(config: ConfigDict) -> dict[str, Any]:

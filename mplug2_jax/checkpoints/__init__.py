@@ -1,7 +1,8 @@
 """Checkpoints: written while training goes on, restored onto any mesh, loaded by module."""
 
 from mplug2_jax.checkpoints.manager import (
-    FORMAT,
+    AVERAGE,
+    OPTIMIZER,
     TASK_STATE,
     CheckpointError,
     Checkpoints,
@@ -9,4 +10,5 @@ from mplug2_jax.checkpoints.manager import (
     write_params,
 )
 
-__all__ = ["FORMAT", "TASK_STATE", "CheckpointError", "Checkpoints", "find_folder", "write_params"]
+__all__ = ["AVERAGE", "OPTIMIZER", "TASK_STATE", "CheckpointError", "Checkpoints", "find_folder",
+           "write_params"]

@@ -21,6 +21,7 @@ from mplug2_jax.parallel.sharding import path_name, tree_shardings
 # Version of what is written. 1, which checkpoints do not say: each entry of what a task keeps
 # across steps is an item by itself; configs have the options of all tasks.
 FORMAT = 2
+OPTIMIZER, AVERAGE = "rest", "ema"  # items: the optimizer's state, the average for evaluation
 TASK_STATE = "task_state"  # the item that is what a task keeps across steps, entries by name
 
 
@@ -106,7 +107,7 @@ class Checkpoints:
         """What the newest checkpoint has of what a task keeps across steps."""
         if self.has(TASK_STATE):
             return set(self.shapes(TASK_STATE))
-        return set(self.items()) - {"params", "rest", "ema"}
+        return set(self.items()) - {"params", OPTIMIZER, AVERAGE}
 
     def _entry_shapes(self, name: str) -> Any:
         return self.shapes(TASK_STATE)[name] if self.has(TASK_STATE) else self.shapes(name)
@@ -145,7 +146,7 @@ class Checkpoints:
         Raises:
           CheckpointError: a needed parameter is missing or has another shape.
         """
-        item = "ema" if averaged and self.has("ema") else "params"
+        item = AVERAGE if averaged and self.has(AVERAGE) else "params"
         stored, wanted = _flat(self.shapes(item)), _flat(shapes)
         allowed = tuple(f"{name.rstrip('/')}/" for name in allow_new)
         new = {name for name, x in wanted.items() if name.startswith(allowed)

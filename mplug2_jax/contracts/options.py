@@ -13,6 +13,7 @@ from typing import Any
 from mplug2_jax.contracts.errors import ConfigError
 
 _COMMENT, _OLDER = "comment", "older"
+_UNIONS = (types.UnionType, typing.Union)
 
 
 def option(default: Any, comment: str, older: Any = dataclasses.MISSING) -> Any:
@@ -74,25 +75,32 @@ def read(cls: type, given: Mapping[str, Any], place: str, root: str = "") -> Any
         raise ConfigError(f"{root or place}{dot}{rest}" if dot else str(error)) from None
 
 
-def complete(cls: type, stored: Mapping[str, Any], place: str) -> tuple[dict[str, Any], list[str]]:
-    """A checkpoint's section with the keys that are younger than it, and a line for each of those.
+def complete(cls: type, stored: Mapping[str, Any], place: str,
+             older: bool = True) -> tuple[dict[str, Any], list[str]]:
+    """A section with the keys that it does not name, and a line for each of those.
 
-    A young key gets the value that reproduces what the checkpoint's run did.
+    Args:
+      cls: of the section.
+      stored: its keys and values.
+      place: of the section in the config.
+      older: whether it is a checkpoint's, whose run did without these keys: they get the values
+        that reproduce what it did. Else they get their defaults.
     """
     values, filled = dict(stored.items()), []
+    hints = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
-        inner = typing.get_type_hints(cls)[field.name]
-        name = f"{place}.{field.name}"
-        if field.name not in values:
-            if field.default is dataclasses.MISSING and (
-                    field.default_factory is dataclasses.MISSING):
-                continue
-            value = field.metadata.get(_OLDER, default_of(field))
-            values[field.name] = section(value) if dataclasses.is_dataclass(value) else value
+        name, inner = f"{place}.{field.name}", hints[field.name]
+        missing = field.name not in values
+        if dataclasses.is_dataclass(inner) and isinstance(inner, type):
+            given = values.get(field.name, {})
+            if isinstance(given, Mapping | _Items):
+                values[field.name], more = complete(
+                    inner, typing.cast(Mapping[str, Any], given), name, older)
+                filled += more
+        elif missing and (field.default is not dataclasses.MISSING):
+            values[field.name] = (field.metadata.get(_OLDER, field.default) if older
+                                  else field.default)
             filled.append(f"{name} = {values[field.name]!r}")
-        elif dataclasses.is_dataclass(inner) and isinstance(values[field.name], Mapping | _Items):
-            values[field.name], more = complete(typing.cast(type, inner), values[field.name], name)
-            filled += more
     return values, filled
 
 
@@ -105,14 +113,6 @@ def comments(cls: type, prefix: str = "") -> Iterator[tuple[str, str]]:
             yield from comments(typing.cast(type, hints[field.name]), f"{name}.")
         else:
             yield name, field.metadata.get(_COMMENT, "")
-
-
-def default_of(field: "dataclasses.Field[Any]") -> Any:
-    """The default of a field that has one."""
-    if field.default is not dataclasses.MISSING:
-        return field.default
-    assert field.default_factory is not dataclasses.MISSING
-    return field.default_factory()
 
 
 @typing.runtime_checkable
@@ -142,8 +142,10 @@ def _value(hint: Any, value: Any, place: str, root: str) -> Any:
 def _fits(hint: Any, value: Any) -> bool:
     if hint is Any:
         return True
-    if isinstance(hint, types.UnionType):
+    if typing.get_origin(hint) in _UNIONS:
         return any(_fits(one, value) for one in typing.get_args(hint))
+    if typing.get_origin(hint) is typing.Literal:
+        return value in typing.get_args(hint)
     origin = typing.get_origin(hint) or hint
     if origin in (int, float) and isinstance(value, bool):
         return False
@@ -151,8 +153,11 @@ def _fits(hint: Any, value: Any) -> bool:
 
 
 def _said(hint: Any) -> str:
-    names = {bool: "True or False", int: "a whole number", float: "a number", str: "a text"}
-    if isinstance(hint, types.UnionType):
+    names = {bool: "True or False", int: "a whole number", float: "a number", str: "a text",
+             type(None): "None"}
+    if typing.get_origin(hint) in _UNIONS:
         return " or ".join(_said(one) for one in typing.get_args(hint))
+    if typing.get_origin(hint) is typing.Literal:
+        return "one of " + ", ".join(map(repr, typing.get_args(hint)))
     origin = typing.get_origin(hint) or hint
     return names.get(origin, "several values" if origin is tuple else "a section of keys")

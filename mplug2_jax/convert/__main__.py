@@ -9,8 +9,9 @@ from typing import Any
 
 import yaml
 from absl import flags
+from ml_collections import ConfigDict
 
-from mplug2_jax import launch
+from mplug2_jax import launch, tasks
 from mplug2_jax.checkpoints import Checkpoints, write_params
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.convert import hugging_face, official
@@ -60,7 +61,9 @@ def main(command: str, file: str) -> None:
 def read_config(command: str, file: str, tensors: Any) -> tuple[ModelConfig, dict[str, Any]]:
     """The model's config and the run's as plain values: of --config, or of the release's files."""
     if CONFIG.value is not None:
-        return ModelConfig.from_mapping(CONFIG.value.model), launch.plain(CONFIG.value)
+        config = CONFIG.value.to_dict()
+        tasks.complete(config)  # a default may change; the checkpoint's config may not
+        return ModelConfig.from_mapping(CONFIG.value.model), launch.plain(ConfigDict(config))
     if command != "official" or not (YAML.value and BERT_JSON.value):
         raise ConfigError("--config: give the run's config"
                           + (", or both --yaml and --bert_json" if command == "official" else ""))

@@ -11,7 +11,6 @@ matrix that cuts up the input `patch_kernel`, and the stack of layers `layers` o
 names `parallel/sharding.py` and layer decay know them.
 """
 
-import contextlib
 import dataclasses
 import importlib
 from collections.abc import Callable
@@ -95,12 +94,15 @@ def find(name: str) -> Modality:
     Raises:
       ConfigError: there is none.
     """
+    reason = ""
     if name not in MODALITIES:
-        with contextlib.suppress(ImportError):
+        try:
             importlib.import_module(name)
+        except (ImportError, TypeError, ValueError) as error:  # a path is no name
+            reason = f" ({error})"
     if name not in MODALITIES:
-        raise ConfigError(f"modality {name!r}: expected one of {', '.join(MODALITIES)}, or a "
-                          "module that Python finds and that registers it")
+        raise ConfigError(f"modality = {name!r}: expected one of {', '.join(MODALITIES)}, or a "
+                          f"module that Python finds and that registers it{reason}")
     return MODALITIES[name]
 
 

@@ -79,15 +79,21 @@ def mesh_in_use() -> AbstractMesh | None:
     return mesh if set(AXES) <= set(mesh.axis_names) and mesh.size > 1 else None
 
 
-def check_batch(name: str, size: int, mesh: Mesh, block: int = 0, accumulation: int = 1) -> None:
-    """ConfigError where the devices do not divide a micro-batch, or negative blocks the batch."""
+def check_batch(name: str, size: int, mesh: Mesh, parts: int = 1, key: str = "") -> None:
+    """ConfigError where the devices do not divide each of the parts of a batch.
+
+    Args:
+      name: of the batch's size in the config.
+      size: examples.
+      mesh: of `make_mesh`.
+      parts: in which the batch is computed one after the other.
+      key: of their number in the config.
+    """
     ways = math.prod(mesh.shape[axis] for axis in BATCH)
-    if size % (ways * accumulation):
-        also = f", times task.accumulation = {accumulation}" * (accumulation > 1)
-        raise ConfigError(f"{name} = {size}: expected a multiple of {ways * accumulation}, the "
+    if size % (ways * parts):
+        also = f", times {key} = {parts}" * (parts > 1)
+        raise ConfigError(f"{name} = {size}: expected a multiple of {ways * parts}, the "
                           f"devices over which the mesh spreads a batch (data x fsdp){also}")
-    if block and size % block:
-        raise ConfigError(f"{name} = {size}: expected a multiple of task.negative_block = {block}")
 
 
 def data_slice(mesh: Mesh) -> tuple[int, int]:

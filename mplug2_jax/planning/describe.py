@@ -176,9 +176,8 @@ def describe(config: ConfigDict) -> str:
     for name, fields in batch_shapes(task, streams).items():
         calls = find_calls(task.loss, params, frozen, {name: fields}, jax.random.key(0))
         total += sum(call.flops for call in calls)
-        given = "   ".join(f"{field} {drawn(fields[field].shape)}" for field in
-                           ("video", "text", "prompt", "target", "label", "box")
-                           if field in fields)
+        given = "   ".join(f"{field} {drawn(x.shape)}" for field, x in fields.items()
+                           if not field.endswith("_mask") and field != "pair_id")
         lines += [f"stream {name}", f"  {given}", *draw(calls), ""]
     unused = [module for module in MODULES if module not in params]
     hidden = matching(frozen)

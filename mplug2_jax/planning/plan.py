@@ -42,7 +42,7 @@ class Plan:
       peak: bytes of HBM in all, with the program itself and results that take no argument's place.
       live: bytes of the buffers that are in use at the worst time, on-chip memory included, without
         the gaps between them.
-      model_flops: of the step on all devices, by the convention of `training.flops`.
+      model_flops: of the step on all devices, by the convention of `planning.flops`.
       executed_flops: with what remat and accumulation compute again, and the teacher's, on all
         devices.
       collectives: bytes that a device sends in a step, by kind.

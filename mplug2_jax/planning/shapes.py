@@ -26,7 +26,7 @@ def planned(config: Any) -> tuple[tasks.Task, dict[str, Stream]]:
 
 def batch_shapes(task: tasks.Task, streams: Mapping[str, Stream]) -> Shapes:
     """A training step's global batch, as ShapeDtypeStructs by stream and field."""
-    return {name: task.shapes(task.options, stream) for name, stream in streams.items()}
+    return {name: task.shapes(stream) for name, stream in streams.items()}
 
 
 def placeholder_tokenizer(size: int) -> Tokenizer:

@@ -12,12 +12,13 @@ from typing import Any
 
 from mplug2_jax.contracts import options
 from mplug2_jax.contracts.errors import ConfigError
-from mplug2_jax.contracts.streams import Stream
+from mplug2_jax.contracts.streams import GIVEN_BY_TASKS, Stream
+from mplug2_jax.model import modalities
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.preprocess.tokenizer import Tokenizer
 from mplug2_jax.tasks.base.task import Task
 
-__all__ = ["Task", "load", "make", "names", "read", "section", "streams"]
+__all__ = ["Task", "complete", "load", "make", "names", "read", "section", "streams"]
 
 
 def names() -> list[str]:
@@ -60,8 +61,15 @@ def read(given: Mapping[str, Any], place: str = "task") -> tuple[type[Task], Any
       ConfigError: no such task, a wrong option, or modules that do not go together.
     """
     values = dict(given.items())
+    if "name" not in values:
+        raise ConfigError(f"{place}.name: missing; expected one of {', '.join(names())}")
     task = load(values.pop("name"), place)
     found = options.read(task.Options, values, place)
+    if hasattr(found, "modality"):
+        try:
+            modalities.find(found.modality)
+        except ConfigError as error:
+            raise ConfigError(f"{place}.{error}") from None
     try:
         task.composition(found)
     except ConfigError as error:
@@ -71,22 +79,52 @@ def read(given: Mapping[str, Any], place: str = "task") -> tuple[type[Task], Any
 
 
 def streams(task: type[Task], found: Any, sections: Mapping[str, Any],
-            prefix: str = "data.streams.") -> dict[str, Stream]:
+            place: str = "data.streams.{}") -> dict[str, Stream]:
     """The streams of a config's sections, with what the task gives them, checked.
 
     Args:
       task, found: of `read`.
       sections: by name.
-      prefix: in front of their names in the config, for messages.
+      place: of a stream in the config, with its name for "{}".
 
     Raises:
       ConfigError: a stream has a wrong key, or does not give what the task needs.
     """
     checked = {}
     for name, values in sections.items():
-        checked[name] = task.stream(found, values, f"{prefix}{name}")
+        checked[name] = task.stream(found, values, place.format(name))
         task.check_stream(found, name, checked[name])
     return checked
+
+
+def complete(config: dict[str, Any], older: bool = False) -> list[str]:
+    """Gives a config's tasks and streams, in place, all the keys that they do not name.
+
+    Args:
+      config: as plain values, with `task`, `data` and `evals`.
+      older: as of `options.complete`.
+
+    Returns:
+      A line for each key.
+    """
+    filled: list[str] = []
+
+    def fill(section: dict[str, Any], key: str, cls: type, place: str,
+             hidden: tuple[str, ...] = ()) -> None:
+        done, more = options.complete(cls, section[key], place, older)
+        mine = tuple(f"{place}.{name} =" for name in hidden)
+        filled.extend(line for line in more if not (mine and line.startswith(mine)))
+        section[key] = {name: value for name, value in done.items() if name not in hidden}
+
+    fill(config, "task", load(config["task"]["name"]).Options, "task")
+    given = config["data"]["streams"]
+    for name in given:
+        fill(given, name, Stream, f"data.streams.{name}", GIVEN_BY_TASKS)
+    for name, entry in config["evals"].items():
+        place = f"evals.{name}"
+        fill(entry, "stream", Stream, f"{place}.stream", GIVEN_BY_TASKS)
+        fill(entry, "task", load(entry["task"]["name"]).Options, f"{place}.task")
+    return filled
 
 
 def make(given: Mapping[str, Any], model: ModelConfig, tokenizer: Tokenizer) -> Task:

@@ -5,11 +5,13 @@ alone, told apart by their fields. Objectives and their weights are config.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.options import option
@@ -17,7 +19,7 @@ from mplug2_jax.contracts.streams import Stream
 from mplug2_jax.objectives.momentum import Momentum, empty_queue, push, soft_weight
 from mplug2_jax.objectives.pretraining import pair_losses, text_losses
 from mplug2_jax.tasks.base import Array, Batch, Loss, Metrics, Task, logged, modality
-from mplug2_jax.tasks.base.pairs import CONTRAST, check_batching, objectives_of
+from mplug2_jax.tasks.base.pairs import CONTRAST, check_batching, check_blocks, objectives_of
 
 INPUTS = ("visual", "text")
 
@@ -127,6 +129,10 @@ class Pretrain(Task):
         if options.inputs == "text" and stream.frames:
             raise ConfigError(f"stream {name}.frames = {stream.frames}: task.inputs = 'text' needs "
                               "0, text alone")
+
+    def check_mesh(self, streams: Mapping[str, Stream], mesh: Mesh) -> None:
+        super().check_mesh(streams, mesh)
+        check_blocks(self, streams)
 
     def init_state(self, params: Any) -> dict[str, Any]:
         options, state = self.options.momentum, {}

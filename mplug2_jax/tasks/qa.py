@@ -46,7 +46,6 @@ class QuestionAnswering(Writing):
     expansion = "question"
     figures = (
         Figure("{kind}_qa_majority", "accuracy of each type's most frequent answer"),
-        Figure("{kind}_qa_*majority", "the same, of one type"),
         Figure("{kind}_qa_accuracy", "share of questions answered exactly", headline=True,
                baseline="majority"),
         Figure("{kind}_qa_*_accuracy", "the same of one type of question, or (vqa) as VQAv2 counts",

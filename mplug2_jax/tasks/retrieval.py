@@ -11,9 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.options import option
+from mplug2_jax.contracts.streams import Stream
 from mplug2_jax.metrics.retrieval import captions_of, rank_scores, ranks
 from mplug2_jax.metrics.scores import Score, within
 from mplug2_jax.objectives.pretraining import pair_losses
@@ -33,7 +35,7 @@ from mplug2_jax.tasks.base import (
     modality,
     over_streams,
 )
-from mplug2_jax.tasks.base.pairs import CONTRAST, check_batching, objectives_of
+from mplug2_jax.tasks.base.pairs import CONTRAST, check_batching, check_blocks, objectives_of
 
 # (figures, what they are of, by what) of each way.
 WAYS = tuple((f"{prefix}{way}", what, by) for prefix, by in (
@@ -109,6 +111,10 @@ class Retrieval(Task):
     @classmethod
     def composition(cls, options: RetrievalOptions) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return (options.modality, "text", "universal", "fusion"), ("vtc", "vtm")
+
+    def check_mesh(self, streams: Mapping[str, Stream], mesh: Mesh) -> None:
+        super().check_mesh(streams, mesh)
+        check_blocks(self, streams)
 
     def loss(self, params: Any, batch: dict[str, Batch], rng: Array, task_state: Any = None,
              step: Array | int = 0) -> Loss:

@@ -1,1 +1,1 @@
-"""Mesh and sharding rules, optimizer, train step, checkpoints, FLOPs."""
+"""The train state and the step that changes it, the optimizer, progress and the run's log."""

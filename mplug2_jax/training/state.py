@@ -9,10 +9,8 @@ import optax
 from absl import logging
 from jax.sharding import Mesh
 
-from mplug2_jax.checkpoints import TASK_STATE, Checkpoints
+from mplug2_jax.checkpoints import AVERAGE, OPTIMIZER, TASK_STATE, Checkpoints
 from mplug2_jax.parallel.sharding import tree_shardings
-
-OPTIMIZER = "rest"  # the item of a checkpoint that holds the optimizer's state
 
 
 class Learner(Protocol):
@@ -57,7 +55,7 @@ class TrainState(flax.struct.PyTreeNode):
     def items(self) -> dict[str, Any]:
         """Its parts as items of a checkpoint, by name."""
         items = {"params": self.params, OPTIMIZER: self.opt_state, TASK_STATE: self.task_state,
-                 "ema": self.ema}
+                 AVERAGE: self.ema}
         return {name: tree for name, tree in items.items() if tree is not None and tree != {}}
 
 
@@ -102,19 +100,19 @@ def restore_state(checkpoints: Checkpoints, shapes: TrainState, mesh: Mesh,
     kept = {name: tree for name, tree in shapes.task_state.items() if name in entries}
     missing = shapes.task_state.keys() - entries
     wanted[TASK_STATE] = kept
-    if "ema" in wanted and not checkpoints.has("ema"):
-        del wanted["ema"]
-        missing |= {"ema"}
+    if AVERAGE in wanted and not checkpoints.has(AVERAGE):
+        del wanted[AVERAGE]
+        missing |= {AVERAGE}
     dropped = entries - kept.keys()
-    if shapes.ema is None and checkpoints.has("ema"):
-        dropped |= {"ema"}
+    if shapes.ema is None and checkpoints.has(AVERAGE):
+        dropped |= {AVERAGE}
     for name in sorted(dropped):
         logging.info("%s: the %s is dropped", checkpoints.folder, name)
     for name in sorted(missing):
         logging.info("%s: holds no %s: it starts afresh", checkpoints.folder, name)
     items = checkpoints.restore(wanted, mesh)
     params, task_state = items["params"], items.get(TASK_STATE, {})
-    if missing := missing - {"ema"}:
+    if missing := missing - {AVERAGE}:
         def start(params):
             fresh = task.init_state(params)
             return {name: fresh[name] for name in missing}
@@ -122,7 +120,7 @@ def restore_state(checkpoints: Checkpoints, shapes: TrainState, mesh: Mesh,
         places = tree_shardings({name: shapes.task_state[name] for name in missing}, mesh)
         with jax.set_mesh(mesh):
             task_state |= jax.jit(start, out_shardings=places)(params)
-    ema = items.get("ema")
+    ema = items.get(AVERAGE)
     if ema is None and shapes.ema is not None:
         ema = jax.tree.map(jnp.copy, params)
     step = jax.device_put(jnp.asarray(checkpoints.latest, jnp.int32),

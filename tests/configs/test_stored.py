@@ -2,11 +2,8 @@
 
 import json
 
-import pytest
-
 from configs import checks, demo, demo_zero_shot, snli_ve_classification, stored
 from mplug2_jax import launch
-from mplug2_jax.contracts.errors import ConfigError
 
 
 def written(config):
@@ -42,7 +39,7 @@ def test_older_checkpoints_get_the_defaults_of_younger_keys(caplog):
         "model": whole["model"]}
 
 
-def test_format_1_said_other_tasks_options_and_in_streams_what_tasks_give():
+def test_format_1_said_other_tasks_options_and_in_streams_what_tasks_give(caplog):
     config = demo_zero_shot.get_config()
     old, whole = written(config), written(config)
     old["task"] |= dict(mixup=0.0, beams=1)
@@ -63,5 +60,5 @@ def test_format_1_said_other_tasks_options_and_in_streams_what_tasks_give():
     found = checks.validate(stored.completed({"config": old}))
     assert found.evaluations["snli_ve"].expand == "question"
     old["data"]["streams"]["image"]["text_buckets"] = [8, 24]
-    with pytest.raises(ConfigError, match="data.streams.image.text_buckets = .8, 24.: texts of "):
-        stored.completed({"config": old})
+    checks.validate(stored.completed({"config": old}))
+    assert "data.streams.image.text_buckets = [8, 24]: texts of several" in caplog.text

@@ -19,8 +19,9 @@ from jax.sharding import PartitionSpec
 from trees import assert_gradients_equal
 
 from configs import common
+from mplug2_jax import tasks
 from mplug2_jax.contracts.errors import ConfigError
-from mplug2_jax.model.modalities import MODALITIES, find
+from mplug2_jax.model.modalities import MODALITIES
 from mplug2_jax.model.mplug2 import build, init_params, part_of
 from mplug2_jax.parallel.mesh import make_mesh, put_batch
 from mplug2_jax.parallel.sharding import (
@@ -54,8 +55,8 @@ def spectrogram(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.dont_write_bytecode", True)
         patch.syspath_prepend(folder)
-        find("spectrogram")
-        yield importlib.import_module("spectrogram")
+        tasks.read(common.task("retrieval", modality="spectrogram"))  # which finds and imports it
+        yield sys.modules["spectrogram"]
         del MODALITIES["spectrogram"], sys.modules["spectrogram"]
 
 

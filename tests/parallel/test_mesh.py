@@ -18,9 +18,7 @@ def test_the_mesh_must_fit_the_devices_and_the_batch():
     with pytest.raises(ConfigError, match="video.batch_size = 6: expected a multiple of 4"):
         check_batch("video.batch_size", 6, make_mesh(2, 2, 2))
     with pytest.raises(ConfigError, match="multiple of 8, .* times task.accumulation = 2"):
-        check_batch("video.batch_size", 12, make_mesh(2, 2, 2), accumulation=2)
-    with pytest.raises(ConfigError, match="multiple of task.negative_block = 3"):
-        check_batch("video.batch_size", 8, make_mesh(2, 2, 2), block=3)
+        check_batch("video.batch_size", 12, make_mesh(2, 2, 2), 2, "task.accumulation")
 
 
 def device(number, slice_index=0, platform="cpu"):

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mplug2_jax.contracts.errors import ConfigError
+from mplug2_jax.contracts.streams import Stream
 from mplug2_jax.model.modalities import find
 from mplug2_jax.objectives.pretraining import Objectives
 from mplug2_jax.tasks.base.figures import logged
@@ -23,6 +24,15 @@ def check_batching(options: Any) -> None:
         raise ConfigError(f"task.accumulation = {options.accumulation}: expected at least 1")
     if options.negative_block < 0:
         raise ConfigError(f"task.negative_block = {options.negative_block}: expected at least 0")
+
+
+def check_blocks(task: Task, streams: Mapping[str, Stream]) -> None:
+    """ConfigError where blocks of negatives do not divide a batch of pairs."""
+    block, field = task.options.negative_block, find(task.options.modality).field
+    for name, stream in streams.items():
+        if block and field in task.shapes(stream) and stream.batch_size % block:
+            raise ConfigError(f"data.streams.{name}.batch_size = {stream.batch_size}: expected a "
+                              f"multiple of task.negative_block = {block}")
 
 
 def objectives_of(task: Task, weights: Mapping[str, float], **more: Any) -> Objectives:

@@ -22,7 +22,7 @@ from jax.sharding import Mesh
 
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.options import option, read
-from mplug2_jax.contracts.streams import Stream, batch_shapes
+from mplug2_jax.contracts.streams import GIVEN_BY_TASKS, Source, Stream, batch_shapes
 from mplug2_jax.metrics.scores import Score
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.modalities import find as find_modality
@@ -115,13 +115,20 @@ class Task:
         Raises:
           ConfigError: a key is wrong; `place` is the section's in the config.
         """
+        if not hasattr(section, "items"):
+            raise ConfigError(f"{place} = {section!r}: expected the keys of a stream")
         values = dict(section.items())
         own = {"expand": cls.expansion} | cls.given(options)
-        for key in own:
+        for key in GIVEN_BY_TASKS:
             if key in values:
-                raise ConfigError(f"{place}.{key}: task {cls.name!r} gives it to its streams; give "
-                                  "it to the task alone")
-        return read(Stream, values | own, place)
+                does = "gives it to its streams; give it to the task alone"
+                raise ConfigError(f"{place}.{key}: task {cls.name!r} "
+                                  + (does if key in own else "has no use for it"))
+        stream = read(Stream, values | own, place)
+        if not isinstance(stream.split, str):
+            for name, source in stream.split.items():
+                read(Source, source, f"{place}.split.{name}")
+        return stream
 
     @classmethod
     def check_stream(cls, options: Any, name: str, stream: Stream) -> None:
@@ -134,17 +141,20 @@ class Task:
 
     def check_mesh(self, streams: Mapping[str, Stream], mesh: Mesh) -> None:
         """Raises ConfigError where the devices do not divide what the task computes at once."""
-        accumulation = getattr(self.options, "accumulation", 1)
-        block = getattr(self.options, "negative_block", 0)
         for name, stream in streams.items():
             check_batch(f"data.streams.{name}.batch_size", stream.batch_size, mesh,
-                        block if stream.frames else 0, accumulation)
+                        getattr(self.options, "accumulation", 1), "task.accumulation")
 
-    @classmethod
-    def shapes(cls, options: Any, stream: Stream) -> dict[str, jax.ShapeDtypeStruct]:
-        """What a training batch of it has, for planning."""
-        del options
-        return batch_shapes(stream)
+    def shapes(self, stream: Stream) -> dict[str, jax.ShapeDtypeStruct]:
+        """What a training batch of a stream has, for planning.
+
+        A modality that no stream speaks of has examples of the least length.
+        """
+        fields = batch_shapes(stream)
+        seen = find_modality(getattr(self.options, "modality", "vision"))
+        if seen.name != "vision" and seen.name in self.model.modules:
+            fields |= seen.shapes(self.model.config, stream.batch_size)
+        return fields
 
     @classmethod
     def kind_of(cls, options: Any, stream: Stream) -> str:
@@ -187,7 +197,8 @@ class Task:
           params: of the model; differentiated.
           batch: {stream: its batch}.
           rng: the step's key.
-          task_state: of `init_state` or `next_state`; not differentiated. None where there is none.
+          task_state: of `init_state` or `next_state`; not differentiated. None is for counting the
+            FLOPs of the model alone: the loss is then that without it.
           step: its number, from 0 on.
         """
         raise TypeError(f"{type(self).__name__} has no loss")
