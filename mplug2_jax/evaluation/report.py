@@ -126,7 +126,8 @@ def _headline(figures: Mapping) -> str:
     }
     for name, row in rows.items():
         if "value" not in row:
-            raise ValueError(f"figures.{name}: expected a value and its baselines, got {list(row)}")
+            raise ValueError(f"figures.{name}: expected value, interval and baselines, got "
+                             f"{list(row)}")
     shown = sorted({name for row in rows.values() for name in row} - {"value", "interval"})
     ranges = any("interval" in row for row in rows.values())
     columns = ("figure", "this run", *["95 % interval"] * ranges, *shown)

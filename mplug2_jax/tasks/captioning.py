@@ -83,7 +83,7 @@ class Captioning(Writing):
             return super().prompt(batch)
         tokens = self.tokenizer.encode(self.options.instruction)
         ids, mask = self.tokenizer.encode_padded(self.options.instruction, len(tokens) + 2)
-        rows = batch["example_mask"].shape[0]
+        rows = self.seen(batch).shape[0]
         return jnp.broadcast_to(ids, (rows, *ids.shape)), jnp.broadcast_to(mask, (rows, *ids.shape))
 
     def shares(self, batch: Batch) -> dict[str, Array]:

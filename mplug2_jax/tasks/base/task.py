@@ -253,10 +253,13 @@ class Task:
         rngs = None if rng is None else {"dropout": rng}
         return self.model.apply({"params": params}, *args, method=method, rngs=rngs)
 
+    def seen(self, batch: Batch) -> Array:
+        """What is seen (or heard), `[B, ...]`: the batch's field of `task.modality`."""
+        return batch[find_modality(self.options.modality).field]
+
     def encode_seen(self, params: Any, batch: Batch, rng: Array | None = None) -> Array:
-        """Tokens `[B, S, D]` of what is seen (or heard): the batch's field of `task.modality`."""
-        modality = find_modality(self.options.modality)
-        return self.call(params, "encode", modality.name, batch[modality.field], rng=rng)
+        """Tokens `[B, S, D]` of it."""
+        return self.call(params, "encode", self.options.modality, self.seen(batch), rng=rng)
 
     def outputs(self, params: Any, batches: Iterable[Batch]) -> Iterator[dict[str, np.ndarray]]:
         """`predict`'s row of every example, with its `index` and `item`; filling is left out.

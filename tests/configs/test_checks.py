@@ -1,0 +1,59 @@
+"""Wrong sections and keys of a config are named with their place, before anything compiles."""
+
+import pytest
+
+from configs import checks, common, demo, demo_tasks
+from mplug2_jax.contracts.errors import ConfigError
+
+
+def changed(path, value, config=None):
+    """The demo's config, with a value at a path."""
+    config = config or demo.get_config()
+    holder = config
+    *sections, key = path.split(".")
+    for section in sections:
+        holder = holder[section]
+    holder[key] = value
+    return config
+
+
+@pytest.mark.parametrize("path, value, message", [
+    ("evals.x", 1, "evals.x: expected a section with a task and a stream"),
+    ("evals.video_qa.task", {}, "evals.video_qa.task.name: missing; expected one of captioning"),
+    ("evals.video_qa.validation", "", "evals.video_qa.validation: empty"),
+    ("evals.video_qa.other", 1, "evals.video_qa.other: unknown key"),
+    ("evals.video_qa.stream.frmes", 1, "evals.video_qa.stream.frmes: unknown key"),
+    ("evals.video_qa.task.beams", "many", "evals.video_qa.task.beams = 'many': expected a whole"),
+    ("data.streams.x", 1, "data.streams.x = 1: expected the keys of a stream"),
+    ("data.streams.video.classes", "score", "data.streams.video.classes: task 'pretrain' has no"),
+    ("data.streams.video.flip", 1, "data.streams.video.flip = 1: expected True or False"),
+    ("task.modality", "smell", "task.modality = 'smell': expected one of vision, text"),
+])
+def test_wrong_sections_and_keys_are_named_with_their_place(path, value, message):
+    with pytest.raises(ConfigError) as raised:
+        checks.validate(changed(path, value))
+    assert str(raised.value).startswith(message) and "\n" not in str(raised.value)
+
+
+def test_sources_of_a_mixture_are_checked():
+    config = demo_tasks.get_config("instructions")
+    checks.validate(config)
+    with pytest.raises(ConfigError, match=r"^data.streams.train.split.qa.flip = 'no': expected"):
+        checks.validate(changed("data.streams.train.split.qa.flip", "no", config))
+
+
+@pytest.mark.parametrize("path", ["evls", "optimizer.frozn", "model.widht", "task.beams", "mesh.x",
+                                  "data.workrs", "model.remat.eyes", "task.objectives.vtx"])
+def test_keys_that_there_are_not_cannot_be_set(path):
+    with pytest.raises((AttributeError, KeyError), match=path.rpartition(".")[2]):
+        changed(path, 1)
+
+
+def test_what_is_not_named_has_its_default():
+    stream = common.stream("train", 8, frames=2, text_length=9)
+    assert set(stream.keys()) == {"split", "batch_size", "frames", "text_length"}
+    config = demo.get_config()
+    config.data.streams.video = stream
+    found = checks.validate(config).streams["video"]
+    assert (found.frames, found.frame_stride, found.crop_area) == (2, 0, (1.0, 1.0))
+    assert found.ask == "question" and not found.flip
