@@ -58,9 +58,9 @@ def all_comments(config: ConfigDict) -> dict[str, str]:
                 "optimizer.": common.Optimizer, "data.streams.*.": Stream,
                 "data.streams.*.split.*.": Source, "evals.*.": common.Evaluation}
     said = {path: text for prefix, cls in sections.items() for path, text in comments(cls, prefix)}
-    own = [("task.", config.task.name), *(("evals.*.task.", entry.task.name)
-                                          for entry in config.evals.values())]
-    for prefix, name in own:
+    own = [("task.", config.task), *(("evals.*.task.", entry.task)
+                                     for entry in config.evals.values())]
+    for prefix, name in ((prefix, given.name) for prefix, given in own if "name" in given):
         said[f"{prefix}name"] = "of the task: a file of mplug2_jax/tasks, or a module of your own"
         said |= comments(tasks.load(name).Options, prefix)
     said["model.remat.*"] = "what the backward pass keeps of a module's layers"

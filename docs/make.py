@@ -15,7 +15,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import common, demo, demo_joint, demo_tasks, keys, pretrain
+from configs import common, demo_joint, demo_tasks, keys, pretrain
 from mplug2_jax import tasks
 from mplug2_jax.contracts import options
 from mplug2_jax.contracts.errors import ConfigError
@@ -169,7 +169,7 @@ def configs_page() -> str:
 
 def keys_page() -> str:
     """Every section's keys."""
-    said = keys.all_comments(demo.get_config())
+    said = keys.all_comments(common.base("tiny"))
     parts = ["# Keys", NOTE, prose(
         "Of every section of a config, but for the tasks' own ([tasks.md](tasks.md)). `*` is a "
         "name that the run gives. An evaluation has besides a `stream`, with the keys of "

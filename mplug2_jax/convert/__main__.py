@@ -62,7 +62,8 @@ def read_config(command: str, file: str, tensors: Any) -> tuple[ModelConfig, dic
     """The model's config and the run's as plain values: of --config, or of the release's files."""
     if CONFIG.value is not None:
         config = CONFIG.value.to_dict()
-        tasks.complete(config)  # a default may change; the checkpoint's config may not
+        if config.get("task"):
+            tasks.complete(config)  # a default may change; the checkpoint's config may not
         return ModelConfig.from_mapping(CONFIG.value.model), launch.plain(ConfigDict(config))
     if command != "official" or not (YAML.value and BERT_JSON.value):
         raise ConfigError("--config: give the run's config"

@@ -324,6 +324,7 @@ def test_clip_and_bert_make_one_start_for_pretraining(tmp_path):
         "from configs import common\n"
         "def get_config(size):\n"
         "    config = common.base('tiny')\n"
+        "    config.task = common.task('pretrain')\n"
         "    config.model.update(dict(vision_width=128, vision_layers=2, image_size=24, width=32,\n"
         "        heads=4, mlp_dim=64, vocab_size=120, max_positions=int(size), text_layers=1))\n"
         "    return config\n")

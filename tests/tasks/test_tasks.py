@@ -284,7 +284,8 @@ def changed(**changes):
         section = config
         for name in path:
             section = section[name]
-        section[last] = value
+        with section.unlocked():  # as what a config file makes by itself may be
+            section[last] = value
     return config
 
 
@@ -302,7 +303,7 @@ def changed(**changes):
      "evals.video_retrieval.task.momentum: unknown key"),
     ({"evals__video_caption__task__beams": 0}, "evals.video_caption.task.beams = 0"),
     ({"evals__video_caption__task__samples": 1}, "task.samples = 1: expected 0, or at least 2"),
-    ({"evals__video_qa__stream__views": 2}, "evals.video_qa.views = 2: expected several values"),
+    ({"evals__video_qa__stream__views": 2}, "evals.video_qa.stream.views = 2: expected several"),
     ({"evals__video_qa__kin": "x"}, "evals.video_qa.kin: unknown key; known: kind, validation"),
     ({"task__objectives__vtc": -1.0}, "task.objectives: weights must be at least 0"),
     ({"evals__video_qa__task__memory": "visual"}, "must be 'fused'"),
