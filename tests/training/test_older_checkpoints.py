@@ -1,9 +1,9 @@
 """Checkpoints that were written before options were the tasks' own, before `task_state`.
 
 Each holds step 3 of a run on the miniature corpus; beside them lie the losses of its next steps, as
-the code that wrote them gave them. They are pretraining with a teacher and its queue (in two
-micro-batches, the vision encoder frozen), captioning as released, and classification with an
-average of the weights, layer decay and mixup.
+the code that wrote them gave them, and the figures of its evaluation of step 3. They are pretraining
+with a teacher and its queue (in two micro-batches, the vision encoder frozen), captioning as
+released, and classification with an average of the weights, layer decay and mixup.
 """
 
 import json
@@ -16,7 +16,8 @@ from commands import ROOT, losses, run
 from mplug2_jax.checkpoints import Checkpoints
 
 FOLDER = ROOT / "tests" / "golden" / "checkpoints"
-LOSSES = json.loads((FOLDER / "losses.json").read_text())
+LOSSES, FIGURES = (json.loads((FOLDER / f"{name}.json").read_text())
+                   for name in ("losses", "figures"))
 STEP, LAST = 3, 8
 pytestmark = pytest.mark.slow
 
@@ -35,16 +36,32 @@ def data(tmp_path_factory):
     return corpus, labelled
 
 
-@pytest.mark.parametrize("name", LOSSES)
-def test_a_run_goes_on_as_it_did(name, data, tmp_path):
+def unpacked(name, data, workdir):
+    """The old checkpoint in a work folder; the flags of its own config, on the corpora here."""
     corpus, labelled = data
-    workdir = tmp_path / name
     with tarfile.open(FOLDER / f"{name}.tar.xz") as archive:
         archive.extractall(workdir / "checkpoints", filter="data")
     root = labelled if name == "classification" else corpus
-    said = run("train.py", f"--config=tests/stored_config.py:{workdir / 'checkpoints'}",
-               f"--config.data.root={root}", f"--config.data.tokenizer={corpus}/vocab.model",
-               f"--workdir={workdir}")
+    return (f"--config=tests/stored_config.py:{workdir / 'checkpoints'}",
+            f"--config.data.root={root}", f"--config.data.tokenizer={corpus}/vocab.model")
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_it_is_evaluated_as_it_was(name, data, tmp_path):
+    run("eval.py", *unpacked(name, data, tmp_path), f"--checkpoint={tmp_path}")
+    report = json.loads((tmp_path / "report.json").read_text())
+    for figure, value in FIGURES[name]["figures"].items():
+        assert report[figure] == pytest.approx(value, rel=1e-4, abs=1e-6), figure
+    rows = {figure: {key: value for key, value in row.items() if key != "interval"}
+            for figure, row in report["figures"].items()}
+    assert rows == {figure: pytest.approx(row, rel=1e-4, abs=1e-6)
+                    for figure, row in FIGURES[name]["headline"].items()}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_run_goes_on_as_it_did(name, data, tmp_path):
+    workdir = tmp_path / name
+    said = run("train.py", *unpacked(name, data, workdir), f"--workdir={workdir}")
     assert f"going on from step {STEP}" in said and "starts afresh" not in said
     assert "is dropped" not in said
     logged = losses(workdir)
