@@ -91,7 +91,7 @@ def choose(platform: str, query: Array, key: Array, mask: Array | None) -> str:
 
 def xla_attention(query: Array, key: Array, value: Array, mask: Array | None,
                   causal: bool) -> Array:
-    """Two matrix products and the softmax between them."""
+    """Two matrix products and the softmax between them; shapes as of `dot_product_attention`."""
     scale = query.shape[-1] ** -0.5
     if causal:
         order = jnp.tril(jnp.ones((query.shape[1], key.shape[1]), bool))
@@ -159,7 +159,7 @@ def cudnn_attention(query: Array, key: Array, value: Array, mask: Array | None,
 
 def splash_attention_tpu(query: Array, key: Array, value: Array, mask: Array | None,
                          causal: bool) -> Array:
-    """JAX's splash attention; every device computes its own rows and heads."""
+    """JAX's splash attention, of the same shapes; a device computes its own rows and heads."""
     keys = None
     if mask is not None:
         keys = jnp.broadcast_to(mask[:, 0, 0], (query.shape[0], key.shape[1]))  # [B, Lk]

@@ -19,7 +19,7 @@ def shares(weights: Array) -> Array:
 
 
 def weighted_mean(values: Array, weights: Array) -> Array:
-    """Mean of `values` under `weights` of the same shape; 0 where all weights are 0.
+    """Mean of `values [...]` under `weights [...]`, float32; 0 where all weights are 0.
 
     Weights that sum to less than 1 are taken as they are: with `shares` of a whole batch, the means
     over its micro-batches add up to the batch's.

@@ -302,7 +302,7 @@ class _Pairs:
 
     def contrast(self, encoded: dict[str, Any], teacher: dict[str, Any] | None,
                  temperature: Array, batch: Batch) -> tuple[Metrics, Queue | None]:
-        """The contrastive loss, and what goes into the teacher's queue, if it has one."""
+        """The contrastive loss of features `[B, C]`, and the rows `[B, C]` for a teacher's queue."""
         soft = queue = pushed = None
         if self.momentum is not None and teacher is not None:
             visual, text = teacher["features"]
@@ -317,7 +317,7 @@ class _Pairs:
 
     def negatives(self, encoded: dict[str, Any], mask: Array, temperature: Array, batch: Batch,
                   visual_key: Array, text_key: Array) -> tuple[dict[str, Array], dict[str, Array]]:
-        """A wrong text and a wrong visual for every pair: their tokens; masks and shares."""
+        """Wrong texts `[B, L, D]` and visuals `[B, S, D]`; masks `[B, L]` and shares `[B, 3]`."""
         block, example_mask = self.objectives.block, batch["example_mask"]
         visual, text = encoded["features"]
         common = temperature, batch["pair_id"], example_mask, block
@@ -335,13 +335,13 @@ class _Pairs:
                 if name in wanted}
 
     def memories(self, fused: dict[str, tuple[Array, Array, Array]]) -> Rows:
-        """Masked words are read where they stand, the rest is generated."""
+        """Tokens `[B, S, D]` and masks: masked words are read where they stand, the rest by all."""
         return {name: part[1:] if name == "mlm" else with_visual(*part)
                 for name, part in fused.items() if name in self.goals}
 
     def fused(self, params: Any, features: dict[str, Array], rows: dict[str, Any],
               rng: Array) -> tuple[Array, Metrics]:
-        """Matching and language objectives of some rows: their sum, and their metrics."""
+        """Matching and language objectives of some rows: their weighted sum, and scalars by name."""
         passes, matches = Passes(self.objectives.call, params, rng), self.objectives.weight("vtm")
         metrics: Metrics = {}
         to_fuse = self.token_rows(features["tokens"], rows["mask"], self.goals)

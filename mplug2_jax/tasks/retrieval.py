@@ -310,7 +310,7 @@ class Gallery:
         self.first, self.sharding, self.shape = 0, None, None
 
     def add(self, output: dict[str, Array], batch: Batch) -> None:
-        """Takes over a batch's rows, of `Retrieval.predict`."""
+        """Takes over a batch's rows of `Retrieval.predict`: features `[B, C]`, tokens `[B, S, D]`."""
         kept = fetch({"features": output["visual_features"], "index": batch["index"],
                       "mask": batch["example_mask"]})
         visual = output["visual"]
@@ -382,7 +382,7 @@ def score_matrices(to_visual: np.ndarray, to_text: np.ndarray, owner: Sequence[i
 
 
 def best(matrix: np.ndarray, count: int) -> np.ndarray:
-    """The columns of the `count` highest of every row, best first, the earlier of equal ones."""
+    """int `[N, count]`: columns of the highest of every row of `[N, M]`, the earlier of equals."""
     count = min(count, matrix.shape[1])
     return np.concatenate([
         np.argsort(-matrix[start:start + _RANK_ROWS], axis=1, kind="stable")[:, :count]
@@ -395,6 +395,6 @@ def filled(rows: np.ndarray, count: int) -> np.ndarray:
 
 
 def batched(rows: np.ndarray, count: int) -> Iterator[np.ndarray]:
-    """`rows` in parts of `count`, the last one filled up with its last row."""
+    """`rows [N, ...]` in parts `[count, ...]`, the last one filled up with its last row."""
     for start in range(0, len(rows), count):
         yield filled(rows[start:start + count], count)
