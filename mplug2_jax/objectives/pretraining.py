@@ -302,7 +302,7 @@ class _Pairs:
 
     def contrast(self, encoded: dict[str, Any], teacher: dict[str, Any] | None,
                  temperature: Array, batch: Batch) -> tuple[Metrics, Queue | None]:
-        """The contrastive loss of features `[B, C]`, and the rows `[B, C]` for a teacher's queue."""
+        """The contrastive loss of features `[B, C]`, and rows `[B, C]` for a teacher's queue."""
         soft = queue = pushed = None
         if self.momentum is not None and teacher is not None:
             visual, text = teacher["features"]
@@ -341,7 +341,7 @@ class _Pairs:
 
     def fused(self, params: Any, features: dict[str, Array], rows: dict[str, Any],
               rng: Array) -> tuple[Array, Metrics]:
-        """Matching and language objectives of some rows: their weighted sum, and scalars by name."""
+        """Matching and language objectives of some rows: their weighted sum; scalars by name."""
         passes, matches = Passes(self.objectives.call, params, rng), self.objectives.weight("vtm")
         metrics: Metrics = {}
         to_fuse = self.token_rows(features["tokens"], rows["mask"], self.goals)

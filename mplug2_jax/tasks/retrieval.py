@@ -310,7 +310,7 @@ class Gallery:
         self.first, self.sharding, self.shape = 0, None, None
 
     def add(self, output: dict[str, Array], batch: Batch) -> None:
-        """Takes over a batch's rows of `Retrieval.predict`: features `[B, C]`, tokens `[B, S, D]`."""
+        """Takes over rows of `Retrieval.predict`: features `[B, C]`, tokens `[B, S, D]`."""
         kept = fetch({"features": output["visual_features"], "index": batch["index"],
                       "mask": batch["example_mask"]})
         visual = output["visual"]

@@ -1,9 +1,9 @@
 """Checkpoints that were written before options were the tasks' own, before `task_state`.
 
-Each holds step 3 of a run on the miniature corpus; beside them lie the losses of its next steps, as
-the code that wrote them gave them, and the figures of its evaluation of step 3. They are pretraining
-with a teacher and its queue (in two micro-batches, the vision encoder frozen), captioning as
-released, and classification with an average of the weights, layer decay and mixup.
+Each holds step 3 of a run on the miniature corpus; beside them lie the losses of its next steps and
+the figures of its evaluation, as the code that wrote them gave them. They are pretraining with a
+teacher and its queue (in two micro-batches, the vision encoder frozen), captioning as released, and
+classification with an average of the weights, layer decay and mixup.
 """
 
 import json
