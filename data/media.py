@@ -13,7 +13,7 @@ def probe(kind: str, data: bytes) -> None:
     """Opens a media file as far as its header.
 
     Args:
-        kind: 'video' or 'image'.
+        kind: 'video', 'image', or 'other', of which nothing is known but that there is something.
         data: the file's bytes.
 
     Raises:
@@ -23,7 +23,7 @@ def probe(kind: str, data: bytes) -> None:
         raise MediaError("empty file")
     if kind == "image":
         _probe_image(data)
-    else:
+    elif kind == "video":
         _probe_video(data)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
-KINDS = ("video", "image", "text", "images")
+KINDS = ("video", "image", "text", "images", "other")  # "other": of a modality of one's own
 
 
 @functools.cache

@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 
-from data.pipeline.examples import empty_example, eval_clip, eval_example, stack
+from data.pipeline.examples import empty_example, eval_clip, eval_example, load_media, stack
 from data.pipeline.skips import Report
 from data.pipeline.sources import first_readable, open_split
 from data.pipeline.streams import EXPANSIONS, check_kind, check_stream, resolve
@@ -22,6 +22,10 @@ class EvalStream:
         self._stream, self._tokenizer = stream, tokenizer
         self._split = open_split(stream.root or root, stream.split)
         check_kind("eval", stream, stream.split, first_readable(self._split))
+        self._blank = {}  # of another modality, in filling
+        if stream.reader:
+            first = load_media(first_readable(self._split), stream.reader)
+            self._blank = {field: np.zeros_like(value) for field, value in first.items()}
         self._examples = self._list_examples(limit)
         self._rows = stream.batch_size // process_count
         self._first_row = process_index * self._rows
@@ -61,16 +65,19 @@ class EvalStream:
             ids = {"pair_id": index, "index": index, "item": item}
             fields = None
             if record and (clip is not None or not self._stream.frames):
-                fields = self._attempt(
-                    report, record, eval_example, clip, item, self._stream, self._tokenizer
-                )
+                fields = self._attempt(report, record, self._fields, clip, item)
             rows.append((fields or self._empty()) | ids | {"example_mask": fields is not None})
         filling = {"pair_id": -1, "index": -1, "item": -1, "example_mask": False}
         rows += [self._empty() | filling] * (self._rows - len(rows))
         return stack(rows), report
 
+    def _fields(self, record: dict, clip: np.ndarray | None, item: int) -> dict:
+        fields = eval_example(record, clip, item, self._stream, self._tokenizer)
+        reader = self._stream.reader
+        return fields | (load_media(record, reader) if reader else {})
+
     def _empty(self) -> dict:
-        return empty_example(self._stream, self._tokenizer)
+        return empty_example(self._stream, self._tokenizer) | self._blank
 
     def _load(self, index: int, report: Report) -> dict | None:
         try:

@@ -12,6 +12,7 @@ from data.pipeline import augment
 from data.pipeline.labels import asks, label_field, mirrored
 from data.pipeline.prompts import eval_prompt, prompt_lengths, train_prompt
 from mplug2_jax.contracts.errors import MediaError, RecordError
+from mplug2_jax.contracts.streams import Reader
 from mplug2_jax.preprocess.classes import SCORE
 from mplug2_jax.preprocess.image import (
     decode_image,
@@ -127,6 +128,22 @@ def augmented(
     if operations:
         clip = augment.rand_augment(clip, operations, level, rng, moves=box is None)
     return clip, box
+
+
+def load_media(record: dict, reader: Reader) -> dict[str, np.ndarray]:
+    """The field of another modality, `{field: array}`; {} of a record that is text alone.
+
+    Raises:
+        RecordError: the media is missing or cannot be read.
+    """
+    if record["kind"] == "text":
+        return {}
+    if not record["media"]:
+        raise RecordError("missing media", f"the {record['kind']} has no bytes")
+    try:
+        return {reader.field: reader.load(record["media"])}
+    except ValueError as error:  # MediaError, too
+        raise RecordError("undecodable media", str(error)) from error
 
 
 def eval_clip(record: dict, stream) -> np.ndarray | None:

@@ -117,6 +117,11 @@ def check_kind(name: str, stream, split: str, record: dict) -> None:
     kind = record["kind"]
     if stream.frames and kind == "text":
         raise DataError(f"stream {name!r}: split {split!r} has no media, set frames=0")
+    if stream.frames and kind == "other":
+        raise DataError(f"stream {name!r}: split {split!r} has no frames, set frames=0")
+    if kind == "other" and stream.reader is None:
+        raise DataError(f"stream {name!r}: split {split!r} is of another modality; give the task "
+                        "its `modality`")
     if stream.frames > 1 and kind == "image":
         raise DataError(f"stream {name!r}: split {split!r} has images, set frames=1")
     if stream.frames == 1 and kind == "images":

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from data.pipeline.examples import augmented, decode, stack, train_texts
+from data.pipeline.examples import augmented, decode, load_media, stack, train_texts
 from data.pipeline.skips import Report
 from data.pipeline.sources import ATTEMPTS, Mixture, first_readable
 from data.pipeline.streams import check_kind, check_stream, resolve
@@ -102,6 +102,9 @@ class TrainStream:
                         fields["video"], box = augmented(clip, texts, stream, rng, box)
                     if stream.boxes:  # one that is nowhere for the sources that ask for none
                         fields["box"] = np.zeros(4, np.float32) if box is None else box
+                if stream.reader:
+                    with self._watch("decode"):
+                        fields |= load_media(record, stream.reader)
             except RecordError as error:
                 report.skip(source.name, name, error)
                 continue

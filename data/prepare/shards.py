@@ -37,7 +37,7 @@ VERSION = "1.0.0"
 PROBLEMS = "problems.tsv"
 CLASSES = "classes.txt"
 # About a gigabyte, where there are media.
-SHARD_RECORDS = {"video": 500, "image": 5000, "images": 2500, "text": 100_000}
+SHARD_RECORDS = {"video": 500, "image": 5000, "images": 2500, "text": 100_000, "other": 2500}
 _COUNTED = ("texts", "questions", "boxes")
 _PLAN = "plan.json"
 
@@ -211,7 +211,7 @@ def _record(raw: Path, entry: dict) -> bytes:
 
 
 def _read(raw: Path, place: Media, kind: str) -> bytes:
-    """The bytes of a video or an image; raises MediaError if they are not readable as one."""
+    """A medium's bytes; raises MediaError if they are not readable as one of its kind."""
     try:
         with (raw / place.path).open("rb") as file:
             file.seek(place.offset)

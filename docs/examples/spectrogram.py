@@ -1,10 +1,7 @@
-"""A modality of one's own: sound, as log-mel energies in patches of a few frames.
+"""A modality of one's own: sound, as log-mel energies in patches of a few frames."""
 
-Where this file's folder is on PYTHONPATH, `common.task("retrieval", modality="spectrogram")` and
-every other task with the option reads the batch field `energies` in place of `video`.
-"""
-
-import dataclasses
+import io
+import wave
 from functools import partial
 
 import flax.linen as nn
@@ -17,61 +14,54 @@ from mplug2_jax.model.layers import BERT_EPS, Repeat, bert_init
 from mplug2_jax.model.modalities import Modality, register
 from mplug2_jax.model.text import transformer_layer
 
-
-@dataclasses.dataclass(frozen=True)
-class Sizes:
-    """Of the encoder; `frames` at most, a multiple of `patch`."""
-
-    frames: int = 32
-    mels: int = 24
-    patch: int = 4
-    layers: int = 2
-    remat: str = "none"
+FRAMES, MELS, PATCH, LAYERS = 32, 24, 4, 2
 
 
 class SpectrogramEncoder(nn.Module):
-    """A class token and patches of `patch` frames, through layers like those of the text."""
-
+    """A class token and patches of `PATCH` frames, through layers like those of the text."""
     config: ModelConfig
-    sizes: Sizes = Sizes()
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, energies):
-        """Log energies `[B, T, M]` to `[B, 1 + T / patch, D]`."""
-        config, sizes = self.config, self.sizes
-        width, dtype, init = config.width, config.compute_dtype, bert_init(config.width)
-        x = energies.astype(dtype).reshape(
-            energies.shape[0], -1, sizes.patch * sizes.mels)  # [B, N, patch * M]
+        """Log energies `[B, T, M]` to `[B, 1 + T / PATCH, D]`."""
+        config, dtype = self.config, self.config.compute_dtype
+        width, init = config.width, bert_init(config.width)
+        x = energies.astype(dtype).reshape(energies.shape[0], -1, PATCH * MELS)  # [B, N, P * M]
         kernel = self.param("patch_kernel", nn.initializers.lecun_normal(), (x.shape[-1], width))
-        token = self.param("class_embedding", init, (width,)).astype(dtype)
-        token = jnp.broadcast_to(token, (x.shape[0], 1, width))
-        x = jnp.concatenate([token, x @ kernel.astype(dtype)], axis=1)  # [B, 1 + N, D]
-        rows = 1 + sizes.frames // sizes.patch
-        x = x + self.param("position", init, (rows, width)).astype(dtype)[:x.shape[1]]
-        x = nn.LayerNorm(epsilon=BERT_EPS, dtype=dtype, name="norm_pre")(x)
-        return Repeat(transformer_layer(config), sizes.layers, config.scan, sizes.remat,
+        token = jnp.tile(self.param("class_embedding", init, (1, 1, width)), (x.shape[0], 1, 1))
+        x = jnp.concatenate([token.astype(dtype), x @ kernel.astype(dtype)], axis=1)
+        places = self.param("position", init, (1 + FRAMES // PATCH, width)).astype(dtype)
+        x = nn.LayerNorm(epsilon=BERT_EPS, dtype=dtype, name="norm_pre")(x + places[:x.shape[1]])
+        return Repeat(transformer_layer(config), LAYERS, config.scan, self.remat,
                       name="layers")(x)[0]
 
 
-def entry(sizes=Sizes()):
-    """What the model has to know of it."""
-    return Modality(
-        "spectrogram", partial(SpectrogramEncoder, sizes=sizes), "energies",
-        lambda config: jax.ShapeDtypeStruct((sizes.frames, sizes.mels), jnp.float32),
-        lambda energies: jnp.log(energies + 1e-3) / 3)
-
-
-def mel_energies(wave, rate, sizes=Sizes()):
-    """The batch field's row, float32 `[frames, mels]`, of a wave `[frames * window]`."""
-    frames = wave.reshape(sizes.frames, -1)
-    window = frames.shape[1]
-    power = np.abs(np.fft.rfft(frames * np.hanning(window))) ** 2  # [T, 1 + window / 2]
-    mel = np.linspace(0, 2595 * np.log10(1 + rate / 2 / 700), sizes.mels + 2)
-    edges = 700 * (10 ** (mel[:, None] / 2595) - 1)
-    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
-    bins = np.fft.rfftfreq(window, 1 / rate)
+def mel_energies(samples, rate):
+    """The batch field's row, float32 `[FRAMES, MELS]`, of samples `[FRAMES * window]`."""
+    frames = samples[:len(samples) // FRAMES * FRAMES].reshape(FRAMES, -1)  # [T, window]
+    power = np.abs(np.fft.rfft(frames * np.hanning(frames.shape[1]))) ** 2
+    mel = np.linspace(0, 2595 * np.log10(1 + rate / 2 / 700), MELS + 2)[:, None]
+    low, centre, high = (700 * (10 ** (mel[i:i + MELS] / 2595) - 1) for i in range(3))
+    bins = np.fft.rfftfreq(frames.shape[1], 1 / rate)
     filters = np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)).clip(0)
     return (power @ filters.T).astype(np.float32)
+
+
+def load(data):
+    """The same of the bytes of a WAV file, 16 bit."""
+    try:
+        with wave.open(io.BytesIO(data)) as file:
+            samples = np.frombuffer(file.readframes(-1), np.int16) / 2 ** 15
+            return mel_energies(samples, file.getframerate())
+    except (wave.Error, EOFError) as error:
+        raise ValueError(f"not a WAV file: {error}") from None
+
+
+def entry(remat="none"):
+    return Modality("spectrogram", partial(SpectrogramEncoder, remat=remat), "energies",
+                    lambda config: jax.ShapeDtypeStruct((FRAMES, MELS), jnp.float32),
+                    lambda energies: jnp.log(energies + 1e-3) / 3, load=load)
 
 
 register(entry())

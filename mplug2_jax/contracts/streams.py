@@ -4,14 +4,29 @@ This is the contract between the data, which makes batches, and the tasks, which
 """
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mplug2_jax.contracts.options import option
 
 SCORE = "score"  # in place of classes: the label is a number
+
+
+class Reader(NamedTuple):
+    """What makes a batch field of a record's media, where those are neither images nor videos.
+
+    Attributes:
+      field: of the batch.
+      load: the media's bytes to an example of it, an array of a fixed shape and dtype. ValueError
+        where they cannot be read: the record is skipped.
+    """
+
+    field: str
+    load: Callable[[bytes], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +63,7 @@ class Stream:
     caption_prompt: str = option("", "words in front of every caption, as released")
     classes: Any = option((), "names of the classes, a file of them, or 'score'")
     expand: str = option("record", "evaluation: an example a record, text, question or box")
+    reader: Any = option(None, "what makes another modality's field of a record's media")
 
     @property
     def boxes(self) -> bool:
@@ -56,7 +72,7 @@ class Stream:
         return "box" in {self.ask, *(source.get("ask") for source in sources)}
 
 
-GIVEN_BY_TASKS = ("caption_prompt", "classes", "expand")
+GIVEN_BY_TASKS = ("caption_prompt", "classes", "expand", "reader")
 
 
 @dataclasses.dataclass(frozen=True)

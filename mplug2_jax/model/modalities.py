@@ -19,6 +19,7 @@ from typing import Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.model.config import ModelConfig
@@ -43,6 +44,8 @@ class Modality:
       normalise: the batch's field to what the encoder takes, on the device.
       path: through the universal layers, "text" (self-attention alone, with a mask) or "visual"
         (latents that read the features).
+      load: the bytes of a record's media to an example of the field, on the host; None where
+        batches come from a loader of one's own. ValueError where they cannot be read.
       projection: of the contrastive head, what it is called if not by the modality's name.
     """
 
@@ -52,6 +55,7 @@ class Modality:
     example: Callable[[ModelConfig], jax.ShapeDtypeStruct]
     normalise: Callable[[Array], Array] = lambda x: x
     path: Literal["text", "visual"] = "visual"
+    load: Callable[[bytes], np.ndarray] | None = None
     projection: str = ""
 
     @property

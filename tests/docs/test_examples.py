@@ -3,11 +3,14 @@
 The modality of one's own has more to show: `tests/model/test_modality.py`.
 """
 
+import io
 import json
 import os
 import shutil
 import subprocess
+import wave
 
+import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from commands import ROOT, losses, run
@@ -40,10 +43,42 @@ def counting_records(corpus, split):
         yield records.record(record["id"], "image", record["media"], record["texts"], [asked])
 
 
+PITCHES = ("red", "green", "blue", "purple")  # words of the corpus' vocabulary
+LENGTHS = {"one": 1, "two": 2}  # bursts
+
+
+def sound(rng, pitch, bursts):
+    """A WAV file of so many bursts of a tone, in noise."""
+    time = np.arange(32 * 128) / 8_000
+    tone = np.sin(2 * np.pi * 300 * 1.8 ** pitch * time) * (np.sin(np.pi * bursts * 4 * time) > 0)
+    samples = (0.5 * tone + 0.02 * rng.standard_normal(time.shape)) * 2 ** 15
+    data = io.BytesIO()
+    with wave.open(data, "wb") as file:
+        file.setparams((1, 2, 8_000, 0, "NONE", ""))
+        file.writeframes(samples.clip(-2 ** 15, 2 ** 15 - 1).astype("<i2").tobytes())
+    return data.getvalue()
+
+
+def sound_records(seed, times):
+    """Every pitch and number of bursts so many times, and one record that is no sound."""
+    rng = np.random.default_rng(seed)
+    for number, (pitch, bursts) in enumerate([*np.ndindex(len(PITCHES), len(LENGTHS))] * times):
+        text = f"a {PITCHES[pitch]} {list(LENGTHS)[bursts]}"
+        yield records.record(f"sound_{number}", "other", sound(rng, pitch, bursts + 1), [text])
+    yield records.record("silence", "other", b"nothing", ["a red one"])
+
+
 class Counts(builder.RecordBuilder):
     """Images and how many digits they show."""
 
     name = "counts"
+    VERSION = tfds.core.Version("1.0.0")
+
+
+class Sounds(builder.RecordBuilder):
+    """Tones and words for them."""
+
+    name = "sounds"
     VERSION = tfds.core.Version("1.0.0")
 
 
@@ -57,6 +92,8 @@ def data(tmp_path_factory):
     builder.write(Counts, counts, {
         name: lambda name=name: counting_records(corpus, f"image_{name}")
         for name in ("train", "test")}, {"seed": 0})
+    builder.write(Sounds, counts / "sounds", {
+        "train": lambda: sound_records(0, 8), "test": lambda: sound_records(1, 1)}, {"seed": 0})
     return corpus, counts
 
 
@@ -128,3 +165,34 @@ def test_a_dataset_of_ones_own(tmp_path):
     (folder / "no_such.py").write_text("DATASETS = ()")
     assert "no_such.py has 0 in DATASETS" in run(*elsewhere, status=2, path=folder)
     assert tree() == before, os.linesep.join(["the tree changed:", tree()])
+
+
+@pytest.mark.parametrize("task", ["retrieval", "captioning"])
+def test_a_modality_of_ones_own(task, data, tmp_path):
+    """Sound, from WAV files: trained with the real pipeline, evaluated, planned and reported."""
+    corpus, counts = data
+    before, folder, workdir = tree(), tmp_path / "mine", tmp_path / "run"
+    folder.mkdir()
+    for name in ("spectrogram.py", "spectrogram_config.py"):
+        shutil.copy(EXAMPLES / name, folder)
+    config = f"--config={folder / 'spectrogram_config.py'}:{task}"
+    said = run("train.py", config, f"--config.data.root={counts / 'sounds'}",
+               f"--config.data.tokenizer={corpus}/vocab.model", f"--workdir={workdir}",
+               "--config.log_every=1", path=folder)
+    assert "step 30/30" in said and "undecodable media" in said  # the one that is no sound
+    values = losses(workdir)
+    part = {"retrieval": "sound/vtc", "captioning": "sound/lm"}[task]
+    assert values[30][part] < 0.8 * values[1][part]
+
+    run("eval.py", f"--checkpoint={workdir}", path=folder)
+    report = json.loads((workdir / "report.json").read_text())
+    assert report["gallery"] == {"sound": 8} and report["sound_skipped"] == 1
+    if task == "retrieval":
+        assert report["dual_text_to_sound_r1"] > 2 / 8
+    else:
+        assert report["figures"]["sound_caption_cider"]["value"] > 0.1
+    assert "<article" in (workdir / "report.html").read_text()
+    drawn = run("-m", "mplug2_jax.describe", config, path=folder)
+    assert f"task {task}: " in drawn and "energies [16, 32, 24]" in drawn
+    assert "spectrogram" in drawn.split("without")[0]
+    assert tree() == before

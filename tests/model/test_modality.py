@@ -3,7 +3,6 @@
 It is `docs/examples/spectrogram.py`. Two tones after one another are described by two words.
 """
 
-import dataclasses
 import importlib
 import shutil
 import sys
@@ -157,7 +156,7 @@ def test_its_remat_policies_compute_the_same(spectrogram):
     weights = np.random.default_rng(0).standard_normal((16, 1 + FRAMES // 4, CONFIG.width))
     grads, params = {}, None
     for policy in ("none", "full", "dots"):
-        entry = spectrogram.entry(dataclasses.replace(spectrogram.Sizes(), remat=policy))
+        entry = spectrogram.entry(policy)
         encoder = entry.encoder(CONFIG)
         if params is None:
             params = jax.jit(encoder.init)(jax.random.key(0), energies)

@@ -22,7 +22,13 @@ from jax.sharding import Mesh
 
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.options import option, read
-from mplug2_jax.contracts.streams import GIVEN_BY_TASKS, Source, Stream, batch_shapes
+from mplug2_jax.contracts.streams import (
+    GIVEN_BY_TASKS,
+    Reader,
+    Source,
+    Stream,
+    batch_shapes,
+)
 from mplug2_jax.metrics.scores import Score
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.modalities import find as find_modality
@@ -118,7 +124,7 @@ class Task:
         if not hasattr(section, "items"):
             raise ConfigError(f"{place} = {section!r}: expected the keys of a stream")
         values = dict(section.items())
-        own = {"expand": cls.expansion} | cls.given(options)
+        own = {"expand": cls.expansion} | cls.reader(options, place) | cls.given(options)
         for key in GIVEN_BY_TASKS:
             if key in values:
                 does = "gives it to its streams; give it to the task alone"
@@ -129,6 +135,21 @@ class Task:
             for name, source in stream.split.items():
                 read(Source, source, f"{place}.split.{name}")
         return stream
+
+    @classmethod
+    def reader(cls, options: Any, place: str) -> dict[str, Any]:
+        """The `reader` of its streams, where the task sees something else than images and videos.
+
+        Raises:
+          ConfigError: nothing makes the modality's field.
+        """
+        seen = find_modality(getattr(options, "modality", "vision"))
+        if seen.name == "vision":
+            return {}
+        if seen.load is None:
+            raise ConfigError(f"{place}: modality {seen.name!r} has no `load`, which makes its "
+                              f"field {seen.field!r} of a record's media")
+        return {"reader": Reader(seen.field, seen.load)}
 
     @classmethod
     def check_stream(cls, options: Any, name: str, stream: Stream) -> None:
