@@ -74,7 +74,7 @@ def make_train_step(task: Learner, optimizer: optax.GradientTransformation, stat
         grad = jax.value_and_grad(objective, has_aux=True)
         (loss, (metrics, carry)), grads = grad(state.params, state, batch, rng)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        metrics = metrics | {"loss": loss, "grad_norm": optax.global_norm(grads)}
+        metrics = metrics | {"loss": loss, "grad_norm": optax.tree.norm(grads)}
         params, ema = optax.apply_updates(state.params, updates), None
         if state.ema is not None:
             ema = optax.incremental_update(params, state.ema,
