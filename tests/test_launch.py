@@ -1,7 +1,14 @@
 """What every command shares."""
 
+import importlib
+import sys
+
 import pytest
 from commands import run
+from ml_collections import ConfigDict
+
+from mplug2_jax import launch
+from mplug2_jax.contracts.errors import ConfigError
 
 
 @pytest.mark.parametrize("module, own", [
@@ -13,3 +20,30 @@ def test_help_lists_a_commands_flags_wherever_they_are_defined(module, own):
     for name in (*own, "[no]debug"):
         assert f"\n  --{name}: " in shown or f"\n  --[no]{name}: " in shown
     assert "--verbosity" not in shown  # the libraries' are in --helpfull
+
+
+def test_the_code_of_a_run_is_the_project_s_and_what_nobody_installed(tmp_path, monkeypatch):
+    (tmp_path / "own_code.py").write_text("VALUE = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("own_code")
+    first = launch.code()
+    assert len(first["own_code"]) == 12 and "mplug2_jax/launch.py" in first
+    assert not any("site-packages" in name or name.startswith("jax/") for name in first)
+    assert "json" not in first and "numpy" not in first
+    (tmp_path / "own_code.py").write_text("VALUE = 2\n")
+    second = launch.code()
+    del sys.modules["own_code"]
+    assert {name for name in first if first[name] != second[name]} == {"own_code"}
+
+
+def test_a_config_as_plain_values_and_what_differs_from_a_stored_one():
+    config = ConfigDict({"a": (1, 2), "b": {"c": "d"}})
+    assert launch.plain(config) == {"a": [1, 2], "b": {"c": "d"}}
+    launch.require_same("model", {"a": 1, "how": 1}, {"a": 1, "how": 2}, ("how",))
+    with pytest.raises(ConfigError, match="model.a = 2, but the checkpoint was made with 1"):
+        launch.require_same("model", {"a": 1}, {"a": 2})
+    with pytest.raises(ValueError, match="--workdir is missing"):
+        launch.given("workdir", "")
+    assert launch.given("workdir", "runs") == "runs"
+    assert launch.one_line(KeyError("'x'")) == "there is no key or section 'x'"
+    assert launch.one_line(ValueError("a\n  b")) == "a b"
