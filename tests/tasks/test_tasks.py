@@ -9,6 +9,7 @@ import pytest
 import small
 
 from configs import checks, common, demo, msrvtt_caption, msrvtt_qa
+from mplug2_jax import tasks
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.metrics.scores import keep
 from mplug2_jax.parallel.mesh import make_mesh, put_batch
@@ -328,3 +329,17 @@ def test_configs_are_valid():
     for make in (demo.get_config, msrvtt_caption.get_config, msrvtt_qa.get_config):
         checks.validate(make())
     checks.validate(demo.get_config("start"))
+
+
+@pytest.mark.parametrize("name", ["pretrain", "retrieval"])
+def test_blocks_of_negatives_divide_a_batch_of_pairs(name):
+    mesh = make_mesh(1, 1, 1, jax.devices()[:1])
+    task = small.task(name, negative_block=3)
+    pairs = common.stream("train", 8, frames=1, image_size=16, text_length=9)
+    streams = tasks.streams(type(task), task.options, {"pairs": pairs})
+    with pytest.raises(ConfigError, match="data.streams.pairs.batch_size = 8: expected a multiple "
+                                          "of task.negative_block = 3"):
+        task.check_mesh(streams, mesh)
+    small.task(name, negative_block=4).check_mesh(streams, mesh)
+    text = tasks.streams(type(task), task.options, {"text": common.stream("t", 8, text_length=9)})
+    task.check_mesh(text, mesh)  # which has no pairs
