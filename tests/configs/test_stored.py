@@ -2,7 +2,7 @@
 
 import json
 
-from configs import checks, demo, demo_zero_shot, snli_ve_classification, stored
+from configs import checks, common, demo, demo_zero_shot, snli_ve_classification, stored
 from mplug2_jax import launch
 
 
@@ -62,3 +62,28 @@ def test_format_1_said_other_tasks_options_and_in_streams_what_tasks_give(caplog
     old["data"]["streams"]["image"]["text_buckets"] = [8, 24]
     checks.validate(stored.completed({"config": old}))
     assert "data.streams.image.text_buckets = [8, 24]: texts of several" in caplog.text
+
+
+def test_a_new_config_has_defaults_where_an_older_one_has_what_its_run_did(tmp_path, monkeypatch):
+    (tmp_path / "young_task.py").write_text(
+        "import dataclasses\n"
+        "from mplug2_jax.contracts.options import option\n"
+        "from mplug2_jax.tasks.base import Task\n"
+        "@dataclasses.dataclass(frozen=True)\n"
+        "class YoungOptions:\n"
+        "    young: bool = option(True, 'of today', older=False)\n"
+        "class Young(Task):\n"
+        "    Options = YoungOptions\n"
+        "    card = 'A task. Not of the paper.'\n"
+        "    @classmethod\n"
+        "    def composition(cls, options):\n"
+        "        return ('text',), ()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    config = demo.get_config()
+    config.evals.own = common.evaluation("young_task", "test", 8, "tune", text_length=9)
+    assert "young" not in config.evals.own.task
+    checkpoint = written(config)
+    assert checkpoint["evals"]["own"]["task"]["young"] is True  # as the run has it
+    del checkpoint["evals"]["own"]["task"]["young"]
+    found = stored.completed({"config": checkpoint, "format": 2})
+    assert found.evals.own.task.young is False
