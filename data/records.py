@@ -116,11 +116,7 @@ def record(
         ],
         "answers": [answer for q in questions for answer in q.get("answers", ())],
         "boxes": [
-            {
-                "phrase": b["phrase"],
-                "box": np.array(b["box"], np.float32),
-                "id": b.get("id", ""),
-            }
+            {"phrase": b["phrase"], "box": np.array(b["box"], np.float32), "id": b.get("id", "")}
             for b in boxes
         ],
     }

@@ -1,4 +1,4 @@
-"""Text corpora as JSON lines, a document a line: Wikipedia as WikiExtractor writes it, C4, others."""
+"""Text as JSON lines, a document a line: Wikipedia as WikiExtractor writes it, C4, one's own."""
 
 import bz2
 import fnmatch

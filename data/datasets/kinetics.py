@@ -110,8 +110,8 @@ def _folder(raw: RawFolder, number: int) -> Path:
     for path in sorted(raw.root.iterdir()):
         if path.is_dir() and re.match(rf"\D*{number}(?!\d)", path.name):
             return path
-    raise DataError(f"--raw={raw.root} has no folder of Kinetics-{number}, such as kinetics{number} or "
-                    f"k{number}, with its train.csv and videos")
+    raise DataError(f"--raw={raw.root} has no folder kinetics{number} or k{number} with the "
+                    "train.csv and the videos of that set")
 
 
 def _videos(path: Path) -> Iterator[str]:
