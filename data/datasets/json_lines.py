@@ -42,10 +42,16 @@ def read(raw: RawFolder, names: tuple[str, ...]) -> dict[str, Iterable[Entry]]:
 
 
 def _files(root: Path, names: tuple[str, ...]) -> list[Path]:
-    """The files of these names, sorted; one that is there unpacked as well is taken once."""
-    found = {}
+    """The files of these names, sorted; one that is there unpacked as well is taken once.
+
+    Links are followed, but no folder is looked into twice: a link may lead up.
+    """
+    found, seen = {}, {os.path.realpath(root)}
     for folder, inner, files in os.walk(root, followlinks=True):
-        inner[:] = sorted(name for name in inner if not name.startswith("."))
+        new = {name: os.path.realpath(os.path.join(folder, name))
+               for name in sorted(inner) if not name.startswith(".")}
+        inner[:] = [name for name, place in new.items() if place not in seen]
+        seen.update(new.values())
         for name in sorted(files):
             if any(fnmatch.fnmatch(name, pattern) for pattern in names):
                 path = Path(folder, name)

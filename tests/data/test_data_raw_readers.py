@@ -60,6 +60,7 @@ def test_a_file_that_is_there_packed_and_unpacked_is_read_once(tmp_path):
     line = json.dumps({"text": "once"}).encode() + b"\n"
     put(tmp_path / "x.jsonl", line)
     put(tmp_path / "x.jsonl.gz", gzip.compress(line))
+    (tmp_path / "up").symlink_to(tmp_path)
     assert [entry.id for entry in read("json_lines", tmp_path)["train"]] == ["x.jsonl:1:1"]
 
 
