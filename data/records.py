@@ -23,8 +23,9 @@ def features() -> tfds.features.FeaturesDict:
     reference, or two sentences of a pair. `label`: the class in words or a score in digits, "" for
     none. `group`: category or domain as published, "" for none. `start`, `end`: seconds of the part
     of the video that counts, 0 and 0 for all of it. `questions`: each with its own `id` ("" for
-    none), `type`, the `answer` to train on, and how many of `answers` are its accepted ones (0:
-    just `answer`). `answers`: the accepted answers of all questions, one after the other; a
+    none), `type`, the `answer` to train on, how many of `answers` are its accepted ones (0: just
+    `answer`), and what a reader and a detector found in the image, the words of `ocr` and the names
+    of `objects`. `answers`: the accepted answers of all questions, one after the other; a
     sequence within a sequence could not be written without TensorFlow. `boxes`: phrase and box (x0,
     y0, x1, y1 in 0..1; in the first frame of a video), with `id` ("" for none).
     """
@@ -46,6 +47,8 @@ def features() -> tfds.features.FeaturesDict:
                     "type": text,
                     "id": text,
                     "answer_count": tfds.features.Scalar(np.int64),
+                    "ocr": text,
+                    "objects": text,
                 }
             ),
             "answers": tfds.features.Sequence(text),
@@ -79,8 +82,8 @@ def record(
         kind: one of `KINDS`.
         media: the file's bytes.
         texts: captions or sentences, or the two of a pair.
-        questions: dicts of `question` and `answer`, and where there are any `type`, `id` and
-            `answers` (a list).
+        questions: dicts of `question` and `answer`, and where there are any `type`, `id`,
+            `answers` (a list), `ocr` and `objects`.
         boxes: dicts of `phrase` and `box` (four numbers in 0..1), and where there is one `id`.
         label: the class in words, or a score in digits.
         group: category or domain.
@@ -106,16 +109,14 @@ def record(
                 "type": q.get("type", ""),
                 "id": q.get("id", ""),
                 "answer_count": len(q.get("answers", ())),
+                "ocr": q.get("ocr", ""),
+                "objects": q.get("objects", ""),
             }
             for q in questions
         ],
         "answers": [answer for q in questions for answer in q.get("answers", ())],
         "boxes": [
-            {
-                "phrase": b["phrase"],
-                "box": np.array(b["box"], np.float32),
-                "id": b.get("id", ""),
-            }
+            {"phrase": b["phrase"], "box": np.array(b["box"], np.float32), "id": b.get("id", "")}
             for b in boxes
         ],
     }
@@ -175,6 +176,7 @@ def _questions(fields, strings) -> list[dict]:
         strings("questions/type"),
         strings("questions/id") or [""] * len(names),
         fields["questions/answer_count"].int64_list.value or [0] * len(names),
+        *(strings(f"questions/{tag}") or [""] * len(names) for tag in ("ocr", "objects")),
         strict=True,
     )
     return [
@@ -184,8 +186,10 @@ def _questions(fields, strings) -> list[dict]:
             "type": kind,
             "id": number,
             "answers": list(itertools.islice(answers, count)),
+            "ocr": ocr,
+            "objects": objects,
         }
-        for question, answer, kind, number, count in columns
+        for question, answer, kind, number, count, ocr, objects in columns
     ]
 
 

@@ -164,6 +164,19 @@ class RawFolder:
         """The file of that name, which may start with folders of its own."""
         return self._find(name, ("",), folders)
 
+    def ending(self, path: str) -> Media | Missing:
+        """The file whose path ends as this one does: in `DIR` or a subfolder, the longest ending.
+
+        Lists of files name them under the folders of the machine that they were made on.
+        """
+        parts = [part for part in path.split("/") if part not in ("", ".", "..")]
+        near = [folder for folder in self.folders if os.sep not in folder]
+        for start in range(len(parts)):
+            found = self.exactly("/".join(parts[start:]), *near)
+            if isinstance(found, Media):
+                return found
+        return Missing(path)
+
     def _find(
         self, stem: str, suffixes: tuple[str, ...], folders: tuple[str, ...]
     ) -> Media | Missing:

@@ -37,19 +37,65 @@ def read_pickle(path: Path):
         raise DataError(f"{path} is not a pickle of plain values: {reason}") from error
 
 
-def _read(raw: RawFolder, refs: str) -> dict[str, Iterable[Entry]]:
-    """One record an image, with a box for each phrase; a box's `id` is its sentence's."""
+# Of the union: what its splits are called by, the folders that a set may lie in, its pickle.
+_SETS = {
+    "refcoco": (("refcoco",), "refs(unc).p"),
+    "refcoco_plus": (("refcoco+", "refcoco_plus", "refcocoplus"), "refs(unc).p"),
+    "refcocog": (("refcocog",), "refs(umd).p"),
+}
+
+
+def read_union(raw: RawFolder) -> dict[str, Iterable[Entry]]:
+    """One training set of all three, and the splits that each is evaluated on.
+
+    An image that any of the three validates or tests on is not in `train`, for many of them are in
+    another's training set. Box ids are `SET:SENTENCE`; the other splits are `SET_val`, ...
+    """
+    kept: dict[str, Entry] = {}
+    evaluated: set[str] = set()
+    splits: dict[str, Iterable[Entry]] = {"train": ()}
+    for name, (folders, refs) in _SETS.items():
+        path = next((raw.root / folder for folder in folders if (raw.root / folder).is_dir()), None)
+        if path is None:
+            raise DataError(f"--raw={raw.root} has no folder {' or '.join(folders)} with {refs} "
+                            f"and {INSTANCES}")
+        for split, entries in _read(RawFolder(path), refs, images=raw).items():
+            found = list(entries)
+            for entry in found:
+                for box in entry.fields["boxes"]:
+                    box["id"] = f"{name}:{box['id']}"
+            if split != "train":
+                splits[f"{name}_{split}"] = found
+                evaluated.update(entry.id for entry in found)
+                continue
+            for entry in found:
+                whole = kept.setdefault(entry.id, entry)
+                if whole is not entry:
+                    whole.fields["boxes"] += entry.fields["boxes"]
+    splits["train"] = [entry for number, entry in kept.items() if number not in evaluated]
+    return splits
+
+
+def _read(raw: RawFolder, refs: str, images: RawFolder | None = None) -> dict[str, Iterable[Entry]]:
+    """One record an image, with a box for each phrase; a box's `id` is its sentence's.
+
+    Args:
+        raw: where the annotation is.
+        refs: name of the pickle.
+        images: where the images are, if elsewhere.
+    """
     refs_path, path = raw.file(refs), raw.file(INSTANCES)
     found = require(path, read_json(path), "images", "annotations")
-    images = {require(path, image, "id"): image for image in found[0]}
+    listed = {require(path, image, "id"): image for image in found[0]}
     boxes = {require(path, item, "id"): require(path, item, "bbox") for item in found[1]}
-    folders = [f"{parent}/train2014".strip("/") for parent in raw.folders]
+    media_of = images or raw
+    folders = [f"{parent}/train2014".strip("/") for parent in media_of.folders]
 
     def entries(refs_of_split: list[dict]):
         for number, items in group_by(refs_of_split, lambda ref: ref["image_id"]).items():
-            if number not in images:
+            if number not in listed:
                 raise DataError(f"{path} has no image {number}, which {refs_path} refers to")
-            name, width, height = require(path, images[number], "file_name", "width", "height")
+            name, width, height = require(path, listed[number], "file_name", "width", "height")
             made = []
             for ref in items:
                 if ref["ann_id"] not in boxes:
@@ -58,7 +104,7 @@ def _read(raw: RawFolder, refs: str) -> dict[str, Iterable[Entry]]:
                 for sentence in ref["sentences"]:
                     phrase, sentence_id = require(refs_path, sentence, "sent", "sent_id")
                     made.append({"phrase": phrase, "box": box, "id": str(sentence_id)})
-            media = raw.exactly(name, *folders, *raw.folders)
+            media = media_of.exactly(name, *folders, *media_of.folders)
             yield Entry(str(number), "image", media, {"boxes": made})
 
     read = read_pickle(refs_path)
@@ -101,4 +147,6 @@ DATASETS = (
         "refs(umd).p",
         {"train": 80512, "val": 4896, "test": 9602},
     ),
+    Dataset("refcoco_union", "RefCOCO, RefCOCO+ and RefCOCOg as one, without test images", "image",
+            read_union),
 )

@@ -6,7 +6,7 @@ from pathlib import Path
 from data.datasets.raw import Dataset, Entry, RawFolder
 from mplug2_jax.contracts.errors import DataError
 
-_SPLITS = ("train", "val", "validation", "test")
+SPLITS = ("train", "val", "validation", "test")
 # A document of more words becomes several records, so that little is cut off: about 128 pieces.
 PASSAGE_WORDS = 96
 
@@ -17,7 +17,7 @@ def read(raw: RawFolder) -> dict[str, Iterable[Entry]]:
     A record is a line, or `PASSAGE_WORDS` words of it; its id is the file, the line's number and
     the word's, from 1 on.
     """
-    found = {split: sorted((raw.root / split).rglob("*.txt")) for split in _SPLITS}
+    found = {split: sorted((raw.root / split).rglob("*.txt")) for split in SPLITS}
     if not any(found.values()):
         found["train"] = sorted(raw.root.glob("*.txt"))
     if not any(found.values()):
@@ -25,15 +25,20 @@ def read(raw: RawFolder) -> dict[str, Iterable[Entry]]:
     return {split: _entries(raw.root, files) for split, files in found.items() if files}
 
 
+def passages(name: str, text: str) -> Iterator[Entry]:
+    """The records of a document: `PASSAGE_WORDS` words each, their ids `name:WORD` from 1 on."""
+    words = text.split()
+    for start in range(0, len(words), PASSAGE_WORDS):
+        passage = " ".join(words[start : start + PASSAGE_WORDS])
+        yield Entry(f"{name}:{start + 1}", "text", [], {"texts": [passage]})
+
+
 def _entries(root: Path, files: list[Path]) -> Iterator[Entry]:
     for path in files:
         name = path.relative_to(root)
         with path.open(encoding="utf-8", errors="replace") as file:
             for number, line in enumerate(file, 1):
-                words = line.split()
-                for start in range(0, len(words), PASSAGE_WORDS):
-                    text = " ".join(words[start : start + PASSAGE_WORDS])
-                    yield Entry(f"{name}:{number}:{start + 1}", "text", [], {"texts": [text]})
+                yield from passages(f"{name}:{number}", line)
 
 
 DATASETS = (Dataset("text_folder", "Plain text, a document or a sentence a line", "text", read),)

@@ -1,6 +1,6 @@
-"""VQAv2: open-ended questions on COCO images, with ten people's answers."""
+"""VQAv2: open-ended questions on COCO images, with ten people's answers; GQA: composed ones."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from data.datasets.raw import Dataset, Entry, RawFolder, group_by, read_json, require
@@ -64,6 +64,25 @@ def _question(path: Path, question: dict, annotations: Path | None, answers: dic
     }
 
 
+def read_gqa(raw: RawFolder) -> dict[str, Iterable[Entry]]:
+    """One record an image, with its questions; those of the test split have no answers."""
+    files = {split: (f"{split}_balanced_questions.json",)
+             for split in ("train", "val", "testdev", "test")}
+
+    def entries(path: Path) -> Iterator[Entry]:
+        found = read_json(path)
+        if not isinstance(found, dict):
+            raise DataError(f"{path} is not in the published layout: expected a question a key")
+        asked = group_by(found.items(), lambda item: require(path, item[1], "imageId"))
+        places = [f"{parent}/images".strip("/") for parent in raw.folders]
+        for image, items in asked.items():
+            made = [{"question": require(path, item, "question"), "id": number,
+                     "answer": item.get("answer", "")} for number, item in items]
+            yield Entry(image, "image", raw.image(image, *places), {"questions": made})
+
+    return {split: entries(path) for split, path in raw.some(files).items()}
+
+
 DATASETS = (
     Dataset(
         "vqav2",
@@ -75,6 +94,18 @@ DATASETS = (
             "val": {"questions": 214354},
             "test": {"questions": 447793},
             "testdev": {"questions": 107394},
+        },
+    ),
+    Dataset(
+        "gqa",
+        "GQA, the balanced questions",
+        "image",
+        read_gqa,
+        {
+            "train": {"questions": 943000},
+            "val": {"questions": 132062},
+            "testdev": {"questions": 12578},
+            "test": {"questions": 95336},
         },
     ),
 )

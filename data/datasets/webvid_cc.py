@@ -1,9 +1,9 @@
-"""WebVid, CC3M and CC12M: alternative texts of the web, with the media that could be had."""
+"""WebVid, CC3M, CC12M and SBU: texts of the web, with the media that could be had."""
 
 import functools
 import os
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from data.datasets.raw import (
@@ -13,9 +13,13 @@ from data.datasets.raw import (
     Media,
     Missing,
     RawFolder,
+    read_json,
     read_rows,
     read_table,
+    require,
+    without_suffix,
 )
+from mplug2_jax.contracts.errors import DataError
 
 _WEBVID = {split: (f"results_2M_{split}.csv",) for split in ("train", "val")}
 _CC3M = {
@@ -50,34 +54,80 @@ def _read_cc(
     """
 
     def entries(split: str, path: Path):
-        folders = [place for place in ("images", *_IMAGES[split]) if (raw.root / place).is_dir()]
-        numbered = _by_number(raw, folders)
+        images = _Downloads(raw, ("images", *_IMAGES[split]))
         for number, row in enumerate(read_rows(path, 2)):
-            name = numbered.get(number)
-            expected = f"{'|'.join(folders) or 'images'}/{number}({'|'.join(IMAGE_SUFFIXES)})"
-            media = Missing(expected) if name is None else Media(name)
-            address = row[1 - caption]
-            # A usual download script adds a checksum of the address to the number, no suffix.
-            checked = raw.exactly(f"{number}_{zlib.crc32(address.encode())}", *folders)
-            if name is None and folders and isinstance(checked, Media):
-                media = checked
+            media = images.find(number, row[1 - caption])
             yield Entry(f"{number:09d}", "image", media, {"texts": [row[caption]]})
 
     return {split: entries(split, path) for split, path in raw.some(files).items()}
 
 
-def _by_number(raw: RawFolder, folders: list[str]) -> dict[int, str]:
-    """Images whose name is a number, however many zeros stand before it, at any depth."""
-    found = {}
-    for folder in folders:
-        for place, inner, names in os.walk(raw.root / folder):
-            inner.sort()
-            for name in names:
-                stem, suffix = os.path.splitext(name)
-                if suffix.lower() in IMAGE_SUFFIXES and stem.isdecimal():
-                    path = os.path.relpath(os.path.join(place, name), raw.root)
-                    found.setdefault(int(stem), path)
-    return found
+def read_sbu(raw: RawFolder) -> dict[str, Iterable[Entry]]:
+    """Rows as of Conceptual Captions; an image may also go by its own name at the address.
+
+    Of `sbu-captions-all.json`, or of two files of which one has the addresses, the other the texts.
+    """
+    path = raw.optional("sbu-captions-all.json")
+    if path:
+        addresses, texts = require(path, read_json(path), "image_urls", "captions")
+    else:
+        path, other = (raw.file(f"SBU_captioned_photo_dataset_{what}.txt")
+                       for what in ("urls", "captions"))
+        addresses, texts = _column(path), _column(other)
+    if len(addresses) != len(texts):
+        raise DataError(f"{path}: {len(addresses):,} addresses for {len(texts):,} captions")
+
+    def entries() -> Iterator[Entry]:
+        images = _Downloads(raw, ("images", "dataset", "train"), named=True)
+        for number, (address, text) in enumerate(zip(addresses, texts, strict=True)):
+            media = images.find(number, address)
+            yield Entry(f"{number:09d}", "image", media, {"texts": [text]})
+
+    return {"train": entries()}
+
+
+def _column(path: Path) -> list[str]:
+    """Every line of a file, also the empty ones: they belong to those of another file."""
+    text = path.read_text(encoding="utf-8", errors="replace").removesuffix("\n")
+    return [line.strip() for line in text.split("\n")]
+
+
+class _Downloads:
+    """The images of some folders, at any depth, by how download scripts call them.
+
+    By the number of their row, with any number of zeros in front; by number and checksum of the
+    address, `7_CHECKSUM`, without a suffix; where `named`, by the name that the address gives them.
+    """
+
+    def __init__(self, raw: RawFolder, folders: tuple[str, ...], named: bool = False):
+        self._raw = raw
+        self._folders = [place for place in folders if (raw.root / place).is_dir()]
+        self._numbered: dict[int, str] = {}
+        self._named: dict[str, str] = {}
+        for folder in self._folders:
+            for place, inner, names in os.walk(raw.root / folder):
+                inner.sort()
+                for name in sorted(names):
+                    stem, suffix = os.path.splitext(name)
+                    if suffix.lower() in IMAGE_SUFFIXES:
+                        path = os.path.relpath(os.path.join(place, name), raw.root)
+                        if named:
+                            self._named.setdefault(stem, path)
+                        if stem.isdecimal():
+                            self._numbered.setdefault(int(stem), path)
+
+    def find(self, number: int, address: str) -> Media | Missing:
+        """The image of a row, from 0 on."""
+        own = without_suffix(address.rsplit("/", 1)[-1])
+        if path := self._named.get(own) or self._numbered.get(number):
+            return Media(path)
+        if self._folders:
+            checked = f"{number}_{zlib.crc32(address.encode())}"
+            found = self._raw.exactly(checked, *self._folders)
+            if isinstance(found, Media):
+                return found
+        expected = "|".join(self._folders) or "images"
+        return Missing(f"{expected}/{number}({'|'.join(IMAGE_SUFFIXES)})")
 
 
 DATASETS = (
@@ -97,4 +147,5 @@ DATASETS = (
         functools.partial(_read_cc, files={"train": ("cc12m.tsv",)}, caption=1),
         {"train": {"records": 12423374}},
     ),
+    Dataset("sbu", "SBU captioned photographs", "image", read_sbu, {"train": {"records": 1000000}}),
 )

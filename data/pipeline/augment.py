@@ -2,7 +2,8 @@
 
 Each operation works on the whole clip at once and gives what Pillow gives frame by frame: exactly,
 but for movements, which differ by a level (rotation in places by two). Source of the operations and
-of their strengths: the RandAugment of ALBEF and mPLUG, which mPLUG-2 trains with.
+of their strengths: the RandAugment of ALBEF and mPLUG, which mPLUG-2 trains with; of how a clip's
+are drawn: that of ALPRO, which mPLUG-2 takes for videos. Its movements go one way, ours both.
 """
 
 import math
@@ -12,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 MAX_LEVEL = 10
-_PROBABILITY = 0.5  # with which each of the chosen operations is applied
+_PROBABILITY = 0.5  # with which each of an image's chosen operations is applied
 _FILL = 128  # grey where a moved frame leaves nothing
 _SHEAR, _TRANSLATE, _ROTATE = 0.3, 10 / 224, 30  # at MAX_LEVEL: slope, share of the side, degrees
 _SIDES = re.compile(r"\b(?:left|right)", re.IGNORECASE)
@@ -37,26 +38,33 @@ def rand_augment(
     level: float,
     rng: np.random.Generator,
     moves: bool = True,
+    flips: bool = False,
 ) -> np.ndarray:
     """Applies random operations to a clip, each with one strength for all its frames.
+
+    Those of a clip are all different, and all applied; those of an image are drawn with repetition,
+    and each is applied with probability 0.5.
 
     Args:
         clip: uint8 [T, H, W, 3]; T = 1 is an image, for which AutoContrast and Equalize stand in
             the place of Contrast.
-        operations: how many are drawn, with repetition; each is then applied with probability 0.5.
+        operations: how many are drawn.
         level: strength, 0..10.
         rng: draws the operations and their directions.
         moves: False leaves out the operations that move anything, for clips with boxes.
+        flips: whether mirroring left to right is one of the operations.
 
     Returns:
         uint8 [T, H, W, 3].
     """
-    choices = IMAGE_OPERATIONS if len(clip) == 1 else VIDEO_OPERATIONS
-    if not moves:
-        choices = [name for name in choices if name not in MOVEMENTS]
-    for name in rng.choice(choices, operations):
+    image = len(clip) == 1
+    choices = IMAGE_OPERATIONS if image else VIDEO_OPERATIONS
+    choices = [name for name in choices if moves or name not in MOVEMENTS]
+    choices += ["HorizontalFlip"] * flips
+    drawn = operations if image else min(operations, len(choices))
+    for name in rng.choice(choices, drawn, replace=image):
         apply, sign = rng.random() < _PROBABILITY, rng.choice((-1, 1))
-        if apply:
+        if apply or not image:
             clip = OPERATIONS[name](clip, level / MAX_LEVEL, int(sign))
     return clip
 
@@ -198,10 +206,12 @@ OPERATIONS: dict[str, Callable[[np.ndarray, float, int], np.ndarray]] = {
         clip, sign * _TRANSLATE * strength * clip.shape[1]
     ),
     "Rotate": lambda clip, strength, sign: rotate(clip, sign * _ROTATE * strength),
+    "HorizontalFlip": lambda clip, strength, sign: flip(clip),
 }
 MOVEMENTS = ("ShearX", "ShearY", "TranslateX", "TranslateY", "Rotate")
-VIDEO_OPERATIONS = [name for name in OPERATIONS if name not in ("AutoContrast", "Equalize")]
-IMAGE_OPERATIONS = [name for name in OPERATIONS if name != "Contrast"]
+_BOTH = ("Identity", "Brightness", "Sharpness", *MOVEMENTS)
+VIDEO_OPERATIONS = [name for name in OPERATIONS if name in (*_BOTH, "Contrast")]
+IMAGE_OPERATIONS = [name for name in OPERATIONS if name in (*_BOTH, "AutoContrast", "Equalize")]
 
 
 def _luma(clip: np.ndarray) -> np.ndarray:

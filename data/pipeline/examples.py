@@ -16,10 +16,12 @@ from mplug2_jax.contracts.streams import Reader
 from mplug2_jax.preprocess.classes import SCORE
 from mplug2_jax.preprocess.image import (
     decode_image,
+    random_crop,
     random_resized_crop,
     random_resized_crop_around,
     resize,
     spaced_crops,
+    stretch,
 )
 from mplug2_jax.preprocess.text import clean_caption
 from mplug2_jax.preprocess.tokenizer import Tokenizer
@@ -105,6 +107,8 @@ def augmented(
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """One random crop, flip and RandAugment for all frames, of several images for each its own.
 
+    With `resize`, RandAugment, the flip among its operations, comes before the crop.
+
     Args:
         clip: result of `decode`.
         texts: what is said of it; no picture is mirrored if they speak of left or right.
@@ -118,13 +122,18 @@ def augmented(
     if isinstance(clip, list):
         return np.concatenate([augmented(one, texts, stream, rng)[0] for one in clip]), None
     size, area = stream.image_size, tuple(stream.crop_area)
+    operations, level = stream.rand_augment
+    mirrors = stream.flip and not augment.mentions_sides(texts)
+    if stream.resize:
+        clip = stretch(clip, int(size * stream.resize))
+        clip = augment.rand_augment(clip, operations, level, rng, flips=mirrors)
+        return random_crop(clip, size, rng), None
     if box is None:
         clip = random_resized_crop(clip, size, area, rng)
     else:
         clip, box = random_resized_crop_around(clip, size, area, rng, box)
-    if stream.flip and rng.random() < 0.5 and not augment.mentions_sides(texts):
+    if stream.flip and rng.random() < 0.5 and mirrors:
         clip, box = augment.flip(clip), None if box is None else mirrored(box)
-    operations, level = stream.rand_augment
     if operations:
         clip = augment.rand_augment(clip, operations, level, rng, moves=box is None)
     return clip, box
@@ -238,9 +247,7 @@ def _text_lengths(stream) -> dict[str, int]:
 def _caption(text: str, stream) -> str:
     if stream.classes and not stream.frames:
         return text.strip()
-    # A piece is at least a letter of a word, so words beyond the number of ids would be cut off
-    # anyway.
-    return clean_caption(text, stream.text_length)
+    return clean_caption(text)  # the tokenizer cuts it
 
 
 def _pair_fields(record: dict, stream, tokenizer: Tokenizer) -> dict:

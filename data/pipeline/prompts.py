@@ -12,6 +12,9 @@ from mplug2_jax.contracts.errors import RecordError
 from mplug2_jax.preprocess.text import clean_caption, clean_question
 from mplug2_jax.preprocess.tokenizer import Tokenizer
 
+# What of an image may follow a question, in this order.
+TAGS = ("ocr", "objects")
+_OCR_WORDS = 30
 # What may be asked, and the field of a record that holds it.
 ASKS = {"question": "questions", "caption": "texts", "box": "boxes"}
 BOX_TARGET = 6  # ids of a target that is a box: [CLS], four location tokens, [SEP]
@@ -41,7 +44,8 @@ def train_prompt(
     if stream.ask == "question":
         answers = _answers(item)
         target = answers[rng.integers(len(answers))] if len(answers) > 1 else answers[0]
-        return _fields(item["question"], target, stream, tokenizer), [item["question"], target]
+        fields = _fields(item["question"], target, stream, tokenizer, _tags(item, stream))
+        return fields, [item["question"], target]
     if stream.ask == "caption":
         return _fields("", _caption(item, stream), stream, tokenizer), [item]
     return _fields(item["phrase"], "", stream, tokenizer) | box_field(item), [item["phrase"]]
@@ -66,7 +70,7 @@ def eval_prompt(record: dict, item: int, stream, tokenizer: Tokenizer) -> dict:
     answer = found[0]["answer"]
     if not answer.strip():
         answer = next(iter(_answers(found[0])), "")
-    return _fields(found[0]["question"], answer, stream, tokenizer)
+    return _fields(found[0]["question"], answer, stream, tokenizer, _tags(found[0], stream))
 
 
 def prompt_lengths(stream) -> dict[str, int]:
@@ -77,24 +81,30 @@ def prompt_lengths(stream) -> dict[str, int]:
     return {name: length for name, length in lengths.items() if length}
 
 
-def _fields(asked: str, target: str, stream, tokenizer: Tokenizer) -> dict:
+def _fields(asked: str, target: str, stream, tokenizer: Tokenizer, tags: list[str] = ()) -> dict:
     """Padded ids and masks of what is asked, after the instruction, and of the target."""
-    texts = {"prompt": clean_question(f"{stream.instruction} {asked}".strip(" "),
-                                      stream.prompt_length),
-             "target": target}
+    asked = f"{stream.instruction} {asked}".strip(" ")
+    parts = {"prompt": [asked if stream.tags else clean_question(asked), *tags], "target": [target]}
     fields = {}
     for name, length in prompt_lengths(stream).items():
-        fields[name], fields[f"{name}_mask"] = tokenizer.encode_padded(texts[name], length)
+        fields[name], fields[f"{name}_mask"] = tokenizer.encode_parts(parts[name], length)
     return fields
 
 
+def _tags(question: dict, stream) -> list[str]:
+    """What the stream wants of what was found in the image, without what is empty."""
+    wanted = stream.tags.split("+")
+    ocr, objects = (question.get(tag, "") if tag in wanted else "" for tag in TAGS)
+    return [tag for tag in (clean_question(ocr, _OCR_WORDS), objects) if tag.strip()]
+
+
 def _caption(text: str, stream) -> str:
-    return clean_caption(text, stream.target_length)
+    return clean_caption(text)  # the tokenizer cuts it
 
 
 def _asked(item: dict, stream) -> bool:
     words = item["phrase"] if stream.ask == "box" else item["question"]
-    return bool(clean_question(words, stream.prompt_length).strip())
+    return bool(clean_question(words).strip())
 
 
 def _usable(item: dict | str, stream) -> bool:

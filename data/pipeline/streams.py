@@ -7,7 +7,7 @@ import dataclasses
 import types
 
 from data.pipeline import augment
-from data.pipeline.prompts import ASKS, BOX_TARGET, prompt_lengths
+from data.pipeline.prompts import ASKS, BOX_TARGET, TAGS, prompt_lengths
 from mplug2_jax.contracts.errors import DataError
 from mplug2_jax.contracts.options import read
 from mplug2_jax.contracts.streams import Source, Stream
@@ -70,6 +70,10 @@ def check_stream(name: str, stream, process_count: int) -> None:
     require(min(stream.views) > 0, f"views={tuple(stream.views)} must be (clips, crops) from 1")
     _check_augmentation(require, stream)
     require(
+        stream.tags in ("", *TAGS, "+".join(TAGS)),
+        f"tags={stream.tags!r} must be empty, {', '.join(TAGS)} or {'+'.join(TAGS)}",
+    )
+    require(
         stream.expand in EXPANSIONS,
         f"expand={stream.expand!r} must be one of {', '.join(EXPANSIONS)}",
     )
@@ -105,6 +109,20 @@ def _check_augmentation(require, stream) -> None:
     low, high = stream.crop_area
     require(0 < low <= high <= 1, f"crop_area=({low}, {high}) must be 0 < smallest <= largest <= 1")
     operations, level = stream.rand_augment
+    factor = stream.resize
+    require(factor == 0 or factor >= 1, f"resize={factor} must be 0, or a factor from 1 on")
+    require(
+        not factor or tuple(stream.crop_area) == (1, 1),
+        f"resize={factor} takes the place of crop_area=({low}, {high}): leave one of them",
+    )
+    require(
+        not factor or operations or not stream.flip,
+        f"flip with resize={factor} is one of rand_augment's operations, of which there are none",
+    )
+    require(
+        not factor or not stream.boxes and stream.ask != "box",
+        f"resize={factor} may cut off what a box is of: use crop_area",
+    )
     require(
         operations >= 0 and 0 <= level <= augment.MAX_LEVEL,
         f"rand_augment=({operations}, {level}) must be (operations >= 0, level in "

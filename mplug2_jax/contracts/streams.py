@@ -50,7 +50,10 @@ class Stream:
                                "one of each of `frames` equal parts")
     image_size: int = option(224, "side of a frame, pixels")
     crop_area: tuple = option((1.0, 1.0), "(least, most) share of the frame in training crops")
-    flip: bool = option(False, "training: mirror half of the clips whose texts name no side")
+    resize: float = option(0.0, "training, in place of crop_area: to a square of so many times "
+                           "image_size, then RandAugment, then a square crop; 0 for not")
+    flip: bool = option(False, "training: mirror half of the clips whose texts name no side; with "
+                        "resize, mirroring is one of RandAugment's operations instead")
     rand_augment: tuple = option((0, 0), "training: (operations, level 0..10) of RandAugment")
     text_length: int = option(0, "ids of a caption with [CLS] and [SEP]; 0 for no text field")
     text_pair: bool = option(False, "the first two texts as one, [CLS] a [SEP] b [SEP]")
@@ -58,6 +61,8 @@ class Stream:
     target_length: int = option(0, "ids of what it should say; 0 for no target field")
     ask: str = option("question", "what makes prompt and target: a question, a caption, a box")
     instruction: str = option("", "words in front of every prompt")
+    tags: str = option("", "what of the image follows a question, each after [SEP]: ocr, objects "
+                       "or ocr+objects; the question then keeps its punctuation")
     views: tuple = option((1, 1), "evaluation: (clips, crops) of a video, all of them seen")
     # What the task gives its streams; no config names these.
     caption_prompt: str = option("", "words in front of every caption, as released")
@@ -85,6 +90,7 @@ class Source:
     ask: str = option("question", "in place of the stream's")
     instruction: str = option("", "in place of the stream's")
     crop_area: tuple = option((1.0, 1.0), "in place of the stream's")
+    resize: float = option(0.0, "in place of the stream's")
     flip: bool = option(False, "in place of the stream's")
     rand_augment: tuple = option((0, 0), "in place of the stream's")
 

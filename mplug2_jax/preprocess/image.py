@@ -51,6 +51,19 @@ def resize(clip: np.ndarray, size: int) -> np.ndarray:
     return out
 
 
+def stretch(clip: np.ndarray, size: int) -> np.ndarray:
+    """As `resize`, in a third of the time: smooth pictures differ by one level."""
+    height, width = clip.shape[1:3]
+    return _resize_box(clip, size, (0, 0, width, height))
+
+
+def random_crop(clip: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+    """Cuts one random square of `size` pixels out of every frame: uint8 [T, size, size, 3]."""
+    height, width = clip.shape[1:3]
+    y, x = (int(rng.integers(side - size + 1)) for side in (height, width))
+    return np.ascontiguousarray(clip[:, y : y + size, x : x + size])
+
+
 def random_resized_crop(
     clip: np.ndarray, size: int, area: tuple[float, float], rng: np.random.Generator
 ) -> np.ndarray:

@@ -100,6 +100,20 @@ class Tokenizer:
         one = one[:kept]
         return self._padded([*one, self.sep_id, *other[: room - len(one)]], length)
 
+    def encode_parts(self, parts: Sequence[str], length: int) -> tuple[np.ndarray, np.ndarray]:
+        """`[CLS] one [SEP] other [SEP] ... [PAD]...`, `length` ids; what is too much is cut off.
+
+        Returns:
+            ids int32 [length], and mask bool [length], False on padding.
+
+        Raises:
+            ValueError: if `length` leaves no room for [CLS] and [SEP].
+        """
+        tokens = self._encode(parts[0])
+        for part in parts[1:]:
+            tokens = [*tokens, self.sep_id, *self._encode(part)]
+        return self._padded(tokens, length)
+
     def encode_released_caption(
         self, caption: str, prompt: str, length: int
     ) -> tuple[np.ndarray, np.ndarray]:

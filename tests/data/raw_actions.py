@@ -44,6 +44,42 @@ def kinetics(raw: Path) -> dict[str, list[dict]]:
     }
 
 
+def kinetics710(raw: Path) -> dict[str, list[dict]]:
+    """Three sets that name classes otherwise, and share videos: `both_`, and `leak`, of a test."""
+    header = ["label", "youtube_id", "time_start", "time_end", "split"]
+
+    def put_set(folder: str, **splits: list[tuple[str, str]]) -> None:
+        for split, rows in splits.items():
+            put_csv(raw / folder / f"{split}.csv",
+                    [header, *([label, name, "1", "11", split] for label, name in rows)])
+            for number, (_, name) in enumerate(rows):
+                if name != "gone":
+                    put(raw / folder / split / f"{name}_000001_000011.mp4",
+                        clip(len(folder) + number))
+
+    put_set("kinetics700", train=[("opening bottle (not wine)", "new"), ("yoga", "both_"),
+                                  ("petting animal (not cat)", "gone")],
+            val=[("yoga", "v7")], test=[("", "leak")])
+    put_set("k600", train=[("Petting animal (not cat)", "gone"), ("chopping vegetables", "leak"),
+                           ("chopping vegetables", "six")],
+            val=[("Yoga ", "v6"), ("yoga", "v7")])
+    put_set("kinetics-400", train=[("opening bottle", "old"), ("yoga", "both_"), ("yoga", "v6")],
+            val=[("petting animal - not cat", "v4")])
+    put(raw / "k600/train/gone_000001_000011.mp4", clip(20))
+
+    def record(name: str, number: int, label: str) -> dict:
+        return wanted(f"{name}_000001_000011", clip(number), label=label)
+
+    return {
+        "train": [record("new", 11, "opening bottle (not wine)"), record("both_", 12, "yoga"),
+                  record("gone", 20, "petting animal (not cat)"),
+                  record("six", 6, "chopping vegetables"),
+                  record("old", 12, "opening bottle (not wine)")],
+        "val": [record("v7", 11, "yoga"), record("v6", 4, "yoga"),
+                record("v4", 12, "petting animal (not cat)")],
+    }
+
+
 def ssv2(raw: Path) -> dict[str, list[dict]]:
     def item(number, label, template, things):
         return {"id": number, "label": label, "template": template, "placeholders": things}

@@ -4,6 +4,8 @@ import pickle
 import zlib
 from pathlib import Path
 
+import numpy as np
+import scipy.io
 from raw_media import clip, image, put, put_tar, wanted
 
 
@@ -137,8 +139,12 @@ def _vqav2_annotation(number: int, image_id: int, best: str, answers: list[str],
     }
 
 
-def refcoco(raw: Path, refs: str = "refs(unc).p", splits=("testB", "train", "val", "testA")):
-    """Every published variant has this layout; images are 40 x 20 pixels."""
+def refcoco(raw: Path, refs: str = "refs(unc).p", splits=("testB", "train", "val", "testA"),
+            each: bool = False):
+    """Every published variant has this layout; images are 40 x 20 pixels.
+
+    With `each`, they lie elsewhere, and a split may have several.
+    """
     references, records = [], {}
     for number, split in enumerate(splits):
         references.append(
@@ -156,13 +162,15 @@ def refcoco(raw: Path, refs: str = "refs(unc).p", splits=("testB", "train", "val
                 "category_id": 1,
             }
         )
-        put(raw / f"train2014/COCO_train2014_{number:012d}.jpg", image(number))
+        if not each:
+            put(raw / f"train2014/COCO_train2014_{number:012d}.jpg", image(number))
         box = [0.25, 0.1, 0.75, 0.6]
         boxes = [
             {"phrase": "left", "box": box, "id": str(2 * number)},
             {"phrase": "man", "box": box, "id": str(2 * number + 1)},
         ]
-        records[split] = [wanted(str(number), image(number), "image", boxes=boxes)]
+        records.setdefault(split, []).append(
+            wanted(str(number), image(number), "image", boxes=boxes))
     put(raw / refs, pickle.dumps(references, protocol=0))
     put(
         raw / "instances.json",
@@ -182,6 +190,47 @@ def refcoco(raw: Path, refs: str = "refs(unc).p", splits=("testB", "train", "val
 
 def refcocog(raw: Path):
     return refcoco(raw, "refs(umd).p", ("train", "val", "test"))
+
+
+def refcoco_union(raw: Path) -> dict[str, list[dict]]:
+    """Each set numbers its images from 0 on, so that all share them; 0 is a test image of one."""
+    made = {}
+    for name, folder, refs, splits in (
+            ("refcoco", "refcoco", "refs(unc).p", ("testB", "train", "val", "train")),
+            ("refcoco_plus", "refcoco+", "refs(unc).p", ("train", "train", "train", "val")),
+            ("refcocog", "refcocog", "refs(umd).p", ("train", "train", "test", "test"))):
+        own = refcoco(raw / folder, refs, splits, each=True)
+        for record in (record for records in own.values() for record in records):
+            for box in record["boxes"]:
+                box["id"] = f"{name}:{box['id']}"
+        made[name] = own
+    for number in range(4):
+        put(raw / f"coco/train2014/COCO_train2014_{number:012d}.jpg", image(number))
+    whole = [made[name]["train"] for name in made]
+    first = next(record for record in whole[0] if record["id"] == "1")
+    others = [next(record for record in own if record["id"] == "1") for own in whole[1:]]
+    boxes = [box for record in (first, *others) for box in record["boxes"]]
+    return {"train": [first | {"boxes": boxes}]} | {
+        f"{name}_{split}": records for name, own in made.items()
+        for split, records in own.items() if split != "train"}
+
+
+def flowers102(raw: Path) -> dict[str, list[dict]]:
+    """As MATLAB wrote them: rows of uint16 and of uint8."""
+    for number in range(1, 6):
+        put(raw / f"102flowers/jpg/image_{number:05d}.jpg", image(number))
+    scipy.io.savemat(raw / "imagelabels.mat", {"labels": np.array([[77, 1, 77, 102, 1]], np.uint8)})
+    sets = {"trnid": [[5, 1]], "valid": [[2]], "tstid": [[3, 4]]}
+    scipy.io.savemat(raw / "setid.mat", {k: np.array(v, np.uint16) for k, v in sets.items()})
+
+    def record(number: int, label: str) -> dict:
+        return wanted(f"image_{number:05d}", image(number), "image", label=label)
+
+    return {
+        "train": [record(5, "pink primrose"), record(1, "passion flower")],
+        "val": [record(2, "pink primrose")],
+        "test": [record(3, "passion flower"), record(4, "blackberry lily")],
+    }
 
 
 def cc3m(raw: Path) -> dict[str, list[dict]]:

@@ -80,6 +80,6 @@ def wanted(id: str, media: bytes, kind: str = "video", **fields) -> dict:
     """A record as `records.parse` gives it."""
     record = {"id": id, "kind": kind, "media": media, "texts": [], "label": "", "group": ""}
     record |= {"start": 0.0, "end": 0.0, "questions": [], "boxes": []} | fields
-    defaults = {"type": "", "id": "", "answers": []}
+    defaults = {"type": "", "id": "", "answers": [], "ocr": "", "objects": ""}
     record["questions"] = [defaults | question for question in record["questions"]]
     return record

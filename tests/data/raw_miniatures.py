@@ -3,6 +3,7 @@
 import raw_actions
 import raw_images
 import raw_pairs
+import raw_pretraining
 import raw_videos
 
 MINIATURES = {
@@ -35,4 +36,15 @@ MINIATURES = {
     "snli_ve": raw_pairs.snli_ve,
     **raw_pairs.GLUE,
     "text_folder": raw_pairs.text_folder,
+    "wikipedia": raw_pretraining.wikipedia,
+    "c4": raw_pretraining.c4,
+    "json_lines": raw_pretraining.json_lines,
+    "visual_genome": raw_pretraining.visual_genome,
+    "sbu": raw_pretraining.sbu,
+    "gqa": raw_pretraining.gqa,
+    "albef_json": raw_pretraining.albef_json,
+    "mplug_vqa": raw_pretraining.mplug_vqa,
+    "refcoco_union": raw_images.refcoco_union,
+    "kinetics710": raw_actions.kinetics710,
+    "flowers102": raw_images.flowers102,
 }

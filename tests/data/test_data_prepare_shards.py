@@ -228,7 +228,7 @@ def test_a_wrong_raw_folder_is_one_line_with_the_files_expected(name, tmp_path, 
     status = main([name, f"--raw={tmp_path / 'raw'}", f"--out={tmp_path / 'out'}"])
     error = capsys.readouterr().err
     assert status == 1 and error.count("\n") == 1 and error.startswith("error: --raw=")
-    assert re.search(r"\.(json|jsonl|csv|txt|p|tsv|tar|jpg)\b", error)
+    assert re.search(r"\.(json|jsonl|csv|txt|p|tsv|tar|jpg|mat)\b", error)
 
 
 def test_a_raw_folder_that_does_not_exist(tmp_path, capsys):

@@ -32,6 +32,37 @@ def said(batch, name, tokenizer):
     return [tokenizer.decode(row) for row in ids]
 
 
+def test_tags_of_an_image_follow_its_question_after_separators(write_records, tokenizer):
+    """As the release joins them: the question as it is, what was read cleaned, then the objects."""
+    asked = {"question": "which digit?", "answer": "red", "ocr": "Red! " * 40,
+             "objects": "three five"}
+    root = write_records({"train": [
+        records.record("r0", "image", image(0), [], [asked]),
+        records.record("r1", "image", image(1), [], [asked | {"ocr": "?!", "objects": ""}])]})
+    lengths = LENGTHS | dict(prompt_length=60)
+
+    def ids(*parts: str) -> list[int]:
+        joined = []
+        for part in parts:
+            joined += [*tokenizer.encode(part), tokenizer.sep_id]
+        return [tokenizer.cls_id, *joined]
+
+    question, read = "which digit?", " ".join(["red"] * 30)
+    for tags, wanted in (
+        ("", [(question.removesuffix("?"),)] * 2),
+        ("ocr", [(question, read), (question,)]),
+        ("objects", [(question, "three five"), (question,)]),
+        ("ocr+objects", [(question, read, "three five"), (question,)]),
+    ):
+        stream = common.stream("train", 2, tags=tags, **lengths)
+        (tested,) = list(eval_batches(root, stream, tokenizer))
+        trained = next(train_batches(root, {"s": stream}, tokenizer, 0, threads=0))["s"]
+        for batch, rows in ((tested, (0, 1)), (trained, trained["pair_id"])):
+            for row, number in enumerate(rows):
+                found = batch["prompt"][row][batch["prompt_mask"][row]]
+                assert found.tolist() == ids(*wanted[number])
+
+
 @pytest.mark.parametrize(("ask", "prompt", "targets"), [
     ("question", "see the image what colour is it", {"red", "blue"}),
     ("caption", "see the image", {"a red three"}),

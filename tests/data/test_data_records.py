@@ -19,7 +19,7 @@ FULL = dict(
     texts=["one", "", "three"],
     questions=[
         {"question": "q0", "answer": "a", "answers": ["a", "b", "a"], "id": "7"},
-        {"question": "q1", "answer": "c", "type": "number"},
+        {"question": "q1", "answer": "c", "type": "number", "ocr": "stop", "objects": "sign"},
         {"question": "q2", "answer": "d", "answers": ["d"], "type": "", "id": ""},
     ],
     boxes=[
@@ -38,7 +38,8 @@ shares = st.floats(0, 1, width=32)
 seconds = st.floats(0, 2**20, width=32)
 questions = st.fixed_dictionaries(
     {"question": texts, "answer": texts},
-    optional={"type": texts, "id": texts, "answers": st.lists(texts, max_size=3)},
+    optional={"type": texts, "id": texts, "answers": st.lists(texts, max_size=3),
+              "ocr": texts, "objects": texts},
 )
 boxes = st.fixed_dictionaries(
     {"phrase": texts, "box": st.lists(shares, min_size=4, max_size=4)}, optional={"id": texts}
@@ -64,7 +65,7 @@ made = st.fixed_dictionaries(
 def test_every_field_survives_and_one_that_is_not_given_has_its_default(given):
     found = records.parse(records.serialize(records.record(**given)))
     empty = {"media": b"", "texts": [], "label": "", "group": "", "start": 0.0, "end": 0.0}
-    filled = {"type": "", "id": "", "answers": []}
+    filled = {"type": "", "id": "", "answers": [], "ocr": "", "objects": ""}
     assert found == empty | given | {
         "questions": [filled | question for question in given.get("questions", ())],
         "boxes": [{"id": ""} | box for box in given.get("boxes", ())],
@@ -85,7 +86,7 @@ def test_records_written_before_a_field_existed_are_read():
     question = {"question": "q", "answer": "a", "type": "t"}
     old = {"id": "x", "media": "m", "kind": "video", "texts": ["c"], "questions": [question]}
     found = records.parse(features.serialize_example(features.encode_example(old)))
-    assert found["questions"] == [question | {"id": "", "answers": []}]
+    assert found["questions"] == [question | {"id": "", "answers": [], "ocr": "", "objects": ""}]
     assert (found["label"], found["start"], found["boxes"]) == ("", 0.0, [])
 
 

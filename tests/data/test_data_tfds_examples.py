@@ -1,5 +1,6 @@
 """ImageNet and GLUE as TFDS writes them, read as records."""
 
+import importlib
 import io
 
 import ml_collections
@@ -9,6 +10,7 @@ import tensorflow_datasets as tfds
 from etils import epath
 from raw_media import image
 
+from data.datasets import flowers
 from data.pipeline import eval_batches, open_split, train_batches
 from mplug2_jax.contracts.errors import DataError
 from mplug2_jax.preprocess.image import decode_image, resize
@@ -67,6 +69,12 @@ def test_imagenet_becomes_labelled_images(tmp_path, tokenizer):
     expected = [resize(decode_image(image(n))[None], 16) for n in range(3)]
     np.testing.assert_array_equal(batch["video"], expected)
     assert next(train_batches(root, {"s": stream}, tokenizer, 0))["s"]["example_mask"].all()
+
+
+def test_flowers_have_the_same_names_from_tfds_and_from_their_own_files():
+    builder = importlib.import_module(
+        "tensorflow_datasets.datasets.oxford_flowers102.oxford_flowers102_dataset_builder")
+    assert list(flowers.NAMES) == builder._NAMES
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,12 @@
 
 import numpy as np
 import pytest
+from data_helpers import tries
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from data.demo.builder import _training_texts
+from mplug2_jax.preprocess.text import clean_caption, clean_question
 from mplug2_jax.preprocess.tokenizer import SPECIAL_TOKENS, load_tokenizer, train_sentencepiece
 
 WORDPIECES = [
@@ -34,6 +38,37 @@ def test_grammar_survives_a_round_trip_at_a_piece_a_word(corpus, tokenizer):
     words = {word for text in texts for word in text.split()}
     assert len(words) > 80
     assert all(len(tokenizer.encode(word)) == 1 for word in words)
+
+
+def test_words_that_the_tokenizer_cuts_anyway_need_not_be_cut_before(either):
+    """The release cuts at 30, 50, 80 or 256 words, and then at no more ids: no stream needs it."""
+    @tries(150)
+    @given(st.text("amz -/,.?'!<>\t\n~\u00e9\u4e2d\U0001f600", max_size=60), st.integers(3, 12),
+           st.integers(0, 6))
+    @example("a " * 40, 12, 0)
+    def check(text, length, more):
+        words = length - 2 + more
+        for clean in (clean_caption, clean_question):
+            if "" in clean(text).split(" "):
+                continue  # of a doubled space in a question the release counts an empty word
+            limited = either.encode_padded(clean(text, words), length)
+            for kept, all_kept in zip(limited, either.encode_padded(clean(text), length),
+                                      strict=True):
+                np.testing.assert_array_equal(kept, all_kept)
+
+    check()
+
+
+def test_parts_are_joined_by_the_separator_and_cut_at_the_end(either):
+    sep, red, three = either.sep_id, either.encode("red"), either.encode("three")
+    ids, mask = either.encode_parts(["a red", "red", "three three"], 24)
+    wanted = [either.cls_id, *either.encode("a red"), sep, *red, sep, *three, *three, sep]
+    assert ids[mask].tolist() == wanted and (ids[~mask] == either.pad_id).all()
+    short, _ = either.encode_parts(["a red", "red", "three three"], 6)
+    assert short.tolist() == [*wanted[:5], sep]
+    for one, other in zip(either.encode_parts(["a red"], 9), either.encode_padded("a red", 9),
+                          strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_special_ids_and_word_starts(tokenizer):
