@@ -308,12 +308,17 @@ class Task:
 
         Returns:
           Scores, and one record an example, in the order of the split.
+
+        Raises:
+          ValueError: nothing can be scored, such as where no example could be used.
         """
         del reference
         records = []
         for output in self.outputs(params, batches):
             index, item = int(output["index"]), int(output["item"])
             records.append({"index": index, "item": item, **self.record(output, annotate(index))})
+        if not records:
+            raise ValueError(f"task {self.name!r} has nothing to score: no example could be used")
         return self.finish(params, records, kind), records
 
     def finish(self, params: Any, records: list[dict[str, Any]], kind: str) -> Scores:
