@@ -85,12 +85,8 @@ def check(run: common.Run, root: str, trained: tuple[type[Task], Any],
 
 def check_splits(place: str, stream: Stream) -> None:
     """ConfigError where a stream's split, or a source's, is no name; `place` is the stream's."""
-    if isinstance(stream.split, str) or hasattr(stream.split, "values"):
-        for where, _, split in sources(place, stream, ""):
-            _named(f"{where}.split", split)
-    else:
-        raise ConfigError(f"{place}.split = {stream.split!r}: expected the name of a split, or "
-                          "sources by name")
+    for where, _, split in sources(place, stream, ""):
+        _named(f"{where}.split", split)
 
 
 def sources(place: str, stream: Stream, root: str) -> Sources:

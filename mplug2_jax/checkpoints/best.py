@@ -105,7 +105,9 @@ def open_which(path: str | Path, which: str) -> Checkpoints:
     folder = Path(path) / BEST
     if not folder.is_dir():
         folder = Path(path)
-        if not folder.is_dir() or (folder / LAST).is_dir():
+        if not folder.is_dir():
+            raise CheckpointError(f"checkpoint folder {path} does not exist")
+        if (folder / LAST).is_dir():
             raise CheckpointError(f"{path} has no best checkpoint: {advice}")
     try:
         found = Checkpoints(folder)

@@ -132,6 +132,9 @@ class Task:
                                   + (does if key in own else "has no use for it"))
         stream = read(Stream, values | own, place)
         if not isinstance(stream.split, str):
+            if not hasattr(stream.split, "items"):
+                raise ConfigError(f"{place}.split = {stream.split!r}: expected the name of a "
+                                  "split, or sources by name")
             for name, source in stream.split.items():
                 read(Source, source, f"{place}.split.{name}")
         return stream
