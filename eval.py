@@ -2,7 +2,8 @@
 
     python eval.py --checkpoint=runs/demo --out=runs/demo
 
-Runs the evaluations of the checkpoint's own config, or those of `--config`, and writes
+Runs the evaluations of the checkpoint's own config, or those of `--config`, on the last checkpoint
+of the work folder or with `--which=best` on that which validation chose, and writes
 `report.json`, `report.html` and for each evaluation `<name>.jsonl`, every example with its own
 scores. With `--untrained`, freshly initialised parameters run beside.
 """
@@ -19,16 +20,19 @@ from absl import flags, logging
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from configs import checks, stored
+from configs import checks, selection, stored
 from data import pipeline
 from mplug2_jax import evaluation, launch
-from mplug2_jax.checkpoints import Checkpoints, find_folder
+from mplug2_jax.checkpoints import BEST, LAST, Checkpoints, open_which
+from mplug2_jax.checkpoints import WHICH as WHICHES
 from mplug2_jax.parallel import hosts, sharding
 from mplug2_jax.parallel.mesh import data_slice, make_mesh, put_batch
 from mplug2_jax.preprocess.tokenizer import load_tokenizer
 
 CONFIG = launch.define_config("Instead of the checkpoint's config.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A work folder or a checkpoint folder.")
+WHICH = flags.DEFINE_enum("which", "last", list(WHICHES), "Checkpoint of a work folder: "
+                          "the last, or the best by the config's `best`.")
 OUT = flags.DEFINE_string("out", None, "Folder for the reports; the checkpoint's by default.")
 ONLY = flags.DEFINE_list("only", [], "Names of the evaluations to run; all by default.")
 UNTRAINED = flags.DEFINE_bool("untrained", False, "Evaluate untrained parameters beside.")
@@ -43,13 +47,13 @@ flags.mark_flag_as_required("checkpoint")
 
 
 def main() -> None:
-    checkpoints = Checkpoints(find_folder(CHECKPOINT.value))
+    checkpoints = open_which(CHECKPOINT.value, WHICH.value)
     meta = checkpoints.meta()
     config = CONFIG.value or stored.completed(meta)
     checked = checks.validate(config)
     hosts.agree({"config": launch.plain(stored.expanded(config)), "code": launch.code(),
                  "data": pipeline.fingerprint(config.data), "step": meta["step"],
-                 "flags": {flag.name: flag.value for flag in (ONLY, UNTRAINED, VALIDATION)}})
+                 "flags": {flag.name: flag.value for flag in (ONLY, UNTRAINED, VALIDATION, WHICH)}})
     launch.keep_compilations()
     mesh = make_mesh(**config.mesh)
     tokenizer = load_tokenizer(config.data.tokenizer)
@@ -62,12 +66,19 @@ def main() -> None:
         put=lambda batch: put_batch(batch, mesh), threads=config.data.threads,
         workers=config.data.workers)
     report = Report(evaluations)
+    origin = evaluation.Origin.of(meta, [] if VALIDATION.value else [
+        name for name, entry in evaluations.items() if "best" in meta and selection.shared(
+            entry.stream.split, entry.stream.root or config.data.root, meta["best"]["split"],
+            meta["best"]["root"])])
+    logging.info("%s: %s", checkpoints.folder, origin)
+    if origin.warning:
+        logging.warning("%s", origin.warning)
     params = [checkpoints, config.seed, mesh]
     for name, scores, records, untrained in run_all(evaluations, read, *params):
         logging.info("%s: %s", name, evaluation.summary(evaluations, scores))
         report.add(name, scores, records, untrained)
     if hosts.is_first():
-        write(report, config, meta, read)
+        write(report, config, origin, read)
 
 
 def run_all(evaluations: dict[str, evaluation.Evaluation], read: Any, checkpoints: Checkpoints,
@@ -157,12 +168,12 @@ class Report:
             for group, some in chosen.items()})
 
 
-def write(report: Report, config: ConfigDict, meta: dict[str, Any], read: Any) -> None:
+def write(report: Report, config: ConfigDict, origin: evaluation.Origin, read: Any) -> None:
     """The page, and every example of each evaluation in a file of its own."""
     folder = Path(OUT.value or CHECKPOINT.value)
     sections = [report.section(name, read(entry.stream), config.seed)
                 for name, entry in report.evaluations.items()]
-    page = evaluation.write_report(folder, contents(report, config, meta), sections)
+    page = evaluation.write_report(folder, contents(report, config, origin), sections)
     for name, entry in report.evaluations.items():
         ordered = records = report.records[name]
         if ORDER.value != "split":
@@ -174,14 +185,17 @@ def write(report: Report, config: ConfigDict, meta: dict[str, Any], read: Any) -
     logging.info("wrote %s, %s and every example in .jsonl files", folder / "report.json", page)
 
 
-def contents(report: Report, config: ConfigDict, meta: dict[str, Any]) -> dict[str, Any]:
+def contents(report: Report, config: ConfigDict, origin: evaluation.Origin) -> dict[str, Any]:
     """The report: every figure by its name, what a reader compares it with, facts of the run."""
-    training = training_facts(Path(CHECKPOINT.value) / "train.jsonl")
+    training = training_facts(Path(CHECKPOINT.value))
     packages = ("jax", "flax", "optax", "orbax-checkpoint", "grain")
     return {
         "title": "mPLUG-2 evaluation",
-        "summary": f"{CHECKPOINT.value}, step {meta['step']}; "
-                   + ("validation" if VALIDATION.value else "held-out test") + " examples.",
+        "summary": f"{CHECKPOINT.value}, {origin}; "
+                   + ("validation" if VALIDATION.value else
+                      "test" if origin.warning else "held-out test") + " examples.",
+        **({"warning": origin.warning} if origin.warning else {}),
+        "checkpoint": origin.facts(),
         "figures": report.headline(),
         **report.figures,
         "absent": report.absent,
@@ -189,10 +203,10 @@ def contents(report: Report, config: ConfigDict, meta: dict[str, Any]) -> dict[s
         "gallery": {name: len(value) for name, value in report.records.items()},
         "examples_per_second": training.get("average_examples_per_second", 0.0),
         "seed": config.seed,
-        "step": meta["step"],
+        "step": origin.step,
         "config": launch.plain(stored.expanded(config)),
         "run": {
-            "seed": config.seed, "steps": meta["step"],
+            "seed": config.seed, "steps": origin.step, "checkpoint": origin.which,
             "examples per second, training": round(training.get("average_examples_per_second", 0)),
             "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
             **{name: importlib.metadata.version(name) for name in packages},
@@ -201,8 +215,13 @@ def contents(report: Report, config: ConfigDict, meta: dict[str, Any]) -> dict[s
     }
 
 
-def training_facts(log: Path) -> dict[str, Any]:
-    """The last line of a run's `train.jsonl`, or nothing where there is none."""
+def training_facts(path: Path) -> dict[str, Any]:
+    """The last line of a run's `train.jsonl`, or nothing where there is none.
+
+    Args:
+      path: the work folder, or a folder of checkpoints in it.
+    """
+    log = (path.parent if path.name in (LAST, BEST) else path) / "train.jsonl"
     lines = log.read_text().splitlines() if log.is_file() else []
     return json.loads(lines[-1]) if lines else {}
 

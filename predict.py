@@ -26,7 +26,8 @@ from tqdm import tqdm
 
 from configs import common, msrvtt_caption, msrvtt_qa, stored
 from mplug2_jax import launch, tasks
-from mplug2_jax.checkpoints import Checkpoints, find_folder
+from mplug2_jax.checkpoints import WHICH as WHICHES
+from mplug2_jax.checkpoints import open_which
 from mplug2_jax.contracts.errors import MediaError
 from mplug2_jax.contracts.options import read
 from mplug2_jax.contracts.streams import Stream
@@ -40,6 +41,8 @@ from mplug2_jax.tasks import Task
 
 CONFIG = launch.define_config("Instead of the checkpoint's config.")
 CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A work folder or a checkpoint folder.")
+WHICH = flags.DEFINE_enum("which", "last", list(WHICHES), "Checkpoint of a work folder: the last, "
+                          "or the best by the config's `best`.")
 TOKENIZER = flags.DEFINE_string("tokenizer", None, "The vocabulary, where it has been moved: a "
                                 "SentencePiece .model or a WordPiece .txt.")
 OUT = flags.DEFINE_string("out", None, "A file that gets the lines too.")
@@ -104,7 +107,7 @@ def main(command: str, *arguments: str) -> None:
     paths, text = parse(command, arguments)
     files = find_media(paths)
     out = open_out(OUT.value)
-    checkpoints = Checkpoints(find_folder(CHECKPOINT.value))
+    checkpoints = open_which(CHECKPOINT.value, WHICH.value)
     config = CONFIG.value or stored.completed(checkpoints.meta())
     model = ModelConfig.from_mapping(config.model)
     tokenizer = load_tokenizer(find_vocabulary(config, checkpoints.folder))

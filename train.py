@@ -3,9 +3,10 @@
     python train.py --config=configs/demo.py --workdir=runs/demo
     python train.py --config=configs/demo.py --help_config    # every key with its comment
 
-A run that was stopped goes on by the same command. The work folder holds `checkpoints/`,
-TensorBoard files, and `train.jsonl` with every logged step. On several hosts the same command runs
-on each of them, with one work folder that all share: `docs/scaling.md`.
+A run that was stopped goes on by the same command. The work folder holds `checkpoints/`, `best/`
+where `best` names a figure, TensorBoard files, `train.jsonl` with every logged step and
+`validation.jsonl` with every validation. On several hosts the same command runs on each of them,
+with one work folder that all share: `docs/scaling.md`.
 """
 
 import dataclasses
@@ -21,10 +22,10 @@ from clu import parameter_overview
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from configs import checks, keys, stored
+from configs import checks, keys, selection, stored
 from data import pipeline
 from mplug2_jax import evaluation, launch, tasks
-from mplug2_jax.checkpoints import Checkpoints, find_folder
+from mplug2_jax.checkpoints import LAST, Best, Checkpoints, find_folder
 from mplug2_jax.model.config import HOW, ModelConfig
 from mplug2_jax.parallel import hosts, sharding
 from mplug2_jax.parallel.mesh import data_slice, make_mesh, put_batch
@@ -66,6 +67,10 @@ class Run:
         """Examples a step of every stream."""
         return {name: stream.batch_size for name, stream in self.checked.streams.items()}
 
+    def samples(self, positions: dict[str, int], steps: int) -> dict[str, int]:
+        """Samples seen of every stream, so many steps after `positions`."""
+        return {name: positions[name] + steps * size for name, size in self.sizes.items()}
+
     def read(self, stream: Any) -> pipeline.Reading:
         """A split to evaluate."""
         data = self.config.data
@@ -82,24 +87,31 @@ def main() -> None:
         print(keys.help_text(CONFIG.value))
         return
     run = prepare(CONFIG.value, WORKDIR.value)
-    config, checkpoints = run.config, Checkpoints(run.workdir / "checkpoints",
+    config, checkpoints = run.config, Checkpoints(run.workdir / LAST,
                                                   keep=run.config.keep_checkpoints)
     optimizer, learning_rate = make_optimizer(config.optimizer)
     create = functools.partial(create_state, run.task, optimizer, config.seed,
                                config.optimizer.ema_decay > 0)
+    validation = validations(run, fresh=checkpoints.latest is None)
     state, positions = restore(run, checkpoints, create)
     start = int(state.step)
     skips = pipeline.SkipLog(config.data.max_skipped, run.workdir / hosts.own_file("skipped.jsonl"))
     batches = training_batches(run, positions, skips)
+    epochs = pipeline.Epochs(config.data.root, run.checked.streams, config.seed)
     step_function = make_train_step(run.task, optimizer, jax.eval_shape(create), run.mesh,
                                     config.seed, config.optimizer.frozen,
                                     config.optimizer.ema_decay)
-    evaluations = evaluation.build(config.evals, run.checked.evaluations, run.checked.model,
-                                   run.tokenizer, validation=True)
+
+    def moment(step):
+        return evaluation.Moment(step, state.averaged, state.items(),
+                                 launch.plain(stored.expanded(config)),
+                                 run.samples(positions, step - start))
 
     progress, batch = None, next(batches)
     flops = 3 * count_flops(run.task.loss, state.params, batch, jax.random.key(0))
     with RunLog(run.workdir, start) as log:
+        if validation.due(start) and not log.validated:  # the run ended in between
+            log.validation(start, validation.run(moment(start)))
         for step in range(start + 1, config.optimizer.steps + 1):
             last = step == config.optimizer.steps
             with jax.transfer_guard("disallow"):
@@ -111,21 +123,18 @@ def main() -> None:
                 progress = Progress(step, config.optimizer.steps, sum(run.sizes.values()), flops,
                                     peak_flops(), run.task.figures)
             if step % config.log_every == 0 or last:
+                values = fetched(metrics, step) | epochs.at(run.samples(positions, step - start))
                 more = {"learning_rate": float(learning_rate(step)),
                         "skipped": hosts.total(skips.total())}
-                log.step(step, progress.report(step, fetched(metrics, step)) | more)
+                log.step(step, progress.report(step, values) | more)
             if step % config.checkpoint_every == 0 or last:
-                checkpoints.save(step, state.items(), launch.plain(stored.expanded(config)), {
-                    name: positions[name] + (step - start) * size
-                    for name, size in run.sizes.items()})
-            if config.eval_every and step % config.eval_every == 0:
+                now = moment(step)
+                checkpoints.save(step, now.items, now.config, now.samples)
+            if validation.due(step):
                 with progress.paused():
-                    scores, _ = evaluation.run(evaluations, run.read, state.averaged, run.mesh,
-                                               config.eval_limit)
-                logging.info("validation at step %d: %s", step,
-                             evaluation.summary(evaluations, scores))
-                log.scores(step, {f"validation/{name}": value for name, value in scores.items()})
+                    log.validation(step, validation.run(moment(step)))
     checkpoints.close()
+    validation.close()
     skips.report()
     logging.info("done: %d steps, %s", config.optimizer.steps, run.workdir)
 
@@ -148,6 +157,10 @@ def prepare(config: ConfigDict, folder: str | None) -> Run:
     task = tasks.make(config.task, checked.model, tokenizer)
     task.check_mesh(checked.streams, mesh)
     task.prepare(lambda: pipeline.references(config.data.root, checked.streams))
+    if config.eval_every:
+        for name in selection.trained_on(config.data.root, checked.streams, checked.evaluations, {
+                name: entry.validation for name, entry in config.evals.items()}):
+            logging.warning("evals.%s.validation: training reads these examples, too", name)
     return Run(config, workdir, checked, mesh, tokenizer, task)
 
 
@@ -177,6 +190,32 @@ def restore(run: Run, checkpoints: Checkpoints, create: Any) -> tuple[TrainState
         params = source.load_params(shapes.params, mesh, config.allow_new)
         source.close()
     return sharding.init_sharded(create, mesh, params), positions
+
+
+def validations(run: Run, fresh: bool) -> evaluation.Validation:
+    """The validation of the run, its splits opened once, and what the best checkpoint is.
+
+    Args:
+      run: the run.
+      fresh: whether it begins.
+
+    Raises:
+      ConfigError, DataError: a split cannot be validated on.
+    """
+    config, chosen = run.config, run.checked.selection
+    entries = evaluation.build(config.evals, run.checked.evaluations, run.checked.model,
+                               run.tokenizer, validation=True)
+    best = note = None
+    if chosen is not None:
+        about = dict(figure=chosen.figure, root=chosen.root, split=chosen.split,
+                     limit=chosen.limit, selected_on_test=chosen.on_test)
+        best = Best(run.workdir, chosen.better, about, fresh)
+        note = "selected on test" if chosen.on_test else None
+    found = evaluation.Validation(
+        entries, run.read, run.mesh, config.eval_every, config.optimizer.steps, config.eval_limit,
+        best, chosen.figure if chosen else "", note or "")
+    found.check()
+    return found
 
 
 def training_batches(run: Run, positions: dict[str, int], skips: Any) -> Iterator[Any]:

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from configs import common
+from configs import common, selection
+from configs.selection import Selection
 from mplug2_jax import tasks
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.options import read
@@ -21,11 +22,13 @@ class Checked(NamedTuple):
       model: its sizes.
       streams: of training, by name, with what the task gives them.
       evaluations: by name the stream of each.
+      selection: how the best checkpoint is chosen, or None.
     """
 
     model: ModelConfig
     streams: dict[str, Stream]
     evaluations: dict[str, Stream]
+    selection: Selection | None
 
 
 def validate(config: ConfigDict) -> Checked:
@@ -35,7 +38,7 @@ def validate(config: ConfigDict) -> Checked:
       ConfigError: one line that names the key and what was expected.
     """
     model = ModelConfig.from_mapping(config.model)
-    _check_run(config)
+    run = _check_run(config)
     for key in ("task", "data", "optimizer", "mesh", "evals"):
         if not hasattr(config.get(key), "items"):
             raise ConfigError(f"{key}: expected a section of keys")
@@ -44,6 +47,7 @@ def validate(config: ConfigDict) -> Checked:
         raise ConfigError("data.streams: empty; name at least one stream")
     evaluations: dict[str, Stream] = {}
     figures: dict[str, str] = {}
+    validated: dict[str, selection.Validated] = {}
     for name, entry in config.evals.items():
         place = f"evals.{name}"
         given = dict(entry.items()) if hasattr(entry, "items") else {}
@@ -56,7 +60,12 @@ def validate(config: ConfigDict) -> Checked:
         evaluations |= check_task(f"{place}.task", options, {name: examples}, "evals.{}.stream",
                                   model)
         _check_names(place, own.kind, options, evaluations[name], figures)
-    return Checked(model, streams, evaluations)
+        task, found = tasks.read(options, f"{place}.task")
+        validated[name] = selection.Validated(
+            task, found, evaluations[name], own.validation,
+            own.kind or task.kind_of(found, evaluations[name]))
+    chosen = selection.check(run, config.data.root, tasks.read(config.task), streams, validated)
+    return Checked(model, streams, evaluations, chosen)
 
 
 def check_task(place: str, section: Mapping[str, Any], streams: Mapping[str, Any], where: str,
@@ -76,6 +85,7 @@ def check_task(place: str, section: Mapping[str, Any], streams: Mapping[str, Any
     task, options = tasks.read(section, place)
     checked = tasks.streams(task, options, streams, where)
     for name, stream in checked.items():
+        selection.check_splits(where.format(name), stream)
         for field in ("text", "prompt", "target"):
             length = getattr(stream, f"{field}_length")
             if length > model.max_positions:
@@ -111,14 +121,15 @@ def _check_names(place: str, kind: str, section: Mapping[str, Any], stream: Stre
                 if "{kind}" in figure.name}
 
 
-def _check_run(config: ConfigDict) -> None:
-    """The sections that are the same for every task."""
+def _check_run(config: ConfigDict) -> common.Run:
+    """The sections that are the same for every task; gives the keys of none."""
     sections = ("model", "task", "data", "mesh", "optimizer", "evals")
     own = {key: value for key, value in config.items() if key not in sections}
     run = read(common.Run, own, "config")
-    for key in ("log_every", "checkpoint_every", "keep_checkpoints"):
-        if getattr(run, key) < 1:
-            raise ConfigError(f"{key} = {getattr(run, key)}: expected at least 1")
+    for key, least in (("log_every", 1), ("checkpoint_every", 1), ("keep_checkpoints", 1),
+                       ("eval_every", 0), ("eval_limit", 0)):
+        if getattr(run, key) < least:
+            raise ConfigError(f"{key} = {getattr(run, key)}: expected at least {least}")
     given = dict(config.data.items())
     given.pop("streams")
     data = read(common.Data, given, "data")
@@ -142,3 +153,4 @@ def _check_run(config: ConfigDict) -> None:
         except re.error as error:
             raise ConfigError(f"optimizer.frozen: {pattern!r} is not a regular expression: "
                               f"{error}") from None
+    return run

@@ -62,6 +62,10 @@ class Run:
     keep_checkpoints: int = option(3, "of the newest")
     eval_every: int = option(0, "steps; 0 for never during training")
     eval_limit: int = option(0, "examples of each evaluation during training; 0 for all")
+    best: str = option("", "figure of the validation by which the best checkpoint is kept; empty: "
+                           "none")
+    select_on_test: bool = option(False, "lets the best be chosen on the test split; reports say "
+                                         "so")
 
 
 @dataclasses.dataclass(frozen=True)

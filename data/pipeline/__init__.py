@@ -7,6 +7,7 @@ from data.pipeline.batches import (
     references,
     train_batches,
 )
+from data.pipeline.epochs import Epochs
 from data.pipeline.examples import eval_clip
 from data.pipeline.fingerprint import fingerprint
 from data.pipeline.reading import Reading
@@ -17,6 +18,7 @@ from data.pipeline.streams import resolve
 from data.pipeline.training import TrainStream
 
 __all__ = [
+    "Epochs",
     "Reading",
     "SkipLog",
     "Stopwatch",

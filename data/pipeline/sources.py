@@ -2,6 +2,7 @@
 
 import types
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import grain
@@ -9,8 +10,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from data import records
-from data.pipeline import tfds_examples
-from mplug2_jax.contracts.errors import DataError, RecordError
+from data.pipeline import parts, tfds_examples
+from mplug2_jax.contracts.errors import ConfigError, DataError, RecordError
+from mplug2_jax.contracts.splits import Term, terms
 
 _INFO = "dataset_info.json"
 _HELD = 1_024  # records of a split whose order is held in memory
@@ -52,30 +54,59 @@ def open_split(root: str | Path, split: str) -> Split:
 
     Args:
         root: the `--out` folder, or the dataset's own folder inside it.
-        split: name of a split, such as `video_train`, or of several, `train+val`.
+        split: name of a split, such as `video_train`, of a part, `train[held_out]` or
+            `train[rest]`, or of several, `train[rest]+val`.
 
     Raises:
         DataError: nothing was prepared there, or there is no such split or no record in it, or one
             of its files is missing.
     """
     root = Path(root)
-    builder = tfds.builder_from_directory(str(find_version(root)))
-    if not set(split.split("+")) <= set(builder.info.splits):
-        raise DataError(
-            f"no split {split!r} in {root}: it has {', '.join(sorted(builder.info.splits))}"
-        )
-    missing = [path for path in builder.info.splits[split].filepaths if not path.exists()]
+    builder, named = find_splits(root, split)
+    missing = [
+        path
+        for term in named
+        for path in builder.info.splits[term.name].filepaths
+        if not path.exists()
+    ]
     if missing:
         raise DataError(
             f"split {split!r} in {root} lacks {len(missing)} of its files, the first "
             f"{missing[0].name}: copy them there, or prepare the data again"
         )
-    source = builder.as_data_source(
-        split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
-    )
+    raw = tfds.decode.DeserializeMethod.RAW_BYTES
+    sources = [(t, builder.as_data_source(t.name, deserialize_method=raw)) for t in named]
+    source = parts.joined(sources)
     if len(source) == 0:
-        raise DataError(f"split {split!r} in {root} is empty: prepare it again with a size above 0")
+        does = "prepare it again with a size above 0"
+        if len(sources[0][1]):
+            does = f"the one record of {named[0].name} is held out"
+        raise DataError(f"split {split!r} in {root} is empty: {does}")
     return Split(root, split, source, tfds_examples.parser(builder.info))
+
+
+def find_splits(root: Path, split: str) -> tuple[tfds.core.DatasetBuilder, list[Term]]:
+    """The written dataset that has a split, and what the split's name sums up; or DataError."""
+    builder = tfds.builder_from_directory(str(find_version(root)))
+    try:
+        named = terms(split)
+    except ConfigError as error:
+        raise DataError(f"{root}: {error}") from None
+    if not {term.name for term in named} <= set(builder.info.splits):
+        raise DataError(
+            f"no split {split!r} in {root}: it has {', '.join(sorted(builder.info.splits))}"
+        )
+    return builder, named
+
+
+def count_records(root: str | Path, split: str) -> int:
+    """How many records a split has, of what describes it: none of its files is opened.
+
+    Raises:
+        DataError: nothing was prepared there, or there is no such split.
+    """
+    builder, named = find_splits(Path(root), split)
+    return sum(parts.size(builder.info.splits[term.name].num_examples, term.part) for term in named)
 
 
 def first_readable(split: Split) -> dict:
@@ -145,12 +176,64 @@ class Source:
         return int(held[1][place])
 
 
-class Mixture:
-    """The sources of one stream, and which of them gives the sample at a global position.
+class Order:
+    """Which source of a stream gives the sample at each position of its endless order.
 
     In every thousand positions each source has its share of places, in an order that the seed and
     the thousand's number decide. So any position can be looked up, and the processes slice a
     sequence that is mixed already.
+
+    Args:
+        seed: of the stream (`stream_seed`).
+        weights: of the sources, by name.
+
+    Raises:
+        DataError: a weight cannot be kept.
+    """
+
+    def __init__(self, seed: list[int], weights: Mapping[str, float]):
+        self._seed = seed
+        self._shares = _shares(list(weights), list(weights.values()))
+
+    def locate(self, position: int) -> tuple[int, int]:
+        """The number of a position's source, and the position among that source's own samples."""
+        if len(self._shares) == 1:
+            return 0, position
+        block, place = divmod(position, _BLOCK)
+        pattern = self._pattern(block)
+        number = int(pattern[place])
+        earlier = int((pattern[:place] == number).sum())
+        return number, block * int(self._shares[number]) + earlier
+
+    def drawn(self, position: int) -> list[int]:
+        """How many of the samples before a position are of each source."""
+        if len(self._shares) == 1:
+            return [position]
+        block, place = divmod(position, _BLOCK)
+        earlier = np.bincount(self._pattern(block)[:place], minlength=len(self._shares))
+        return (block * self._shares + earlier).tolist()
+
+    def _pattern(self, block: int) -> np.ndarray:
+        """The number of the source at each place of a block."""
+        rng = np.random.default_rng([*self._seed, block])
+        return rng.permutation(np.repeat(np.arange(len(self._shares)), self._shares))
+
+
+def stream_seed(seed: int, name: str) -> list[int]:
+    """The seed of a stream: its name is a part of it, so that another stream changes nothing."""
+    return [seed, zlib.crc32(name.encode())]
+
+
+def entries(stream) -> dict[str, dict]:
+    """The sources of a stream by name, `split`, `weight` and what else each gives."""
+    if isinstance(stream.split, str):
+        return {stream.split: {"split": stream.split, "weight": 1.0}}
+    # Sorted: the order of writing means nothing.
+    return {name: dict(entry.items()) for name, entry in sorted(stream.split.items())}
+
+
+class Mixture:
+    """The sources of one stream, and which of them gives the sample at a global position (`Order`).
 
     Args:
         root: the folder of sources that name none.
@@ -162,36 +245,26 @@ class Mixture:
     """
 
     def __init__(self, root: str | Path, stream, seed: list[int]):
-        self._seed = seed
-        single = isinstance(stream.split, str)
-        entries = {stream.split: {"split": stream.split}} if single else stream.split
-        entries = dict(sorted(entries.items()))  # the order of writing means nothing
+        named = entries(stream)
         self.sources: list[Source] = []
         first_id = 0
-        for name, entry in entries.items():
-            options = dict(entry.items())
-            options.pop("weight", None)
-            split = open_split(options.pop("root", "") or root, options.pop("split"))
-            own = types.SimpleNamespace(**vars(stream) | options)
+        for name, options in named.items():
+            own = types.SimpleNamespace(
+                **vars(stream) | {k: v for k, v in options.items() if k != "weight"}
+            )
+            split = open_split(options.get("root", "") or root, own.split)
+            single = isinstance(stream.split, str)
             order = seed if single else [*seed, zlib.crc32(name.encode())]
             self.sources.append(Source(name, split, own, first_id, order))
             first_id += len(split)
         if first_id > np.iinfo(np.int32).max:
             raise DataError(f"{first_id} records are more than an int32 can number")
-        weights = [1.0] if single else [float(entry["weight"]) for entry in entries.values()]
-        self._shares = _shares(list(entries), weights)
+        self._order = Order(seed, {name: float(one["weight"]) for name, one in named.items()})
 
     def locate(self, position: int) -> tuple[Source, int]:
         """The source of a global position, and the number of its record."""
-        if len(self.sources) == 1:
-            return self.sources[0], self.sources[0].record_at(position)
-        block, place = divmod(position, _BLOCK)
-        rng = np.random.default_rng([*self._seed, block])
-        pattern = rng.permutation(np.repeat(np.arange(len(self.sources)), self._shares))
-        number = int(pattern[place])
-        earlier = int((pattern[:place] == number).sum())
-        source = self.sources[number]
-        return source, source.record_at(block * int(self._shares[number]) + earlier)
+        number, own = self._order.locate(position)
+        return self.sources[number], self.sources[number].record_at(own)
 
 
 def _shares(names: list[str], weights: list[float]) -> np.ndarray:

@@ -1,7 +1,6 @@
 """The endless training stream: the samples at its positions, and the batches of them."""
 
 import contextlib
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import numpy as np
 
 from data.pipeline.examples import augmented, decode, load_media, stack, train_texts
 from data.pipeline.skips import Report
-from data.pipeline.sources import ATTEMPTS, Mixture, first_readable
+from data.pipeline.sources import ATTEMPTS, Mixture, first_readable, stream_seed
 from data.pipeline.streams import check_kind, check_stream, resolve
 from mplug2_jax.contracts.errors import RecordError
 from mplug2_jax.preprocess.tokenizer import Tokenizer
@@ -48,7 +47,7 @@ class TrainStream:
         stream = resolve(stream)
         check_stream(name, stream, process_count)
         self._tokenizer, self._watch = tokenizer, watch
-        self._seed = [seed, zlib.crc32(name.encode())]
+        self._seed = stream_seed(seed, name)
         self._mixture = Mixture(stream.root or root, stream, self._seed)
         for source in self._mixture.sources:
             check_kind(name, source.stream, source.split.name, first_readable(source.split))

@@ -1,7 +1,10 @@
 """Checkpoints: written while training goes on, restored onto any mesh, loaded by module."""
 
+from mplug2_jax.checkpoints.best import WHICH, Best, open_which
 from mplug2_jax.checkpoints.manager import (
     AVERAGE,
+    BEST,
+    LAST,
     OPTIMIZER,
     TASK_STATE,
     CheckpointError,
@@ -10,5 +13,5 @@ from mplug2_jax.checkpoints.manager import (
     write_params,
 )
 
-__all__ = ["AVERAGE", "OPTIMIZER", "TASK_STATE", "CheckpointError", "Checkpoints", "find_folder",
-           "write_params"]
+__all__ = ["AVERAGE", "BEST", "LAST", "OPTIMIZER", "TASK_STATE", "WHICH", "Best",
+           "CheckpointError", "Checkpoints", "find_folder", "open_which", "write_params"]

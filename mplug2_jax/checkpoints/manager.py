@@ -22,6 +22,7 @@ from mplug2_jax.parallel.sharding import path_name, tree_shardings
 # across steps is an item by itself; configs have the options of all tasks.
 FORMAT = 2
 OPTIMIZER, AVERAGE = "rest", "ema"  # items: the optimizer's state, the average for evaluation
+LAST, BEST = "checkpoints", "best"  # folders of a work folder
 TASK_STATE = "task_state"  # the item that is what a task keeps across steps, entries by name
 
 
@@ -44,16 +45,19 @@ class Checkpoints:
         self.folder = Path(folder).absolute()
         if not keep and not self.folder.is_dir():
             raise CheckpointError(f"checkpoint folder {folder} does not exist")
+        # Two folders may be written at once: the prefix keeps the hosts' meetings for them apart.
+        meetings = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=self.folder.name)
         self._manager = ocp.CheckpointManager(self.folder, options=ocp.CheckpointManagerOptions(
             max_to_keep=keep or None, create=bool(keep), read_only=not keep,
-            cleanup_tmp_directories=bool(keep)))
+            cleanup_tmp_directories=bool(keep), multiprocessing_options=meetings))
         self.latest: int | None = self._manager.latest_step()
         if not keep and self.latest is None:
             raise CheckpointError(f"{folder} holds no checkpoint: give the folder that train.py "
                                   "writes checkpoints to")
 
     def save(self, step: int, items: Mapping[str, Any], config: dict[str, Any],
-             samples: dict[str, int]) -> None:
+             samples: dict[str, int], best: Mapping[str, Any] | None = None,
+             number: int | None = None) -> None:
         """Starts writing; the run goes on once the arrays are copied.
 
         Args:
@@ -61,14 +65,17 @@ class Checkpoints:
           items: trees of arrays of any mesh by name, `params` among them.
           config: the run's config as plain values.
           samples: global samples seen of each stream: where the data goes on.
+          best: of a best checkpoint, what it is best by.
+          number: of the checkpoint in the folder, where that is not the step.
         """
-        self._manager.save(step, args=ocp.args.Composite(
+        meta = describe(step, config, samples) | ({} if best is None else {"best": dict(best)})
+        self.latest = step if number is None else number
+        self._manager.save(self.latest, args=ocp.args.Composite(
             **{name: ocp.args.StandardSave(tree) for name, tree in items.items()},
-            meta=ocp.args.JsonSave(describe(step, config, samples))))
-        self.latest = step
+            meta=ocp.args.JsonSave(meta)))
 
     def meta(self) -> dict[str, Any]:
-        """The newest checkpoint's `format, step, samples, config, versions`."""
+        """The newest checkpoint's `format, step, samples, config, versions`, perhaps `best`."""
         meta = self._manager.restore(self.latest, args=ocp.args.Composite(
             meta=ocp.args.JsonRestore()))["meta"]
         return {"format": 1} | meta
@@ -210,7 +217,7 @@ def write_params(folder: str | Path, params: Any, config: dict[str, Any]) -> Non
 
 def find_folder(path: str | Path) -> Path:
     """The folder of checkpoints: `path` itself, or `path/checkpoints` of a work folder."""
-    inner = Path(path) / "checkpoints"
+    inner = Path(path) / LAST
     return inner if inner.is_dir() else Path(path)
 
 

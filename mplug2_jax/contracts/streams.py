@@ -40,7 +40,8 @@ class Stream:
     without media keep their punctuation.
     """
 
-    split: Any = option("", "name of the split (a+b: of both); or a mixture, {name: source}")
+    split: Any = option("", "name of the split (a+b: of both; a[held_out], a[rest]: parts); or a "
+                            "mixture, {name: source}")
     batch_size: int = option(1, "examples a step over all devices and hosts")
     root: str = option("", "folder of the written data; empty: data.root")
     shuffle: bool = option(True, "an order of its own every epoch; False: as the records were "

@@ -1,5 +1,6 @@
 """A config's evaluations: run, their records, and the page that shows them."""
 
+from mplug2_jax.evaluation.origin import Origin
 from mplug2_jax.evaluation.records import best_first, choose, write_records
 from mplug2_jax.evaluation.report import Section, write_report
 from mplug2_jax.evaluation.run import (
@@ -11,6 +12,8 @@ from mplug2_jax.evaluation.run import (
     run,
     summary,
 )
+from mplug2_jax.evaluation.validation import Moment, Validation
 
-__all__ = ["Evaluation", "Records", "Section", "best_first", "build", "choose", "create_params",
-           "noted", "run", "summary", "write_records", "write_report"]
+__all__ = ["Evaluation", "Moment", "Origin", "Records", "Section", "Validation", "best_first",
+           "build", "choose", "create_params", "noted", "run", "summary", "write_records",
+           "write_report"]

@@ -41,7 +41,7 @@ def write_report(path_dir: str | Path, report: Mapping, sections: Sequence[Secti
     """Writes `report.json` and `report.html` into `path_dir` (made if missing); returns the latter.
 
     `report` holds, all but `title` optional:
-    - `title`: str, and `summary`: str, a sentence under it.
+    - `title`: str; `summary`: str, a sentence under it; `warning`: str, another that stands out.
     - `figures`: {name: value} or {name: {"value": v, "chance": c, "majority": m, "untrained": u}}
       with any of the baselines, and with "interval": (low, high) for the value's confidence
       interval; the headline table.
@@ -108,6 +108,8 @@ def _page(report: Mapping, sections: Sequence[Section]) -> str:
     summary = (
         f'<p class="summary">{html.escape(report["summary"])}</p>' if "summary" in report else ""
     )
+    if "warning" in report:
+        summary += f'<p class="warning">{html.escape(report["warning"])}</p>'
     parts = [f"<header><h1>{title}</h1>{summary}</header>"]
     if report.get("figures"):
         parts.append(_headline(report["figures"]))
@@ -291,6 +293,7 @@ h1 { margin: 0; font-size: 28px; line-height: 1.2; }
 h2 { margin: 40px 0 12px; font-size: 19px; }
 h3 { margin: 22px 0 10px; color: var(--soft); font-size: 14px; font-weight: 600; }
 .summary { margin: 8px 0 0; color: var(--soft); max-width: 72ch; }
+.warning { margin: 8px 0 0; color: var(--wrong); font-weight: 600; max-width: 72ch; }
 dl, ul, ol { margin: 0; padding: 0; list-style: none; }
 dd { margin: 0; overflow-wrap: anywhere; }
 dt { color: var(--soft); font-size: 12px; }

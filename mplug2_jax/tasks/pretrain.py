@@ -5,7 +5,7 @@ alone, told apart by their fields. Objectives and their weights are config.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -18,7 +18,18 @@ from mplug2_jax.contracts.options import option
 from mplug2_jax.contracts.streams import Stream
 from mplug2_jax.objectives.momentum import Momentum, empty_queue, push, soft_weight
 from mplug2_jax.objectives.pretraining import pair_losses, text_losses
-from mplug2_jax.tasks.base import Array, Batch, Loss, Metrics, Task, logged, modality
+from mplug2_jax.tasks.base import (
+    Annotate,
+    Array,
+    Batch,
+    Loss,
+    Metrics,
+    Scores,
+    Task,
+    held_out,
+    logged,
+    modality,
+)
 from mplug2_jax.tasks.base.pairs import CONTRAST, check_batching, check_blocks, objectives_of
 
 INPUTS = ("visual", "text")
@@ -109,6 +120,15 @@ class Pretrain(Task):
         logged("instruct", "cross-entropy of targets after their prompts, nats a token"),
         logged("*_hits", "share of these tokens that are the likeliest", 1.0, "higher", False),
     )
+    figures += held_out.figures(figures)
+
+    def __init__(self, *args: Any):
+        super().__init__(*args)
+        self._held_out = held_out.HeldOut(self)
+
+    @classmethod
+    def kind_of(cls, options: PretrainOptions, stream: Stream) -> str:
+        return super().kind_of(options, stream) if stream.frames or stream.reader else "text"
 
     @classmethod
     def composition(cls, options: PretrainOptions) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -129,6 +149,10 @@ class Pretrain(Task):
         if options.inputs == "text" and stream.frames:
             raise ConfigError(f"stream {name}.frames = {stream.frames}: task.inputs = 'text' needs "
                               "0, text alone")
+        block = options.negative_block
+        if block and (stream.frames or stream.reader) and stream.batch_size % block:
+            raise ConfigError(f"stream {name}.batch_size = {stream.batch_size}: expected a "
+                              f"multiple of task.negative_block = {block}")
 
     def check_mesh(self, streams: Mapping[str, Stream], mesh: Mesh) -> None:
         super().check_mesh(streams, mesh)
@@ -176,3 +200,9 @@ class Pretrain(Task):
         if "queue" in task_state:
             state["queue"] = push(task_state["queue"], carry)
         return state
+
+    def evaluate(self, params: Any, batches: Iterable[Batch], annotate: Annotate, kind: str,
+                 reference: Iterable[Batch] = ()) -> tuple[Scores, list[dict[str, Any]]]:
+        """The loss of each objective that the stream feeds, on held-out examples."""
+        del annotate, reference
+        return self._held_out.evaluate(params, batches, kind)

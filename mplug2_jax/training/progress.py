@@ -7,6 +7,8 @@ from typing import Any
 
 from absl import logging
 
+EPOCH = "/epoch"  # `stream/epoch`, or of a source of it `stream/source/epoch`
+
 
 class Progress:
     """Measures from its making on; evaluation and the like are taken out by `paused`.
@@ -57,12 +59,19 @@ class Progress:
         return "/" in name and figure is not None and figure.headline
 
     def line(self, step: int, values: dict[str, float], speed: dict[str, float]) -> str:
-        """`step 40/1000 loss 3.21 | video/vtc 1.20 ... | 310 examples/s | MFU 21% | 3:05 left`."""
+        """`step 40/1000 loss 3.21 | video/vtc 1.20 ... | 310 examples/s | MFU 21% | 3:05 left`.
+
+        Before the speed, where `values` say it, the epochs of each stream: `epoch video 1.25`.
+        """
         average = speed["average_examples_per_second"] or speed["examples_per_second"]
         left = (self.total - step) * self.examples / max(average, 1e-9)
         minutes, seconds = divmod(round(left), 60)
         parts = " ".join(f"{name} {value:.3f}" for name, value in sorted(values.items())
                          if self.shown(name))
+        epochs = "".join(f" {name.removesuffix(EPOCH)} {value:.2f}"
+                         for name, value in sorted(values.items())
+                         if name.endswith(EPOCH) and name.count("/") == 1)
+        parts += f" | epoch{epochs}" if epochs else ""
         return (f"step {step}/{self.total} loss {values['loss']:.4f} | {parts} | "
                 f"{speed['examples_per_second']:.0f} examples/s | MFU {speed['mfu']:.0%} | "
                 f"{minutes}:{seconds:02d} left")

@@ -1,6 +1,7 @@
-"""What a run writes about itself: `train.jsonl` and TensorBoard files."""
+"""What a run writes about itself: `train.jsonl`, `validation.jsonl` and TensorBoard files."""
 
 import json
+import math
 from pathlib import Path
 
 from tensorboardX import SummaryWriter
@@ -15,13 +16,20 @@ class RunLog:
     Args:
       workdir: the work folder.
       start: the step from which the run goes on; what the files say of later ones is dropped.
+
+    Attributes:
+      validated: whether they hold the validation of that step; the same on all processes.
     """
 
     def __init__(self, workdir: Path, start: int):
         self._writes = hosts.is_first()
+        path, found = workdir / "validation.jsonl", False
         if self._writes:
             self._file = launch.open_log(workdir / "train.jsonl", start)
+            self._validations = launch.open_log(path, start)
+            found = start in (json.loads(line)["step"] for line in path.read_text().splitlines())
             self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
+        self.validated = hosts.total(found) > 0
 
     def step(self, step: int, values: dict[str, float]) -> None:
         """Writes a step's values to both."""
@@ -29,6 +37,15 @@ class RunLog:
             self._file.write(json.dumps(values | {"step": step}) + "\n")
             self._file.flush()
         self.scores(step, values)
+
+    def validation(self, step: int, values: dict[str, float]) -> None:
+        """Writes a validation's figures to both; one that is no number is null."""
+        if self._writes:
+            plain = {name: value if math.isfinite(value) else None
+                     for name, value in values.items()}
+            self._validations.write(json.dumps({"step": step} | plain) + "\n")
+            self._validations.flush()
+        self.scores(step, {f"validation/{name}": value for name, value in values.items()})
 
     def scores(self, step: int, values: dict[str, float]) -> None:
         """Writes values to TensorBoard alone."""
@@ -42,4 +59,5 @@ class RunLog:
     def __exit__(self, *_: object) -> None:
         if self._writes:
             self._file.close()
+            self._validations.close()
             self._tensorboard.close()

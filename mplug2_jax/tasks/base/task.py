@@ -132,6 +132,9 @@ class Task:
                                   + (does if key in own else "has no use for it"))
         stream = read(Stream, values | own, place)
         if not isinstance(stream.split, str):
+            if not hasattr(stream.split, "items"):
+                raise ConfigError(f"{place}.split = {stream.split!r}: expected the name of a "
+                                  "split, or sources by name")
             for name, source in stream.split.items():
                 read(Source, source, f"{place}.split.{name}")
         return stream
@@ -308,12 +311,17 @@ class Task:
 
         Returns:
           Scores, and one record an example, in the order of the split.
+
+        Raises:
+          ValueError: nothing can be scored, such as where no example could be used.
         """
         del reference
         records = []
         for output in self.outputs(params, batches):
             index, item = int(output["index"]), int(output["item"])
             records.append({"index": index, "item": item, **self.record(output, annotate(index))})
+        if not records:
+            raise ValueError(f"task {self.name!r} has nothing to score: no example could be used")
         return self.finish(params, records, kind), records
 
     def finish(self, params: Any, records: list[dict[str, Any]], kind: str) -> Scores:

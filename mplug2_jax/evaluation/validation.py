@@ -1,0 +1,111 @@
+"""Evaluations while a run trains, and the best checkpoint that it chooses by them."""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from absl import logging
+from jax.sharding import Mesh
+
+from mplug2_jax.checkpoints import Best
+from mplug2_jax.contracts.streams import Stream
+from mplug2_jax.evaluation.run import Evaluation, Reading, run, summary
+from mplug2_jax.parallel.mesh import check_batch
+
+
+class Moment(NamedTuple):
+    """A state of a run, as a checkpoint would hold it.
+
+    Attributes:
+      step: steps done.
+      averaged: parameters to evaluate.
+      items, config, samples: as of `Checkpoints.save`.
+    """
+
+    step: int
+    averaged: Any
+    items: Mapping[str, Any]
+    config: dict[str, Any]
+    samples: dict[str, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class Validation:
+    """What a run validates with.
+
+    Attributes:
+      evaluations: of `build`, on their validation splits.
+      read: opens the split of a stream.
+      mesh: on which parameters are.
+      every: steps from one to the next; 0 for never.
+      last: the run's last step, after which it validates, too.
+      limit: examples of each evaluation; 0 for all.
+      best: keeps the best checkpoint, or None.
+      figure: that it is chosen by; "" for none.
+      note: what the log says of the choice, such as that it sees the test split.
+    """
+
+    evaluations: Mapping[str, Evaluation]
+    read: Callable[[Stream], Reading]
+    mesh: Mesh
+    every: int
+    last: int
+    limit: int
+    best: Best | None = None
+    figure: str = ""
+    note: str = ""
+
+    def due(self, step: int) -> bool:
+        """Whether the run validates after so many steps."""
+        return bool(self.evaluations and self.every and step) and (
+            step % self.every == 0 or step == self.last)
+
+    def check(self) -> None:
+        """Opens every split once: what is not there is an error before the first step.
+
+        Raises:
+          ConfigError, DataError: a batch does not divide, a split is not there.
+        """
+        for name, entry in self.evaluations.items() if self.every else ():
+            check_batch(f"evals.{name}.stream.batch_size", entry.stream.batch_size, self.mesh)
+            for split in filter(None, (entry.stream.split, entry.task.reference)):
+                self.read(dataclasses.replace(entry.stream, split=split))
+
+    def run(self, moment: Moment) -> dict[str, float]:
+        """The figures of a state, which becomes the best checkpoint if they are.
+
+        An evaluation in which nothing can be scored gives none, and the run goes on.
+        """
+        scores: dict[str, float] = {}
+        for name, entry in self.evaluations.items():
+            try:
+                scores |= run({name: entry}, self.read, moment.averaged, self.mesh, self.limit)[0]
+            except ValueError as error:
+                # Scoring is of all hosts' records, so that it fails on each of them; what is no
+                # plain ValueError may come of what one of them reads.
+                if type(error) is not ValueError:
+                    raise
+                logging.warning("validation at step %d: evals.%s gives no figures: %s",
+                                moment.step, name, error)
+        logging.info("validation at step %d: %s", moment.step, summary(self.evaluations, scores))
+        if self.best is not None:
+            self._offer(self.best, scores, moment)
+        return scores
+
+    def _offer(self, best: Best, scores: Mapping[str, float], moment: Moment) -> None:
+        value, before = scores.get(self.figure), best.value
+        if value is None or not math.isfinite(value):
+            what = "is missing" if value is None else f"is {value}"
+            logging.warning("validation at step %d: %s %s, so that it is not the best%s",
+                            moment.step, self.figure, what,
+                            "; there are " + ", ".join(scores) if value is None else "")
+        if best.offer(value, moment.step, moment.items, moment.config, moment.samples):
+            logging.info("best checkpoint: step %d, %s %.4f%s%s", moment.step, self.figure, value,
+                         "" if before is None else f", before {before:.4f}",
+                         f" ({self.note})" if self.note else "")
+
+    def close(self) -> None:
+        """Waits for what is being written."""
+        if self.best is not None:
+            self.best.close()
