@@ -17,7 +17,7 @@ remembered, unconfirmed. `--config.data.streams.video.frame_stride=4` trains on 
 from configs import common, recipe
 
 DATASETS = {"kinetics400": 246_245, "kinetics600": 392_622, "kinetics700": 545_317,
-            "kinetics710": 658_000}  # clips
+            "kinetics710": 658_340}  # clips
 VARIANTS = ("kinetics400,from710", "kinetics600,from710", "kinetics700,from710")
 BATCH = 256
 SOURCES = recipe.VIDEO_TASK | {
@@ -31,8 +31,8 @@ SOURCES = recipe.VIDEO_TASK | {
               "remember of UniFormerV2's paper",
     "stream.batch_size": "UniFormerV2: exp/*/config.yaml, BATCH_SIZE 256",
     "evaluation.views": "UniFormerV2: 16 frames x 3 crops x 4 clips",
-    "examples": "data: clips of the training split, less 5,000 held out; of Kinetics-710 about, as "
-                "we remember of UniFormerV2's paper",
+    "examples": "data: clips of the training split, less 5,000 held out; of Kinetics-710 those of "
+                "VideoMAE V2's list",
 }
 
 

@@ -77,7 +77,8 @@ VIDEO_QA = VIDEO_TASK | {
     "optimizer.warmup_steps": "release: YAML, warmup_epochs 200, which count iterations (step_size "
                               "1 in video_qa_mplug2.py)",
     "stream.prompt_length": "release: video_qa_mplug2.py, max_input_length 50 where the YAML says "
-                            "add_ocr, as all do; no text of OCR is added to videos",
+                            "add_ocr, as all do; no text of OCR is added to videos. Its cut at 30 "
+                            "words in training is left out",
     "task.beams task.min_length task.max_length":
         "release: video_qa_mplug2.py, beam_size, min_length and max_length",
     "stream.target_length": "ours: the 10 tokens that are generated, [CLS] and [SEP]; the release "
