@@ -42,7 +42,8 @@ REFERENCES = {
 }
 SHARED = {
     "optimizer.final_learning_rate optimizer.weight_decay":
-        "release: all YAMLs, min_lr and warmup_lr, weight_decay; mPLUG's and ALBEF's are the same",
+        "release: all YAMLs, min_lr (and warmup_lr) and weight_decay; mPLUG's and ALBEF's min_lr "
+        "and weight_decay are the same",
     "optimizer.b1 optimizer.b2": "release: all YAMLs, betas (which its code leaves at the same "
                                  "defaults)",
     "optimizer.clip_norm": "ours: the release clips nothing; mPLUG clips at 1.0 where it does, in "
@@ -87,7 +88,7 @@ VIDEO_QA = VIDEO_TASK | {
 SCST = {  # what `self_critical` has otherwise
     "optimizer.learning_rate optimizer.vision_learning_rate optimizer.final_learning_rate epochs":
         "with `scst` mPLUG: configs/caption_mplug_large_scst.yaml, lr1, lr2, min_lr and epochs",
-    "optimizer.warmup_steps": "with `scst` none; mPLUG's begins at 1e-5, above the peak",
+    "optimizer.warmup_steps": "with `scst` ours: none; mPLUG's begins at 1e-5, above the peak",
     "task.samples": "mPLUG: caption_mplug_scst.py, beam_size 5; its captions are those of a beam "
                     "search, here they are drawn",
 }

@@ -2,6 +2,7 @@
 
 import importlib
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -39,7 +40,7 @@ def numbers(config: ConfigDict, size: str = "large", preset: str = "release") ->
     found: dict[str, Any] = {}
     if config.eval_every:
         batch = sum(stream.batch_size for stream in config.data.streams.values())
-        found["examples"] = f"about {config.eval_every * batch:,}"
+        found["examples"] = f"{config.eval_every:,} steps of {batch:,}"
         found["epochs"] = round(config.optimizer.steps / config.eval_every, 2)
         found["eval_limit"] = config.eval_limit
     sees = any(stream.get("frames") for stream in config.data.streams.values())
@@ -86,10 +87,10 @@ def rows(choices: Choices, known: Mapping[str, str]) -> Iterator[tuple[str, str,
         groups: dict[str, list[str]] = {}
         for name, values in found.items():
             if key in values:
-                groups.setdefault(said(values[key]), []).append(name)
+                groups.setdefault(said(values[key]), []).append(name or "by default")
         value = "; ".join(text if len(groups) == 1 else f"{text} ({', '.join(names)})"
                           for text, names in groups.items())
-        yield f"`{key}`", value, known.get(key, "none")
+        yield f"`{key}`", value, known[key]
 
 
 def page(configs: Configs, table: Callable[..., str], prose: Callable[[str], str],
@@ -99,14 +100,21 @@ def page(configs: Configs, table: Callable[..., str], prose: Callable[[str], str
         "Every number of the recipe of every data set, in size large, and where it is from: "
         "numbers that matter, and all that are not a key's default. `stream` is any stream of "
         "training, `evaluation` what evaluations have otherwise. An epoch is of examples, each a "
-        "caption, a question or a record; what is beyond whole batches is left out. Of what the "
+        "caption, a question or a record, in whole batches. Of what the "
         "release does, this is left out on purpose: distillation in fine-tuning, whose soft "
         "targets are normalised over the wrong axis, and the choice of the best checkpoint on the "
         "test split. The first word of a source is one of these:"),
         table(("source", "what it is"), recipe.REFERENCES.items())]
-    for name, module, choices in modules(configs):
-        parts += [f"## {name}", table(("number", "value", "source"),
-                                      rows(choices, sources(module)))]
+    tables = {name: list(rows(choices, sources(module)))
+              for name, module, choices in modules(configs)}
+    counts = Counter(row for found in tables.values() for row in found)
+    most = [row for row, count in counts.items() if 2 * count > len(tables)]
+    head = ("number", "value", "source")
+    parts += ["## Most of them", prose(
+        "Where a recipe below does not name these, and has a use for them, they are:"),
+        table(head, most)]
+    for name, found in tables.items():
+        parts += [f"## {name}", table(head, (row for row in found if row not in most))]
     return "\n\n".join(parts) + "\n"
 
 

@@ -28,8 +28,9 @@ def test_numbers_and_sources_are_each_others(file, module, choices):
     assert not set(numbers) - set(known), "numbers without a source"
     assert not set(recipe.flat(module.SOURCES)) - set(numbers), "sources of nothing"
     for key, source in known.items():
-        words = source.removeprefix("with `scst` ").partition(":")
-        assert words[0] in recipe.REFERENCES and words[2].strip(), f"{key}: {source}"
+        for part in source.removeprefix("with `scst` ").split("; with `scst` "):
+            reference, _, where = part.partition(":")
+            assert reference in recipe.REFERENCES and where.strip(), f"{key}: {part}"
 
 
 def test_every_config_of_a_real_dataset_has_sources():
