@@ -76,14 +76,14 @@ class Evaluation:
     kind: str = option("", "in front of the names of its figures; empty: image or video")
 
 
-def base(size: str) -> ConfigDict:
+def base(size: str, preset: str = "release") -> ConfigDict:
     """The defaults of a run with a model of `size`; task, streams and evaluations are its own.
 
     It is locked: a key that there is not is an error as soon as it is set. Streams and evaluations
     are not, for they name but what is not the default.
     """
     config = ConfigDict(section(Run()))
-    config.model = sizes.model(size)
+    config.model = sizes.model(size, preset)
     config.task = ConfigDict()
     config.data = ConfigDict(section(Data()) | {"streams": ConfigDict()})
     config.mesh, config.optimizer = (ConfigDict(section(cls())) for cls in (Mesh, Optimizer))

@@ -1,16 +1,15 @@
-"""GLUE: `:DATASET,SIZE`, by default `cola,large`.
+"""GLUE; words: a data set (`cola` if none is given), a size, a preset.
 
     python -m data.prepare glue_cola --raw=GLUE --out=prepared
     python train.py --config=configs/glue_classification.py:cola,large --workdir=runs/cola \
         --config.init_from=PRETRAINED
-    python eval.py --checkpoint=runs/cola
+    python eval.py --checkpoint=runs/cola --which=best
 
-The same for sst2, mrpc, stsb, qqp, mnli, qnli and rte; SIZE is tiny, base or large. Split
-`validation` (MNLI: `validation_matched` and `validation_mismatched`), which the field reports, for
-the labels of `test` are hidden; do not tune on it. Figures: Matthews (CoLA), accuracy and F1 (MRPC,
-QQP), Pearson and Spearman (STS-B), else accuracy. No figure of the paper at hand. Prepared by TFDS,
-`--config.data.root=DIR/glue/cola` reads the same. Recipe: that of BERT; 10 epochs of small sets
-are a guess.
+The same for sst2, mrpc, stsb, qqp, mnli, qnli and rte. Split `validation` (MNLI:
+`validation_matched` and `validation_mismatched`), which the field reports, for the labels of `test`
+are hidden; a part of `train` is held out to tune on. Figures: Matthews (CoLA), accuracy and F1
+(MRPC, QQP), Pearson and Spearman (STS-B), else accuracy. No figure of the paper at hand. Prepared
+by TFDS, `--config.data.root=DIR/glue/cola` reads the same.
 """
 
 from configs import common, recipe
@@ -27,20 +26,30 @@ DATASETS = {
     "qnli": (SAME, True, 104_743),
     "rte": (SAME, True, 2_490),
 }
+BEST = {"cola": "{kind}_class_matthews", "stsb": "{kind}_score_pearson"}
 BATCH = 32
+SOURCES = {
+    "optimizer.learning_rate stream.batch_size stream.text_length":
+        "BERT: README.md, learning_rate 2e-5, train_batch_size 32, max_seq_length 128",
+    "optimizer.warmup_steps": "BERT: run_classifier.py, warmup_proportion 0.1",
+    "epochs": "BERT: README.md, num_train_epochs 3; of less than 10,000 records RoBERTa's 10",
+    "examples": "data: records of the training split, less those held out",
+    "model.max_positions": "ours: tiny has fewer than the text needs",
+}
 
 
 def get_config(options: str = "cola,large"):
-    dataset, size = recipe.choose(options, DATASETS)
+    said = recipe.words(options, dataset=DATASETS)
+    dataset = said["dataset"]
     classes, pair, records = DATASETS[dataset]
-    config = recipe.start(size, f"glue_{dataset}", new=("heads/classify",))
+    config = recipe.start(said, f"glue_{dataset}", new=("heads/classify",))
     config.model.max_positions = max(config.model.max_positions, 128)  # of tiny
     config.task = common.task("classification", inputs="text", classes=classes)
     texts = dict(text_length=128, text_pair=pair)
-    config.data.streams.text = common.stream("train", BATCH, **texts)
-    recipe.pace(config, records, BATCH, epochs=3 if records > 10_000 else 10)
+    config.data.streams.text = common.stream("train[rest]", BATCH, **texts)
+    epochs, examples = 3 if records > 10_000 else 10, recipe.rest(records)
+    recipe.pace(config, examples, BATCH, epochs, warmup=epochs * examples // BATCH // 10)
     for ending in ("_matched", "_mismatched") if dataset == "mnli" else ("",):
-        split = f"validation{ending}"
-        recipe.evaluate(config, f"{dataset}{ending}", split, split, batch=128,
-                        kind=f"text{ending}", **texts)
+        recipe.evaluate(config, f"{dataset}{ending}", f"validation{ending}", "train[held_out]",
+                        batch=128, kind=f"text{ending}", best=BEST.get(dataset, ""), **texts)
     return config

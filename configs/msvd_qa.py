@@ -1,9 +1,9 @@
-"""MSVD-QA, by the release's recipe: `:tiny`, `:base` or `:large` (the default).
+"""MSVD-QA, by the release's recipe; words: a size, a preset.
 
     python -m data.prepare msvd_qa --raw=MSVD-QA --out=prepared
     python train.py --config=configs/msvd_qa.py:large --workdir=runs/msvd_qa \
         --config.init_from=PRETRAINED
-    python eval.py --checkpoint=runs/msvd_qa
+    python eval.py --checkpoint=runs/msvd_qa --which=best
 
 Split `test`, 13,157 questions (30,933 and 6,415 to train and tune on). Paper: top-1 58.1
 fine-tuned, 55.3 zero-shot.
@@ -13,13 +13,14 @@ from configs import common, recipe
 
 QUESTIONS = 30_933  # of the training split
 BATCH = 32  # 8 devices x 4 videos
+SOURCES = recipe.VIDEO_QA | {"examples": "data: questions of the training split"}
 
 
-def get_config(size: str = "large"):
-    config = recipe.start(size, "msvd_qa")
+def get_config(options: str = "large"):
+    config = recipe.start(options, "msvd_qa", new=("fusion",))
     config.task = common.task("qa", beams=5, min_length=1, max_length=10)
-    clips = dict(frames=16, image_size=config.model.image_size, prompt_length=25, target_length=12)
-    config.data.streams.video = common.stream("train", BATCH, **recipe.AUGMENTED, **clips)
+    clips = dict(frames=16, image_size=config.model.image_size, prompt_length=50, target_length=12)
+    config.data.streams.video = common.stream("train", BATCH, **recipe.VIDEOS, **clips)
     recipe.pace(config, QUESTIONS, BATCH, epochs=10)
     recipe.evaluate(config, "video_qa", "test", "val", **clips)
     return config

@@ -1,12 +1,12 @@
-"""NoCaps: a COCO captioner on objects that COCO lacks: `:tiny`, `:base` or `:large` (the default).
+"""NoCaps: a COCO captioner on objects that COCO lacks; words: a size, a preset.
 
     python -m data.prepare nocaps --raw=NOCAPS --out=prepared
-    python eval.py --checkpoint=runs/coco_caption --config=configs/nocaps_caption.py:large \
-        --out=runs/nocaps
+    python eval.py --checkpoint=runs/coco_caption --which=best \
+        --config=configs/nocaps_caption.py:large --out=runs/nocaps
 
 Split `val`, 4,500 images, and by domain: `in_domain` 648, `near_domain` 2,938, `out_domain` 914.
-No figure published at hand. The test split's captions are hidden. Training on it is that of
-`configs/coco_caption.py`: NoCaps has no images to train on.
+No figure published at hand. The test split's captions are hidden. Training, and the choice of the
+best checkpoint, are those of `configs/coco_caption.py`: NoCaps has no images to train on.
 """
 
 from ml_collections import ConfigDict
@@ -14,12 +14,15 @@ from ml_collections import ConfigDict
 from configs import coco_caption, recipe
 
 DOMAINS = ("in_domain", "near_domain", "out_domain")
+SOURCES = {key: source for key, source in coco_caption.SOURCES.items()
+           if key not in ("epochs", "examples", "task.samples")}  # those of training
 
 
-def get_config(size: str = "large"):
-    config = coco_caption.get_config(size)
+def get_config(options: str = "large"):
+    recipe.words(options)  # there is no `scst` of it
+    config = coco_caption.get_config(options)
     captions = config.evals.image_caption
-    config.evals = ConfigDict()
+    config.evals, config.best, config.eval_every = ConfigDict(), "", 0
     for name in ("val", *DOMAINS):
         split = "+".join(DOMAINS) if name == "val" else name
         entry = captions.copy_and_resolve_references()

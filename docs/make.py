@@ -1,4 +1,4 @@
-"""Writes the pages of `docs/reference/` from the code: tasks, configs, keys.
+"""Writes the pages of `docs/reference/` from the code: tasks, configs, keys, recipes, parameters.
 
     python -m docs.make [--out=DIR]
 
@@ -16,6 +16,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import common, demo_joint, demo_tasks, keys, pretrain
+from docs import parameters, recipes
 from mplug2_jax import tasks
 from mplug2_jax.contracts import options
 from mplug2_jax.contracts.errors import ConfigError
@@ -26,7 +27,7 @@ from mplug2_jax.tasks.base import Figure
 ROOT = Path(__file__).parents[1]
 NOTE = "<!-- Written by `make docs` from the code; change that, not this. -->"
 MISSING = "must be given"
-# What is behind a config's colon, where it is no name of its `DATASETS`.
+# What is behind a config's colon, where it is none of its `DATASETS` and `VARIANTS`.
 CHOICES = {"demo": ("start", "joint"), "demo_joint": demo_joint.ARMS,
            "demo_tasks": demo_tasks.FAMILIES,
            "pretrain": tuple(f"large,{streams}" for streams in pretrain.STREAMS)}
@@ -81,7 +82,8 @@ def configs() -> Iterator[tuple[str, ConfigDict]]:
         module = importlib.import_module(f"configs.{path.stem}")
         if not hasattr(module, "get_config"):
             continue
-        for choice in CHOICES.get(path.stem) or getattr(module, "DATASETS", ("",)):
+        choices = CHOICES.get(path.stem) or getattr(module, "DATASETS", ("",))
+        for choice in (*choices, *getattr(module, "VARIANTS", ())):
             yield f"{path.name}{':' * bool(choice)}{choice}", module.get_config(
                 *filter(None, [choice]))
 
@@ -158,11 +160,11 @@ def configs_page() -> str:
         rows.append((f"`{name}`", code(sorted(roots)), config.task.name, str(len(found)),
                      str(sum(map(len, found.values()))), code(dict.fromkeys(headlines(config)))))
     text = prose(
-        "Of each config as it is without a size: the folders of its data, its task, how many "
-        "different keys it has (each kind of stream, source and evaluation counts once) and how "
-        "many leaves, and the figures in the summary of its evaluations, where classes have an "
-        "accuracy and scores a correlation. `--help_config` prints the keys of one. The paper's "
-        "figures: [configs.md](../configs.md).")
+        "Of each config as it is without a size or a preset: the folders of its data, its task, "
+        "how many different keys it has (each kind of stream, source and evaluation counts once) "
+        "and how many leaves, and the figures in the summary of its evaluations, where classes "
+        "have an accuracy and scores a correlation. `--help_config` prints the keys of one. The "
+        "paper's figures: [configs.md](../configs.md).")
     head = ("config", "data", "task", "different keys", "leaves", "figures")
     return "\n\n".join(["# Configs", NOTE, text, table(head, rows)]) + "\n"
 
@@ -180,7 +182,18 @@ def keys_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-PAGES = {"tasks.md": tasks_page, "configs.md": configs_page, "keys.md": keys_page}
+def recipes_page() -> str:
+    """Every number of every recipe, with its source."""
+    return recipes.page(configs(), table, prose, NOTE)
+
+
+def parameters_page() -> str:
+    """What the presets differ in, and how many parameters there are."""
+    return parameters.page(table, prose, NOTE)
+
+
+PAGES = {"tasks.md": tasks_page, "configs.md": configs_page, "keys.md": keys_page,
+         "recipes.md": recipes_page, "parameters.md": parameters_page}
 
 
 def write(folder: Path) -> None:

@@ -31,10 +31,15 @@ def names() -> list[str]:
     return found
 
 
-def make(name: str, size: str) -> ConfigDict:
-    """The config of a name in a size."""
-    dataset = name.partition(":")[2]
-    return module(name).get_config(f"{dataset},{size}" if dataset else size)
+def variants() -> list[str]:
+    """"module:words" of what configs have beside their datasets, such as "coco_caption:scst"."""
+    return [f"{stem}:{words}" for stem in dict.fromkeys(name.partition(":")[0] for name in names())
+            for words in getattr(module(stem), "VARIANTS", ())]
+
+
+def make(name: str, *words: str) -> ConfigDict:
+    """The config of a name with words such as a size and a preset."""
+    return module(name).get_config(",".join(filter(None, [name.partition(":")[2], *words])))
 
 
 def dataset(name: str) -> str:

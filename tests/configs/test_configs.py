@@ -1,6 +1,7 @@
 """Every config of a dataset: its sizes, its modules, its docstring, its line in the docs."""
 
 import functools
+import itertools
 import math
 from pathlib import Path
 
@@ -33,14 +34,15 @@ COMPOSITIONS = {
     "nlvr2_classification": PAIR, "snli_ve_classification": PAIR,
     **{f"glue_classification:{name}": SENTENCE
        for name in ("cola", "sst2", "mrpc", "stsb", "qqp", "mnli", "qnli", "rte")},
+    "refcoco_grounding:refcoco_union": ANSWER,
     "imagenet_classification": PICTURE, "ssv2_classification": PICTURE,
-    "kinetics_classification:kinetics400": PICTURE,
-    "kinetics_classification:kinetics600": PICTURE,
-    "kinetics_classification:kinetics700": PICTURE,
+    "class_folder:flowers102": PICTURE, "class_folder:class_folders": PICTURE,
+    **{f"kinetics_classification:kinetics{number}": PICTURE for number in (400, 600, 700, 710)},
     "text_pretrain": ("text universal decoder", "mlm"),
 }
 CLASSES = {"class_folders": 1000, "kinetics400": 400, "kinetics600": 600, "kinetics700": 700,
-           "ssv2": 174}
+           "kinetics710": 710, "ssv2": 174, "flowers102": 102}
+TFDS = {"imagenet2012/5.1.0": 1000, "oxford_flowers102/2.1.1": 102}
 # Millions of parameters of the large modules, as README has them.
 TEXT_ALONE = {"universal": 25.2}  # no latents, and no cross-attention, which is vision's
 LARGE = {"vision": 353.8, "text": 308.9, "universal": 33.6, "fusion": 100.8, "decoder": 234.4}
@@ -50,8 +52,10 @@ LARGE = {"vision": 353.8, "text": 308.9, "universal": 33.6, "fusion": 100.8, "de
 def classes(tmp_path, monkeypatch):
     """Files of as many classes as are published, where `data.prepare` would write them."""
     monkeypatch.chdir(tmp_path)
-    for dataset, count in CLASSES.items():
-        file = tmp_path / recipe.PREPARED / dataset / "1.0.0/classes.txt"
+    files = {f"{dataset}/1.0.0/classes.txt": count for dataset, count in CLASSES.items()}
+    files |= {f"{folder}/label.labels.txt": count for folder, count in TFDS.items()}
+    for path, count in files.items():
+        file = tmp_path / recipe.PREPARED / path
         file.parent.mkdir(parents=True)
         file.write_text("".join(f"class {n}\n" for n in range(count)))
 
@@ -87,8 +91,9 @@ def test_large_has_exactly_its_modules(name):
         outputs = jax.tree.leaves(shapes["heads"]["classify"])[-1].shape[-1]
         fixed = {"glue_stsb": 1, "glue_mnli": 3, "snli_ve": 3}
         assert outputs == CLASSES.get(dataset, fixed.get(dataset, 2))
-    # What is new beside a pretrained model may be missing from it, and nothing else.
-    assert set(config.allow_new) <= {f"heads/{head}" for head in heads}
+    # What CLIP and BERT lack may be new, and what no pretraining has, and nothing else.
+    assert set(config.allow_new) == (modules & {"fusion"}) | {
+        f"heads/{head}" for head in heads}
     for entry in config.evals.values():  # a checkpoint of the training holds what they need
         other, options = tasks.read(entry.task)
         needed, needed_heads = other.composition(options)
@@ -100,9 +105,9 @@ def test_sizes_are_valid_and_read_what_the_docstring_prepares(name):
     text = listing.module(name).__doc__
     assert f"configs/{name.partition(':')[0]}.py" in text
     assert listing.module(name).get_config.__defaults__[0].endswith("large")
-    for size in listing.SIZES:
-        config = listing.make(name, size)
-        checks.validate(config)
+    for words in (*itertools.product(listing.SIZES, ("release",)), ("paper", "tiny")):
+        config = listing.make(name, *words)
+        assert (checks.validate(config).model.universal_variant == "figure") == ("paper" in words)
         kinds = [(entry.get("kind", ""), entry.task.name) for entry in config.evals.values()]
         assert len(set(kinds)) == len(kinds)  # no figure takes the place of another
     dataset = listing.dataset(name)
@@ -110,8 +115,59 @@ def test_sizes_are_valid_and_read_what_the_docstring_prepares(name):
     assert dataset in DATASETS and f"{recipe.PREPARED}/{dataset}" in roots
     published = DATASETS[dataset].published
     for entry in config.evals.values():
-        assert not published or set(entry.stream.split.split("+")) <= set(published)
-        assert not published or set(entry.validation.split("+")) <= set(published)
+        for split in (entry.stream.split, entry.validation):
+            assert not published or names(split) <= set(published)
+
+
+def names(split: str) -> set[str]:
+    """The splits that "train[rest]+val" names."""
+    return {term.partition("[")[0] for term in split.split("+")}
+
+
+def shared(one: str, other: str) -> bool:
+    """Whether two splits have records in common."""
+    return any(a == b or (names(a) == names(b) and not ("[" in a and "[" in b))
+               for a in one.split("+") for b in other.split("+"))
+
+
+@pytest.mark.parametrize("name", [name for name in COMPOSITIONS if name != "text_pretrain"])
+def test_the_best_is_chosen_every_epoch_and_not_on_the_test(name):
+    config = listing.make(name, "large")
+    if name == "nocaps_caption":  # it is not trained
+        assert not config.best and not config.eval_every
+        return
+    assert config.optimizer.steps % config.eval_every == 0  # the last step is validated, too
+    assert 0 < config.eval_limit <= recipe.LIMIT and not config.select_on_test
+    assert config.optimizer.warmup_steps < config.optimizer.steps
+    for entry in config.evals.values():
+        for stream in config.data.streams.values():
+            assert not shared(stream.split, entry.validation)
+    chosen = []
+    for entry in config.evals.values():
+        task, options = tasks.read(entry.task)
+        kind = entry.get("kind") or task.kind_of(options, entry.stream)
+        figure = task.figure(config.best, kind)
+        if figure and "{kind}" in figure.name and kind in config.best:
+            chosen.append((figure, entry))
+    ((figure, entry),) = chosen
+    assert figure.better == "higher" and not figure.slow
+    assert not shared(entry.stream.split, entry.validation)
+
+
+@pytest.mark.parametrize("name", listing.variants())
+def test_variants_are_valid(name):
+    for size in listing.SIZES:
+        config = listing.make(name, size)
+        checks.validate(config)
+        assert config.optimizer.steps % config.eval_every == 0
+
+
+def test_what_start_lacks_may_be_new():
+    """The weights of CLIP and BERT are a start for every config, without a flag."""
+    given = {"vision", "text", "universal", "decoder"}  # see `convert/hugging_face.py`
+    for name, (modules, heads) in COMPOSITIONS.items():
+        missing = (set(modules.split()) - given) | {f"heads/{head}" for head in heads.split()}
+        assert missing <= set(listing.make(name, "tiny").allow_new), name
 
 
 def test_the_docs_name_every_config():
@@ -125,12 +181,34 @@ def test_the_docs_name_every_config():
         assert cells[-1] == ", ".join([*modules.split(), *heads.split()])
 
 
-def test_wrong_choices_are_named():
-    for name, options, message in (
-            ("refcoco_grounding", "refcocox,tiny", "dataset 'refcocox': expected one of refcoco"),
-            ("glue_classification", "wnli", "dataset 'wnli': expected one of cola"),
-            ("glue_classification", "rte,huge", "size 'huge': expected one of tiny"),
-            ("imagenet_classification", "large,folder", "'large,folder': expected a size")):
-        with pytest.raises(ValueError, match=message):
-            listing.module(name).get_config(options)
+def test_words_stand_in_any_order():
+    made = {words: recipe.words(words, dataset=("cola", "rte"), stage=("", "scst")) for words in (
+        "", "base,paper,rte,scst", "scst, rte,paper ,base")}
+    assert made[""] == {"size": "large", "preset": "release", "dataset": "cola", "stage": ""}
+    assert made["base,paper,rte,scst"] == made["scst, rte,paper ,base"] == {
+        "size": "base", "preset": "paper", "dataset": "rte", "stage": "scst"}
+    config = listing.module("msrvtt_caption").get_config("paper,tiny")
+    assert config.model.local_temporal == "grouped" and config.model.width == 128
     assert listing.module("glue_classification").get_config("tiny").model.width == 128
+
+
+def test_wrong_words_are_named():
+    for name, options, message in (
+            ("refcoco_grounding", "refcocox,tiny", "'refcocox' of 'refcocox,tiny': expected a size "
+             r"\(large, base, tiny\), a preset \(release, paper\), a dataset \(refcoco, "),
+            ("glue_classification", "rte,huge", "'huge' of 'rte,huge': expected a size"),
+            ("msrvtt_caption", "base,large", "'base' and 'large' are both a size; give one"),
+            ("didemo_retrieval", "paper,release", "'paper' and 'release' are both a preset"),
+            ("glue_classification", "rte,cola", "'rte' and 'cola' are both a dataset"),
+            ("nocaps_caption", "scst", "'scst' of 'scst': expected a size"),
+            ("kinetics_classification", "kinetics710,from710", "kinetics710 is what from710 "),
+            ("class_folder", "class_folders,tfds", "TFDS prepares flowers102"),
+            ("imagenet_classification", "large,folder", "'folder' of 'large,folder': expected")):
+        with pytest.raises(ValueError, match=message) as error:
+            listing.module(name).get_config(options)
+        assert "\n" not in str(error.value)
+
+
+def test_a_part_leaves_the_rest():
+    assert [recipe.rest(records) for records in (2, 100, 9_000, 1_281_167)] == [
+        1, 95, 8_550, 1_276_167]

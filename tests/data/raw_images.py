@@ -196,15 +196,16 @@ def refcoco_union(raw: Path) -> dict[str, list[dict]]:
     """Each set numbers its images from 0 on, so that all share them; 0 is a test image of one."""
     made = {}
     for name, folder, refs, splits in (
-            ("refcoco", "refcoco", "refs(unc).p", ("testB", "train", "val", "train")),
-            ("refcoco_plus", "refcoco+", "refs(unc).p", ("train", "train", "train", "val")),
-            ("refcocog", "refcocog", "refs(umd).p", ("train", "train", "test", "test"))):
+            ("refcoco", "refcoco", "refs(unc).p", ("testB", "train", "val", "train", "testA")),
+            ("refcoco_plus", "refcoco+", "refs(unc).p",
+             ("train", "train", "train", "val", "testA", "testB")),
+            ("refcocog", "refcocog", "refs(umd).p", ("train", "train", "test", "test", "val"))):
         own = refcoco(raw / folder, refs, splits, each=True)
         for record in (record for records in own.values() for record in records):
             for box in record["boxes"]:
                 box["id"] = f"{name}:{box['id']}"
         made[name] = own
-    for number in range(4):
+    for number in range(6):
         put(raw / f"coco/train2014/COCO_train2014_{number:012d}.jpg", image(number))
     whole = [made[name]["train"] for name in made]
     first = next(record for record in whole[0] if record["id"] == "1")

@@ -59,13 +59,17 @@ _GLUE = {
     "mrpc": (
         "MRPC",
         {
-            "train.tsv": ("\ufeffQuality|#1 ID|#2 ID|#1 String|#2 String", '1|7|8|A "b|A b'),
+            "train.tsv": ("\ufeffQuality|#1 ID|#2 ID|#1 String|#2 String", '1|7|8|A "b|A b',
+                          "0|9|6|G|H"),
             "dev.tsv": ("Quality|#1 ID|#2 ID|#1 String|#2 String", "0|7|8|C d|E f"),
             "test.tsv": ("index|#1 ID|#2 ID|#1 String|#2 String", "0|7|8|x|y"),
         },
         {
             "validation": [_sentences(0, "C d", "E f", label="not_equivalent")],
-            "train": [_sentences(0, 'A "b', "A b", label="equivalent")],
+            "train": [
+                _sentences(0, 'A "b', "A b", label="equivalent"),
+                _sentences(1, "G", "H", label="not_equivalent"),
+            ],
             "test": [_sentences(0, "x", "y")],
         },
     ),
@@ -74,12 +78,17 @@ _GLUE = {
         {
             name: (
                 "index|genre|filename|year|old_index|source1|source2|sentence1|sentence2|score",
-                f"0|main|f|2012|1|none|none|A plane.|{other}.|{score}",
+                *(f"{row}|main|f|2012|1|none|none|A plane.|{other}.|{score}"
+                  for row, (other, score) in enumerate(rows)),
             )
-            for name, other, score in (("train.tsv", "A cat", "0.5"), ("dev.tsv", "A jet", "3.750"))
+            for name, rows in (("train.tsv", (("A cat", "0.5"), ("A bird", "1"))),
+                               ("dev.tsv", (("A jet", "3.750"),)))
         },
         {
-            "train": [_sentences(0, "A plane.", "A cat.", label="0.5")],
+            "train": [
+                _sentences(0, "A plane.", "A cat.", label="0.5"),
+                _sentences(1, "A plane.", "A bird.", label="1"),
+            ],
             "validation": [_sentences(0, "A plane.", "A jet.", label="3.750")],
         },
     ),
@@ -135,22 +144,30 @@ _GLUE = {
     "qnli": (
         "QNLI",
         {
-            "train.tsv": ("index|question|sentence|label", "0|When?|Now.|entailment"),
+            "train.tsv": ("index|question|sentence|label", "0|When?|Now.|entailment",
+                          "1|Why?|Here.|not_entailment"),
             "dev.tsv": ("index|question|sentence|label", "0|Who?|There.|not_entailment"),
         },
         {
-            "train": [_sentences(0, "When?", "Now.", label="entailment")],
+            "train": [
+                _sentences(0, "When?", "Now.", label="entailment"),
+                _sentences(1, "Why?", "Here.", label="not_entailment"),
+            ],
             "validation": [_sentences(0, "Who?", "There.", label="not_entailment")],
         },
     ),
     "rte": (
         "RTE",
         {
-            "train.tsv": ("index|sentence1|sentence2|label", "0|a|b|not_entailment"),
+            "train.tsv": ("index|sentence1|sentence2|label", "0|a|b|not_entailment",
+                          "1|d|d|entailment"),
             "dev.tsv": ("index|sentence1|sentence2|label", "0|c|c|entailment"),
         },
         {
-            "train": [_sentences(0, "a", "b", label="not_entailment")],
+            "train": [
+                _sentences(0, "a", "b", label="not_entailment"),
+                _sentences(1, "d", "d", label="entailment"),
+            ],
             "validation": [_sentences(0, "c", "c", label="entailment")],
         },
     ),

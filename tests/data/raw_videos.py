@@ -165,12 +165,14 @@ def msvd(raw: Path) -> dict[str, list[dict]]:
 def tgif_frameqa(raw: Path) -> dict[str, list[dict]]:
     header = ["gif_name", "question", "answer", "type", "vid_id", "key", "description"]
     one, two = "tumblr_nk172bbdPI1u1lr18o1_250", "tumblr_nbhuv2qS1C1tu4hv3o1_500"
+    three = "tumblr_no00t3zrzm1u9nq2ro1_500"
     put_csv(
         raw / "Train_frameqa_question.csv",
         [
             header,
             [one, "what is the man riding ?", "horse", "0", "ID1", "47", "a man rides a horse"],
             [one, "what colour is it ?", "brown", "2", "ID1", "48", "a man rides a horse"],
+            [three, "what is it ?", "cat", "0", "ID3", "50", "a cat"],
         ],
         "\t",
     )
@@ -182,12 +184,15 @@ def tgif_frameqa(raw: Path) -> dict[str, list[dict]]:
     put_csv(raw / "Total_frameqa_question.csv", [header], "\t")
     put(raw / f"gifs/{one}.gif", clip(1, ".gif"))
     put(raw / f"gifs/{two}.gif", clip(2, ".gif"))
+    put(raw / f"gifs/{three}.gif", clip(3, ".gif"))
     horse = {"question": "what is the man riding ?", "answer": "horse", "type": "0", "id": "47"}
     brown = {"question": "what colour is it ?", "answer": "brown", "type": "2", "id": "48"}
     dogs = {"question": "how many dogs ?", "answer": "two", "type": "1", "id": "49"}
+    cat = {"question": "what is it ?", "answer": "cat", "type": "0", "id": "50"}
     text = ["a man rides a horse"]
     return {
-        "train": [wanted(one, clip(1, ".gif"), questions=[horse, brown], texts=text)],
+        "train": [wanted(one, clip(1, ".gif"), questions=[horse, brown], texts=text),
+                  wanted(three, clip(3, ".gif"), questions=[cat], texts=["a cat"])],
         "test": [wanted(two, clip(2, ".gif"), questions=[dogs], texts=["two dogs"])],
     }
 
