@@ -46,7 +46,7 @@ def main() -> None:
     checkpoints = Checkpoints(find_folder(CHECKPOINT.value))
     meta = checkpoints.meta()
     config = CONFIG.value or stored.completed(meta)
-    checked = checks.validate(config)
+    checked = checks.validate(config, trains=False)
     hosts.agree({"config": launch.plain(stored.expanded(config)), "code": launch.code(),
                  "data": pipeline.fingerprint(config.data), "step": meta["step"],
                  "flags": {flag.name: flag.value for flag in (ONLY, UNTRAINED, VALIDATION)}})

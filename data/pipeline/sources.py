@@ -1,5 +1,6 @@
 """Written splits, and the endless order in which a stream takes records from one or several."""
 
+import functools
 import types
 import zlib
 from pathlib import Path
@@ -10,6 +11,7 @@ import tensorflow_datasets as tfds
 
 from data import records
 from data.pipeline import tfds_examples
+from data.pipeline.labels import label_words
 from mplug2_jax.contracts.errors import DataError, RecordError
 
 _INFO = "dataset_info.json"
@@ -34,6 +36,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self._source)
+
+    @functools.cached_property
+    def label_words(self) -> dict[str, str]:
+        """The dataset's classes in words, where they are none."""
+        return label_words(find_version(self.root))
 
     def __getitem__(self, index: int) -> dict:
         """The record (see `records.parse`); raises RecordError if its bytes are damaged."""
@@ -173,6 +180,7 @@ class Mixture:
             options.pop("weight", None)
             split = open_split(options.pop("root", "") or root, options.pop("split"))
             own = types.SimpleNamespace(**vars(stream) | options)
+            own.label_words = split.label_words
             order = seed if single else [*seed, zlib.crc32(name.encode())]
             self.sources.append(Source(name, split, own, first_id, order))
             first_id += len(split)
