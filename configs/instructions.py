@@ -3,12 +3,13 @@
 The paper speaks of instructions in pretraining and names neither wordings nor data; these are ours,
 after what the field does: FLAN (arXiv:2109.01652) rewrites labelled sets as instructions in several
 wordings, InstructBLIP (arXiv:2305.06500) captions, questions and answers, and draws data sets in
-proportion to the square root of their sizes. Captions need no data of their own. Questions and
-classes are of training splits, which makes a figure on the same data set one that was learned:
-VQAv2, TGIF-QA, ImageNet, Kinetics and GLUE. MSRVTT-QA and MSVD-QA are held out.
+proportion to the square root of their sizes. Captions need no data of their own, nor do the
+questions of Visual Genome. The rest is of training splits. What is instructed is no zero-shot
+figure any more: TGIF-QA, ImageNet, Kinetics and GLUE, which `configs/pretrain.py:uninstructed` does
+not see. VQAv2, MSRVTT-QA and MSVD-QA are held out.
 
-An evaluation asks with the first wording of each. ImageNet's folders are named by numbers: put its
-`LOC_synset_mapping.txt` as `label_words.txt` beside `classes.txt`.
+Several wordings are drawn from; an evaluation asks with the first. ImageNet's folders are named by
+numbers: put its `LOC_synset_mapping.txt` as `label_words.txt` beside `classes.txt`.
 """
 
 import math
@@ -38,7 +39,7 @@ REVIEW = ("is the review positive or negative", "what is the sentiment of the se
 SOURCES: dict[str, dict[str, tuple[str, int, str, tuple[str, ...]]]] = {
     "image_instruct": {
         "caption": (f"{PRETRAIN}/coco_karpathy", 567_000, "caption", CAPTIONS["image"]),
-        "question": (f"{recipe.PREPARED}/vqav2", 443_757, "question", QUESTION),
+        "question": (f"{PRETRAIN}/visual_genome", 1_445_322, "question", QUESTION),
         "class": (f"{recipe.PREPARED}/class_folders", 1_281_167, "class", OBJECT),
     },
     "video_instruct": {

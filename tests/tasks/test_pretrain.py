@@ -42,8 +42,8 @@ def test_an_objective_that_nothing_feeds_is_an_error(inputs, streams, weights, n
     config = run(streams, inputs, **weights)
     (name,) = [name for name in weights if f"{name} = " in _error(config)]
     said = _error(config)
-    assert said.startswith(f"task.objectives.{name} = {weights[name]}: no stream feeds it, it needs "
-                           f"{needs}") and "\n" not in said
+    assert said.startswith(f"task.objectives.{name} = {weights[name]}: no stream feeds it, it "
+                           f"needs {needs}") and "\n" not in said
     assert said.endswith(f"; task.objectives.{name} = 0 leaves it out")
     with pytest.raises(ConfigError, match=f"task.objectives.{name} = "):
         planned(config)
