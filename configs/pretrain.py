@@ -94,9 +94,9 @@ def get_config(options: str = "large"):
 def stream(name: str, image_size: int):
     """The stream of that name, of one mixture of sources."""
     pixels = {"image": dict(frames=1, crop_area=(0.2, 1.0), rand_augment=(2, 7)),
-              # A crop of 1 / 1.14 of the sides: the paper's resize to 1.14 times the size, then a
-              # crop.
-              "video": dict(frames=8, crop_area=(1.14 ** -2, 1.14 ** -2), rand_augment=(2, 5)),
+              # The release's `pretrain_transform` of videos: a square of 1.14 times the side, flips
+              # among RandAugment's operations, a square crop.
+              "video": dict(frames=8, resize=1.14, rand_augment=(2, 5)),
               }.get(name.partition("_")[0], {})
     if pixels:
         pixels |= dict(image_size=image_size, flip=True)
