@@ -14,7 +14,7 @@ FAST := $(addprefix tests/,metrics model objectives parallel preprocess evaluati
 	stored.py)) $(addprefix --ignore=tests/,objectives/test_momentum.py \
 	objectives/test_self_critical.py parallel/test_accumulation.py data/test_data_resume.py)
 
-.PHONY: setup setup-dev demo demo-tasks joint check lint types test-fast test coverage docs clean
+.PHONY: setup setup-dev demo demo-tasks joint instructions check lint types test-fast test coverage docs clean
 
 setup: $(VENV)/.ready
 setup-dev: $(VENV)/.ready-dev
@@ -45,6 +45,10 @@ demo-tasks: setup
 joint: setup
 	$(MEMORY) $(BIN)/python -m benchmarks.joint
 
+# Pretraining with instructions and without: benchmarks/instructions.json. It goes on, too.
+instructions: setup
+	$(MEMORY) $(BIN)/python -m benchmarks.instructions
+
 # Before every commit: two minutes.
 check: lint types test-fast
 
@@ -72,4 +76,4 @@ docs: setup
 	$(BIN)/python -m docs.make
 
 clean:
-	rm -rf $(RUN) runs/joint .cache
+	rm -rf $(RUN) runs/joint runs/instructions .cache

@@ -50,7 +50,7 @@ def main() -> None:
     checkpoints = open_which(CHECKPOINT.value, WHICH.value)
     meta = checkpoints.meta()
     config = CONFIG.value or stored.completed(meta)
-    checked = checks.validate(config)
+    checked = checks.validate(config, trains=False)
     hosts.agree({"config": launch.plain(stored.expanded(config)), "code": launch.code(),
                  "data": pipeline.fingerprint(config.data), "step": meta["step"],
                  "flags": {flag.name: flag.value for flag in (ONLY, UNTRAINED, VALIDATION, WHICH)}})

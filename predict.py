@@ -30,7 +30,7 @@ from mplug2_jax.checkpoints import WHICH as WHICHES
 from mplug2_jax.checkpoints import open_which
 from mplug2_jax.contracts.errors import MediaError
 from mplug2_jax.contracts.options import read
-from mplug2_jax.contracts.streams import Stream
+from mplug2_jax.contracts.streams import Stream, wordings
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import init_params
 from mplug2_jax.parallel.mesh import BATCH, make_mesh, put_batch
@@ -225,14 +225,14 @@ def make_job(name: str, kind: str, text: str, config: ConfigDict, model: ModelCo
     if kind == "video":
         frames = FRAMES.value or (stream.frames if stream.frames > 1 else FALLBACK_FRAMES)
     fields = {}
-    if name != "captioning":
-        field, clean = {"qa": ("prompt", clean_question),
-                        "retrieval": ("text", clean_caption)}[name]
-        length = min(getattr(stream, f"{field}_length") or FALLBACK_LENGTH, model.max_positions)
-        cleaned = clean(text, length)
-        if not cleaned.strip():
-            raise ValueError(f"{text!r}: no word in it; ask or describe something")
-        ids, mask = tokenizer.encode_padded(cleaned, length)
+    field, clean = {"retrieval": ("text", clean_caption)}.get(name, ("prompt", clean_question))
+    length = min(getattr(stream, f"{field}_length") or FALLBACK_LENGTH, model.max_positions)
+    if name != "captioning" and not clean(text, length).strip():
+        raise ValueError(f"{text!r}: no word in it; ask or describe something")
+    if name != "captioning" or stream.prompt_length:  # captions are asked by an instruction alone
+        if field == "prompt":
+            text = f"{wordings(stream.instruction)[0]} {text}".strip(" ")
+        ids, mask = tokenizer.encode_padded(clean(text, length), length)
         fields = {field: ids, f"{field}_mask": mask}
     return Job(tasks.make(options, model, tokenizer), frames, stream.image_size, fields)
 

@@ -31,8 +31,12 @@ class Checked(NamedTuple):
     selection: Selection | None
 
 
-def validate(config: ConfigDict) -> Checked:
+def validate(config: ConfigDict, trains: bool = True) -> Checked:
     """Checks all that can be checked without devices and data.
+
+    Args:
+      config: of a run.
+      trains: whether its streams are trained on, and must give what is to be learned.
 
     Raises:
       ConfigError: one line that names the key and what was expected.
@@ -45,6 +49,9 @@ def validate(config: ConfigDict) -> Checked:
     streams = check_task("task", config.task, config.data.streams, "data.streams.{}", model)
     if not streams:
         raise ConfigError("data.streams: empty; name at least one stream")
+    if trains:
+        task, found = tasks.read(config.task)
+        task.check_streams(found, streams)
     evaluations: dict[str, Stream] = {}
     figures: dict[str, str] = {}
     validated: dict[str, selection.Validated] = {}

@@ -9,6 +9,10 @@
 and BERT weights that pretraining starts from: its step is cheap, so that it sees many clips. One
 checkpoint answers questions, captions and retrieves: the question stands in front of the prefix
 language modelling loss as an instruction.
+
+With `:start,uninstructed` and `:joint,uninstructed` there are no instructions: of the same batches
+the questions are not asked, and the decoder learns from captions alone, from the start on.
+`benchmarks/instructions.py` compares both.
 """
 
 from configs import common
@@ -17,9 +21,13 @@ RUN = "runs/demo"
 DATA = f"{RUN}/data"
 
 
+STAGES = tuple(f"{stage}{arm}" for arm in ("", ",uninstructed") for stage in ("start", "joint"))
+
+
 def get_config(stage: str = "joint"):
-    if stage not in ("start", "joint"):
-        raise ValueError(f"stage {stage!r}: expected start or joint")
+    if stage not in STAGES:
+        raise ValueError(f"stage {stage!r}: expected one of {' '.join(STAGES)}")
+    stage, _, arm = stage.partition(",")
     config = common.base("tiny")
     config.task = common.task("pretrain")
     config.model.update(dict(vocab_size=352, patch_size=16, vision_layers=2, text_layers=1,
@@ -48,6 +56,9 @@ def get_config(stage: str = "joint"):
     else:
         config.init_from = f"{RUN}/start"
         config.allow_new = ("heads/vtm", "heads/mlm")
+
+    if arm:
+        config.task.objectives.update(dict(prefix_lm=1.0, instruct=0.0))
 
     tasks = {"retrieval": ("retrieval", dict(rerank=8), dict(text_length=24)),
              "qa": ("qa", dict(max_length=3), dict(prompt_length=14, target_length=4)),

@@ -1,45 +1,71 @@
-"""Pretraining as the paper describes it: `:SIZE` or `:SIZE,STREAMS`.
+"""Pretraining as the paper describes it: `:WORDS`, in any order and with commas between.
 
     python train.py --config=configs/pretrain.py:large --workdir=runs/pretrain \
         --config.init_from=START
 
-SIZE is tiny, base or large. STREAMS is what a step reads: "image" (the default), pairs of an image
-and a text; "video", clips of 8 frames with their captions; "paper", a batch of images, one of
-clips and one of text alone, and the momentum teacher, whose soft targets cost a forward pass.
+A size is one of tiny, base and large (the default). What a step reads is one of
 
-`docs/data.md` says how each source is prepared; SBU and Visual Genome are read from tar files
-(`webdataset`), into folders of their names, the text corpora from plain text (`text_folder`). Tiny
-starts from nothing; START holds the weights of CLIP and BERT for the others:
+- "joint" (the default), as in the paper: a batch of images, one of clips of 8 frames and one of
+  text alone, and instructions for each of them (`configs/instructions.py`); with the momentum
+  teacher, whose soft targets cost a forward pass;
+- "uninstructed": the same without instructions, so that nothing labelled is seen;
+- "image" or "video": pairs of that kind alone, without a teacher.
+
+`docs/data.md` says how each source is prepared, into folders of their names below `data/pretrain`;
+the labelled ones of the instructions are those of fine-tuning, in `prepared`. Tiny starts from
+nothing; START holds the weights of CLIP and BERT for the others, which lack the fusion and the
+heads of pairs:
 
     python -m mplug2_jax.convert bert BERT --config=configs/pretrain.py:large --out=BERT_DIR
     python -m mplug2_jax.convert clip CLIP --config=configs/pretrain.py:large --with=BERT_DIR \
         --out=START
 
-`python -m mplug2_jax.aot` says what a step takes of a TPU slice (`docs/scaling.md`).
+`docs/scaling.md` has what `large` takes of TPU slices, by `python -m mplug2_jax.aot`.
 """
 
-from configs import common
+from configs import common, instructions, recipe
 from mplug2_jax.model.config import MODULES
 
-DATA = "data/pretrain"
+DATA = instructions.PRETRAIN
 EPOCHS = 30
 # Where each source of images is, and its texts, which are the weights of the mixture.
 IMAGES = {
-    "coco": ("coco_karpathy", 567_000), "visual_genome": ("visual_genome/webdataset", 769_000),
-    "sbu": ("sbu/webdataset", 860_000), "cc3m": ("cc3m", 3_000_000), "cc12m": ("cc12m", 10_000_000),
+    "coco": ("coco_karpathy", 567_000), "visual_genome": ("visual_genome", 769_000),
+    "sbu": ("sbu", 860_000), "cc3m": ("cc3m", 3_000_000), "cc12m": ("cc12m", 10_000_000),
 }
 PAIRS = {"image": sum(texts for _, texts in IMAGES.values()), "video": 2_500_000}  # WebVid-2M
-STREAMS = {"image": ("image",), "video": ("video",), "paper": ("image", "video", "text")}
-BATCHES = {"image": 4_096, "video": 512, "text": 4_096}
+TEXTS = {"wikipedia": 20, "c4": 350}  # GB, as the paper has of them
+PLAIN = ("image", "video", "text")
+STREAMS = {"joint": (*PLAIN, *instructions.SOURCES), "uninstructed": PLAIN, "image": ("image",),
+           "video": ("video",)}
+BATCHES = {"image": 4_096, "video": 512, "text": 4_096,
+           "image_instruct": 512, "video_instruct": 256, "text_instruct": 512}
 # (all, vision) by size.
 RATES = {"tiny": (1e-4, 1e-5), "base": (1e-4, 1e-5), "large": (5e-5, 5e-6)}
+# What START may lack; BERT without a head of masked words is one, too.
+NEW = ("fusion", "heads/vtc", "heads/vtm", "heads/mlm")
+LENGTHS = {"image_instruct": (30, 30), "video_instruct": (30, 30), "text_instruct": (128, 10)}
 
 
-def get_config(options: str = "large,image"):
-    size, _, chosen = options.partition(",")
-    chosen = chosen or "image"
-    if chosen not in STREAMS:
-        raise ValueError(f"streams {chosen!r}: expected one of {', '.join(STREAMS)}")
+def words(options: str) -> tuple[str, str]:
+    """The size and the streams of the words behind the config's colon.
+
+    Raises:
+      ValueError: a word is neither, or there are two of a kind.
+    """
+    found = {"size": "large", "streams": "joint"}
+    kinds = dict.fromkeys(recipe.SIZES, "size") | dict.fromkeys(STREAMS, "streams")
+    given = [word for word in options.split(",") if word]
+    for word in given:
+        if word not in kinds or sum(kinds.get(other) == kinds[word] for other in given) > 1:
+            raise ValueError(f"{options!r}: expected one of {', '.join(recipe.SIZES)} and one of "
+                             f"{', '.join(STREAMS)}")
+        found[kinds[word]] = word
+    return found["size"], found["streams"]
+
+
+def get_config(options: str = "large"):
+    size, chosen = words(options)
     config = common.base(size)
     config.model.vocab_size = 30_522
     if size == "tiny":
@@ -47,26 +73,9 @@ def get_config(options: str = "large,image"):
     if size == "large":
         config.model.remat.update(dict.fromkeys(MODULES, "full"))
     config.data.root, config.data.tokenizer = DATA, f"{DATA}/vocab.txt"
-
-    def stream(name, split, **fields):
-        return common.stream(split, BATCHES[name], **fields)
-
-    pixels = dict(image_size=config.model.image_size, text_length=30, crop_area=(0.2, 1.0),
-                  flip=True)
-    streams = {
-        "image": stream("image", {
-            name: common.source("train", texts / PAIRS["image"], root=f"{DATA}/{folder}")
-            for name, (folder, texts) in IMAGES.items()},
-            frames=1, rand_augment=(2, 7), **pixels),
-        # A crop of 1 / 1.14 of the sides: the paper's resize to 1.14 times the size, then a crop.
-        "video": stream("video", {"webvid": common.source("train", 1, root=f"{DATA}/webvid")},
-                        frames=8, rand_augment=(2, 5),
-                        **pixels | dict(crop_area=(1.14 ** -2, 1.14 ** -2))),
-        "text": stream(
-            "text", {"corpus": common.source("train", 1, root=f"{DATA}/text_folder")},
-            text_length=128),
-    }
-    config.data.streams.update({name: streams[name] for name in STREAMS[chosen]})
+    config.allow_new = NEW
+    config.data.streams.update({name: stream(name, config.model.image_size)
+                                for name in STREAMS[chosen]})
 
     paced = STREAMS[chosen][0]  # the stream whose epochs are counted
     rate, vision_rate = RATES[size]
@@ -75,8 +84,32 @@ def get_config(options: str = "large,image"):
         learning_rate=rate, vision_learning_rate=vision_rate, final_learning_rate=1e-6,
         clip_norm=1.0))
     config.task = common.task(
-        "pretrain",
+        "pretrain", objectives=dict(instruct=float(chosen == "joint")),
         negative_block=16,  # examples: divides what a device has, so nothing travels
-        momentum=dict(teacher=chosen == "paper",
+        momentum=dict(teacher="text" in STREAMS[chosen],
                       ramp_steps=PAIRS[paced] // BATCHES[paced]))  # an epoch
     return config
+
+
+def stream(name: str, image_size: int):
+    """The stream of that name, of one mixture of sources."""
+    pixels = {"image": dict(frames=1, crop_area=(0.2, 1.0), rand_augment=(2, 7)),
+              # The release's `pretrain_transform` of videos: a square of 1.14 times the side, flips
+              # among RandAugment's operations, a square crop.
+              "video": dict(frames=8, resize=1.14, rand_augment=(2, 5)),
+              }.get(name.partition("_")[0], {})
+    if pixels:
+        pixels |= dict(image_size=image_size, flip=True)
+    if name in LENGTHS:
+        asked, said = LENGTHS[name]
+        return common.stream(instructions.sources(name), BATCHES[name], prompt_length=asked,
+                             target_length=said, **pixels)
+    mixtures = {
+        "image": {source: (folder, texts / PAIRS["image"])
+                  for source, (folder, texts) in IMAGES.items()},
+        "video": {"webvid": ("webvid", 1.0)},
+        "text": {source: (source, size / sum(TEXTS.values())) for source, size in TEXTS.items()},
+    }
+    sources = {source: common.source("train", weight, root=f"{DATA}/{folder}")
+               for source, (folder, weight) in mixtures[name].items()}
+    return common.stream(sources, BATCHES[name], text_length=30 if pixels else 128, **pixels)

@@ -21,6 +21,7 @@ class EvalStream:
             raise DataError("stream 'eval': split is a mixture; evaluate its sources one by one")
         self._stream, self._tokenizer = stream, tokenizer
         self._split = open_split(stream.root or root, stream.split)
+        stream.label_words = self._split.label_words
         check_kind("eval", stream, stream.split, first_readable(self._split))
         self._blank = {}  # of another modality, in filling
         if stream.reader:

@@ -8,7 +8,7 @@ from data.pipeline.sources import find_version
 
 
 def fingerprint(data: Any) -> dict[str, str]:
-    """Hashes of the tokenizer and of each written dataset that a config's `data` section names.
+    """Hashes of the tokenizer and of each written dataset that a config's streams read.
 
     A dataset's covers its description and its files' names and sizes, not their contents: they may
     be terabytes, and each record has a checksum.
@@ -17,12 +17,11 @@ def fingerprint(data: Any) -> dict[str, str]:
       DataError: a dataset is not there.
       OSError: the tokenizer is not there.
     """
-    roots = {str(data.root)}
+    roots: set[str] = set()
     for stream in data.streams.values():
         own = stream.get("root", "") or str(data.root)
-        roots.add(own)
-        if not isinstance(stream.split, str):
-            roots |= {source.get("root", "") or own for source in stream.split.values()}
+        roots |= ({own} if isinstance(stream.split, str) else
+                  {source.get("root", "") or own for source in stream.split.values()})
     return {"tokenizer": _hash(Path(data.tokenizer).read_bytes())} | {
         root: _dataset(find_version(Path(root))) for root in sorted(roots)}
 

@@ -1,15 +1,20 @@
 """What is said of a record beside its texts, as numbers: its class, and the boxes of phrases."""
 
 import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
-from mplug2_jax.contracts.errors import RecordError
+from mplug2_jax.contracts.errors import DataError, RecordError
 from mplug2_jax.preprocess.classes import SCORE
 
 # Annotators' boxes end a little outside the image now and then: up to this share of a side, they
 # are cut off at its edge.
 _SLACK = 0.01
+WORDS = "label_words.txt"  # beside a dataset's files, where its classes are no words
+_SYNSET = re.compile(r"n\d{8}")  # WordNet's number of a class, as ImageNet's folders have it
 
 
 def asks(record: dict, stream) -> bool:
@@ -44,6 +49,45 @@ def label_field(said: str, stream, training: bool) -> dict[str, np.generic]:
     if number is None:
         raise RecordError("unknown class", f"{said!r} is none of the {len(stream.class_numbers)}")
     return {"label": np.int32(number)}
+
+
+def label_words(folder: Path) -> dict[str, str]:
+    """A dataset's classes in words, by label, of its `WORDS`: lines "LABEL WORDS"; {} without it.
+
+    Of synonyms, with commas between, the first. So ImageNet's `LOC_synset_mapping.txt` and
+    `words.txt` are such files: "n01440764 tench, Tinca tinca".
+
+    Raises:
+        DataError: a line is none of these.
+    """
+    found: dict[str, str] = {}
+    path = folder / WORDS
+    if not path.is_file():
+        return found
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        label, *words = line.split(maxsplit=1) or ("",)
+        if label and not words:
+            raise DataError(f"{path}, line {number}: {line!r} is no label with its words")
+        if label:
+            found[label] = words[0].partition(",")[0].strip()
+    return found
+
+
+def in_words(label: str, words: Mapping[str, str]) -> str:
+    """A class as it is said, "" for none.
+
+    Args:
+        label: of a record.
+        words: of `label_words`; without any, labels are words, perhaps with underscores between.
+
+    Raises:
+        RecordError: there are words, and none for it, or it is a number of WordNet's.
+    """
+    if label and (words or _SYNSET.fullmatch(label)):
+        if label not in words:
+            raise RecordError("unknown class", f"{label!r} has no words in the dataset's {WORDS}")
+        return words[label]
+    return label.replace("_", " ").strip()
 
 
 def _number(said: str) -> float:

@@ -1,14 +1,18 @@
 """What a decoder is asked of a record, and what it should say: `prompt`, `target` and `box`.
 
 A stream's `ask` says which: a "question" and its answer; a "caption", with nothing asked but the
-`instruction`; or the "box" of a phrase, whose location tokens the task makes (the target is empty).
-The `instruction` stands in front of the prompt.
+`instruction`; the "class" of the record in words, of sentences with these in the prompt; or the
+"box" of a phrase, whose location tokens the task makes (the target is empty). The `instruction`
+stands in front of the prompt: of several wordings training draws one, evaluation takes the first.
 """
+
+import functools
 
 import numpy as np
 
-from data.pipeline.labels import box_field
+from data.pipeline.labels import box_field, in_words
 from mplug2_jax.contracts.errors import RecordError
+from mplug2_jax.contracts.streams import ALONE, wordings
 from mplug2_jax.preprocess.text import clean_caption, clean_question
 from mplug2_jax.preprocess.tokenizer import Tokenizer
 
@@ -16,14 +20,14 @@ from mplug2_jax.preprocess.tokenizer import Tokenizer
 TAGS = ("ocr", "objects")
 _OCR_WORDS = 30
 # What may be asked, and the field of a record that holds it.
-ASKS = {"question": "questions", "caption": "texts", "box": "boxes"}
+ASKS = {"question": "questions", "caption": "texts", "class": "label", "box": "boxes"}
 BOX_TARGET = 6  # ids of a target that is a box: [CLS], four location tokens, [SEP]
 
 
 def train_prompt(
     record: dict, stream, tokenizer: Tokenizer, rng: np.random.Generator
 ) -> tuple[dict, list[str]]:
-    """`prompt`, `target` and `box` of a random question, caption or box, and its texts.
+    """`prompt`, `target` and `box` of a random question, caption or box or of the class, and texts.
 
     Of several people's answers each is as likely as it is frequent, so that over the epochs an
     answer weighs in the loss as many people as gave it.
@@ -32,23 +36,25 @@ def train_prompt(
         RecordError: the record has none that can be used.
     """
     if stream.ask == "caption" and not stream.target_length:
-        return _fields("", "", stream, tokenizer), []  # the caption is the stream's `text`
-    key = ASKS[stream.ask]
-    usable = [item for item in record[key] if _usable(item, stream)]
-    if not usable:
-        said = {"question": "is usable", "caption": "has a word", "box": "has a phrase"}
-        reason = {"caption": "empty caption"}.get(stream.ask, f"no {stream.ask}")
-        name = {"texts": "captions"}.get(key, key)
-        raise RecordError(reason, f"none of {len(record[key])} {name} {said[stream.ask]}")
-    item = usable[rng.integers(len(usable))]
+        # The caption is the stream's `text`.
+        return _fields("", "", stream, tokenizer, _wording(stream, rng)), []
+    if stream.ask == "class":
+        said = in_words(record["label"], stream.label_words)
+        if not said:
+            raise RecordError("no class", "there is none to say")
+        return _class_fields(record, said, stream, tokenizer, _wording(stream, rng)), [said]
+    item, tags = _draw(record, stream, rng), []
     if stream.ask == "question":
         answers = _answers(item)
         target = answers[rng.integers(len(answers))] if len(answers) > 1 else answers[0]
-        fields = _fields(item["question"], target, stream, tokenizer, _tags(item, stream))
-        return fields, [item["question"], target]
-    if stream.ask == "caption":
-        return _fields("", _caption(item, stream), stream, tokenizer), [item]
-    return _fields(item["phrase"], "", stream, tokenizer) | box_field(item), [item["phrase"]]
+        asked, more, texts = item["question"], {}, [item["question"], target]
+        tags = _tags(item, stream)
+    elif stream.ask == "caption":
+        asked, target, more, texts = "", _caption(item, stream), {}, [item]
+    else:
+        asked, target, more, texts = item["phrase"], "", box_field(item), [item["phrase"]]
+    fields = _fields(asked, target, stream, tokenizer, _wording(stream, rng), tags)
+    return fields | more, texts
 
 
 def eval_prompt(record: dict, item: int, stream, tokenizer: Tokenizer) -> dict:
@@ -57,33 +63,58 @@ def eval_prompt(record: dict, item: int, stream, tokenizer: Tokenizer) -> dict:
     Raises:
         RecordError: there is no such one, or it has no word, or the box cannot be used.
     """
+    fields = functools.partial(_fields, stream=stream, tokenizer=tokenizer,
+                               wording=_wording(stream))
+    if stream.ask == "class":  # test splits hide it: the target is empty
+        said = in_words(record["label"], stream.label_words)
+        return _class_fields(record, said, stream, tokenizer, _wording(stream))
     found = record[ASKS[stream.ask]][item : item + 1]
     if stream.ask == "caption":  # nothing is read of it but its target, which may be missing
-        return _fields("", _caption(found[0], stream) if found else "", stream, tokenizer)
+        return fields("", _caption(found[0], stream) if found else "")
     if not found or not _asked(found[0], stream):
         words = {"question": "is missing or has no word",
                  "box": "is missing or its phrase has no word"}
         raise RecordError(f"no {stream.ask}", f"{stream.ask} {item} {words[stream.ask]}")
     if stream.ask == "box":
-        return _fields(found[0]["phrase"], "", stream, tokenizer) | box_field(found[0])
+        return fields(found[0]["phrase"], "") | box_field(found[0])
     # Test splits hide the answers: their target is empty, [CLS] [SEP].
     answer = found[0]["answer"]
     if not answer.strip():
         answer = next(iter(_answers(found[0])), "")
-    return _fields(found[0]["question"], answer, stream, tokenizer, _tags(found[0], stream))
+    return fields(found[0]["question"], answer, tags=_tags(found[0], stream))
 
 
 def prompt_lengths(stream) -> dict[str, int]:
     """The text fields of these that a stream has, and their ids; a question comes with a target."""
     lengths = {"prompt": stream.prompt_length, "target": stream.target_length}
-    if stream.ask == "question" and not stream.target_length:
+    if stream.ask not in ALONE and not stream.target_length:
         return {}
     return {name: length for name, length in lengths.items() if length}
 
 
-def _fields(asked: str, target: str, stream, tokenizer: Tokenizer, tags: list[str] = ()) -> dict:
-    """Padded ids and masks of what is asked, after the instruction, and of the target."""
-    asked = f"{stream.instruction} {asked}".strip(" ")
+def _wording(stream, rng: np.random.Generator | None = None) -> str:
+    """The instruction, in a random wording or (None) the first."""
+    several = wordings(stream.instruction)
+    return several[0 if rng is None or len(several) == 1 else rng.integers(len(several))]
+
+
+def _draw(record: dict, stream, rng: np.random.Generator) -> dict | str:
+    """A random question, caption or box of the record, among those that can be used."""
+    key = ASKS[stream.ask]
+    usable = [item for item in record[key] if _usable(item, stream)]
+    if not usable:
+        said = {"question": "is usable", "caption": "has a word", "box": "has a phrase"}
+        reason = {"caption": "empty caption"}.get(stream.ask, f"no {stream.ask}")
+        name = {"texts": "captions"}.get(key, key)
+        raise RecordError(reason, f"none of {len(record[key])} {name} {said[stream.ask]}")
+    return usable[rng.integers(len(usable))]
+
+
+def _fields(
+    asked: str, target: str, stream, tokenizer: Tokenizer, wording: str, tags: list[str] = ()
+) -> dict:
+    """Padded ids and masks of what is asked, after the instruction's wording, and of the target."""
+    asked = f"{wording} {asked}".strip(" ")
     parts = {"prompt": [asked if stream.tags else clean_question(asked), *tags], "target": [target]}
     fields = {}
     for name, length in prompt_lengths(stream).items():
@@ -96,6 +127,21 @@ def _tags(question: dict, stream) -> list[str]:
     wanted = stream.tags.split("+")
     ocr, objects = (question.get(tag, "") if tag in wanted else "" for tag in TAGS)
     return [tag for tag in (clean_question(ocr, _OCR_WORDS), objects) if tag.strip()]
+
+
+def _class_fields(record: dict, said: str, stream, tokenizer: Tokenizer, wording: str) -> dict:
+    """The fields of a class: its prompt is the instruction and, of sentences, these as they are.
+
+    What is said of one image or video is no part of it: a caption would give the class away.
+    """
+    fields = _fields("", said, stream, tokenizer, wording)
+    sentences = record["texts"][:2] if record["kind"] in ("text", "images") else []
+    if sentences and "prompt" in fields:
+        first, length = f"{wording} {sentences[0]}".strip(" "), stream.prompt_length
+        ids, mask = (tokenizer.encode_pair(first, sentences[1], length) if len(sentences) > 1
+                     else tokenizer.encode_padded(first, length))
+        fields |= {"prompt": ids, "prompt_mask": mask}
+    return fields
 
 
 def _caption(text: str, stream) -> str:

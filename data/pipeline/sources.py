@@ -1,5 +1,6 @@
 """Written splits, and the endless order in which a stream takes records from one or several."""
 
+import functools
 import types
 import zlib
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ import tensorflow_datasets as tfds
 
 from data import records
 from data.pipeline import parts, tfds_examples
+from data.pipeline.labels import label_words
 from mplug2_jax.contracts.errors import ConfigError, DataError, RecordError
 from mplug2_jax.contracts.splits import Term, terms
 
@@ -36,6 +38,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self._source)
+
+    @functools.cached_property
+    def label_words(self) -> dict[str, str]:
+        """The dataset's classes in words, where they are none."""
+        return label_words(find_version(self.root))
 
     def __getitem__(self, index: int) -> dict:
         """The record (see `records.parse`); raises RecordError if its bytes are damaged."""
@@ -254,6 +261,7 @@ class Mixture:
             )
             split = open_split(options.get("root", "") or root, own.split)
             single = isinstance(stream.split, str)
+            own.label_words = split.label_words
             order = seed if single else [*seed, zlib.crc32(name.encode())]
             self.sources.append(Source(name, split, own, first_id, order))
             first_id += len(split)

@@ -4,16 +4,18 @@ This is the contract between the data, which makes batches, and the tasks, which
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.options import option
 
 SCORE = "score"  # in place of classes: the label is a number
+ALONE = ("caption", "box")  # asks whose prompt may come without a target
 
 
 class Reader(NamedTuple):
@@ -34,10 +36,11 @@ class Stream:
     """A `data.streams` section of a config, or that of an evaluation.
 
     `ask` says what makes prompt and target: a "question" and its answer; a "caption", with nothing
-    asked but the instruction; or the "box" of a phrase, for a `box` field, with crops that keep it
-    whole and no augmentation that would move it. With `classes` there is a `label` field; of
-    records without a class the questions are the text, their answers the classes; sentences
-    without media keep their punctuation.
+    asked but the instruction; the "class" of a record in words, asked by the instruction and, of a
+    record that is text alone, its sentences; or the "box" of a phrase, for a `box` field, with
+    crops that keep it whole and no augmentation that would move it. With `classes` there is a
+    `label` field; of records without a class the questions are the text, their answers the classes;
+    sentences without media keep their punctuation.
     """
 
     split: Any = option("", "name of the split (a+b: of both; a[held_out], a[rest]: parts); or a "
@@ -60,8 +63,10 @@ class Stream:
     text_pair: bool = option(False, "the first two texts as one, [CLS] a [SEP] b [SEP]")
     prompt_length: int = option(0, "ids of what the decoder is asked; 0 for no prompt field")
     target_length: int = option(0, "ids of what it should say; 0 for no target field")
-    ask: str = option("question", "what makes prompt and target: a question, a caption, a box")
-    instruction: str = option("", "words in front of every prompt")
+    ask: str = option("question", "what makes prompt and target: a question, a caption, a class, a "
+                      "box")
+    instruction: str | tuple = option("", "words in front of every prompt; of several wordings "
+                                      "training draws one, evaluation takes the first")
     tags: str = option("", "what of the image follows a question, each after [SEP]: ocr, objects "
                        "or ocr+objects; the question then keeps its punctuation")
     views: tuple = option((1, 1), "evaluation: (clips, crops) of a video, all of them seen")
@@ -70,6 +75,9 @@ class Stream:
     classes: Any = option((), "names of the classes, a file of them, or 'score'")
     expand: str = option("record", "evaluation: an example a record, text, question or box")
     reader: Any = option(None, "what makes another modality's field of a record's media")
+
+    def __post_init__(self):
+        check_wordings(self.instruction, "stream")
 
     @property
     def boxes(self) -> bool:
@@ -89,11 +97,27 @@ class Source:
     weight: float = option(1.0, "its share of the samples, relative to the other sources' weights")
     root: str = option("", "a folder of its own")
     ask: str = option("question", "in place of the stream's")
-    instruction: str = option("", "in place of the stream's")
+    instruction: str | tuple = option("", "in place of the stream's")
     crop_area: tuple = option((1.0, 1.0), "in place of the stream's")
     resize: float = option(0.0, "in place of the stream's")
     flip: bool = option(False, "in place of the stream's")
     rand_augment: tuple = option((0, 0), "in place of the stream's")
+
+    def __post_init__(self):
+        check_wordings(self.instruction, "source")
+
+
+def wordings(instruction: str | Sequence[str]) -> tuple[str, ...]:
+    """Of an `instruction`: itself, or those it has."""
+    return (instruction,) if isinstance(instruction, str) else tuple(instruction)
+
+
+def check_wordings(instruction: str | tuple, place: str) -> None:
+    """ConfigError for an `instruction` that is neither a text nor several."""
+    said = wordings(instruction)
+    if not said or not all(isinstance(words, str) for words in said):
+        raise ConfigError(f"{place}.instruction = {instruction!r}: expected a text, or several of "
+                          "them, ('one', 'another')")
 
 
 def batch_shapes(stream: Stream) -> dict[str, jax.ShapeDtypeStruct]:
@@ -108,8 +132,8 @@ def batch_shapes(stream: Stream) -> dict[str, jax.ShapeDtypeStruct]:
     if stream.frames:
         size = stream.image_size
         fields["video"] = (rows, stream.frames, size, size, 3), jnp.uint8
-    # A question comes with its answer, or not at all.
-    asked = stream.target_length or stream.ask != "question"
+    # A question comes with its answer, a class' prompt with the class, or not at all.
+    asked = stream.target_length or stream.ask in ALONE
     for text in ("text", "prompt", "target") if asked else ("text",):
         if length := getattr(stream, f"{text}_length"):
             fields |= {text: ((rows, length), jnp.int32),

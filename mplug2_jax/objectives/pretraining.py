@@ -1,5 +1,10 @@
 """The pretraining objectives over one batch of pairs or of texts, in as few passes as they need.
 
+What is computed of a batch follows from its fields. The objectives of pairs (contrast, matching)
+need something seen and its `text`; masked and prefix language modelling need `text`, with or
+without something seen; the instruction objective needs a `prompt` and a `target`, with or without
+either. So a stream may have instructions beside its texts, or instructions alone.
+
 All versions of an item's text (as it is, masked, its prefix, an instruction, a wrong text) go
 through the text encoder in one pass and through the fusion as query rows of the same visual
 features, whose keys and values are computed once.
@@ -15,212 +20,42 @@ pairs' own and the negatives') with their gradients: 4 x B x S x D numbers.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from mplug2_jax.model.rows import stack_rows, with_visual
+from mplug2_jax.model.rows import with_visual
 from mplug2_jax.objectives import losses
 from mplug2_jax.objectives.contrastive import Soft, contrastive, hard_negatives, take_rows
+from mplug2_jax.objectives.language import (
+    SOFT,
+    Array,
+    Batch,
+    Goals,
+    Metrics,
+    Objectives,
+    Passes,
+    Rows,
+    draw_texts,
+    language_losses,
+    stacked,
+    weighted_total,
+)
 from mplug2_jax.objectives.momentum import Momentum, Queue
 from mplug2_jax.parallel.accumulation import mapped, summed
 from mplug2_jax.parallel.sharding import shard_batch
 
-Array = jax.Array
-Batch = dict[str, Array]
-Metrics = dict[str, Array]
-OBJECTIVES = ("vtc", "vtm", "mlm", "prefix_lm", "instruct")
-SOFT = ("mlm", "prefix_lm")  # language objectives that a teacher gives targets for, too
-Rows = dict[str, tuple[Array, Array]]
-
-
-class Vocabulary(Protocol):
-    """What of a tokenizer the objectives need: its special ids, and which pieces begin a word."""
-
-    pad_id: int
-    cls_id: int
-    sep_id: int
-    mask_id: int
-    vocab_size: int
-    word_starts: Any
-
-
-@dataclasses.dataclass(frozen=True)
-class Objectives:
-    """What is learned, of which model.
-
-    Attributes:
-      call: `(params, method, *args, rng=)` applies the model; with dropout where a key is given.
-      vocabulary: of all text.
-      weights: of each of `OBJECTIVES`; one that is missing or 0 is not computed.
-      modality, field: of what is seen beside the text, and where in a batch it is.
-      mask_share: of the tokens, for masked language modelling.
-      block: examples among which a hard negative is sought; 0 for the global batch.
-      accumulation: micro-batches of a step.
-    """
-
-    call: Callable[..., Any]
-    vocabulary: Vocabulary
-    weights: Mapping[str, float]
-    modality: str = "vision"
-    field: str = "video"
-    mask_share: float = 0.15
-    block: int = 0
-    accumulation: int = 1
-
-    def weight(self, name: str) -> float:
-        """Of an objective."""
-        return self.weights.get(name, 0.0)
-
-
-class Passes:
-    """The passes of some rows through the model, with dropout where a key is given.
-
-    Attributes:
-      apply: `Objectives.call`.
-      params: of the model.
-      rng: a key, or None.
-    """
-
-    def __init__(self, apply: Callable[..., Any], params: Any, rng: Array | None):
-        self.apply, self.params, self.rng, self.keys = apply, params, rng, 0
-
-    def call(self, method: str, *args: Any) -> Any:
-        """The model's method; every call has a key of its own."""
-        self.keys += 1
-        key = None if self.rng is None else jax.random.fold_in(self.rng, self.keys)
-        return self.apply(self.params, method, *args, rng=key)
-
-    def encode_texts(self, ids: Array, mask: Array) -> Array:
-        """`ids, mask [B, R, L]`, R texts an item, to tokens `[B, R, L, D]`."""
-        flat = ids.reshape(-1, ids.shape[2]), mask.reshape(-1, mask.shape[2])
-        tokens = self.call("encode_text", *flat)
-        return tokens.reshape(*ids.shape, tokens.shape[-1])
-
-    def fuse(self, visual: Array, rows: Rows) -> dict[str, tuple[Array, Array, Array]]:
-        """Fuses rows of tokens with `visual [B, S, D]`: `{name: (visual, text, mask)}`."""
-        text = jnp.stack([tokens for tokens, _ in rows.values()], axis=1)  # [B, R, L, D]
-        mask = jnp.stack([mask for _, mask in rows.values()], axis=1).reshape(-1, text.shape[2])
-        seen, text = self.call("fuse", visual, text.reshape(-1, *text.shape[2:]), mask)
-        if seen.shape[0] == visual.shape[0]:  # no connected layers: the same for all rows
-            seen = {name: seen for name in rows}
-        else:
-            seen = {name: part for name, (part, _) in unstack(list(rows), seen, mask).items()}
-        return {name: (seen[name], *part) for name, part in unstack(list(rows), text, mask).items()}
-
-    def match(self, text: Array) -> Array:
-        """Matching logits `[B, 2]` of fused text `[B, L, D]`."""
-        return self.call("match_logits", text)
-
-    def logits(self, name: str, memory: tuple[Array, Array], goal: dict[str, Array]) -> Array:
-        """Vocabulary logits at a goal's labels, `[B, K, V]`.
-
-        Args:
-          name: "mlm", whose tokens are read, or an objective that generates from its memory.
-          memory: tokens `[B, S, D]` and their mask.
-          goal: of `draw_texts`.
-        """
-        if name == "mlm":
-            picked = jnp.take_along_axis(memory[0], goal["positions"][..., None], axis=1)
-            return self.call("mlm_logits", picked)  # of [B, K, D]
-        return self.call("decode", goal["ids"], goal["mask"], *memory)[0]
-
-
-def unstack(names: list[str], tokens: Array, mask: Array) -> Rows:
-    """`[B * R, ...]` back to `{name: ([B, ...], [B, ...])}`."""
-    rows = len(names)
-    return {name: (tokens[i::rows], mask[i::rows]) for i, name in enumerate(names)}
-
-
-def draw_texts(objectives: Objectives, batch: Batch, rng: Array,
-               ) -> tuple[Rows, dict[str, dict[str, Array]]]:
-    """The versions of each text, and what is to be predicted of them; drawn for the whole batch.
-
-    Args:
-      objectives: an objective of weight 0 is left out.
-      batch: `text, text_mask, example_mask`; with `prompt` and `target` for "instruct".
-      rng: the step's key.
-
-    Returns:
-      `{name: (ids, mask)}` of `[B, L]`, and `{objective: goal}` with `labels [B, K]` and `share
-      [B, K]`, each label's share of the batch's mean; `positions [B, K]` for "mlm", else the
-      decoder's input `ids, mask [B, K]`.
-    """
-    vocabulary, example_mask = objectives.vocabulary, batch["example_mask"]
-    ids, mask = batch["text"], batch["text_mask"]
-    mask_key, cut_key = jax.random.split(rng)
-    rows: Rows = {}
-    goals = {}
-
-    def generation(target, target_mask):
-        return {"ids": target[:, :-1], "mask": target_mask[:, :-1], "labels": target[:, 1:],
-                "share": losses.shares(losses.counted(target_mask, example_mask))}
-
-    if objectives.weight("mlm"):
-        special = (ids == vocabulary.cls_id) | (ids == vocabulary.sep_id)
-        masked, positions, labels, chosen = losses.mask_tokens(
-            mask_key, ids, mask & ~special, vocabulary.mask_id, vocabulary.vocab_size,
-            objectives.mask_share)
-        rows["mlm"] = masked, mask
-        goals["mlm"] = {"positions": positions, "labels": labels,
-                        "share": losses.shares(chosen & example_mask[:, None])}
-    if objectives.weight("prefix_lm"):
-        word_starts = jnp.asarray(vocabulary.word_starts)[ids]
-        prefix, prefix_mask, target, target_mask = losses.split_prefix(
-            cut_key, ids, mask, word_starts, vocabulary.sep_id, vocabulary.pad_id)
-        rows["prefix_lm"] = prefix, prefix_mask
-        goals["prefix_lm"] = generation(target, target_mask)
-    if objectives.weight("instruct") and "target" in batch:
-        rows["instruct"] = batch["prompt"], batch["prompt_mask"]
-        goals["instruct"] = generation(batch["target"], batch["target_mask"])
-    return rows, goals
-
-
-def language_losses(passes: Passes, memories: Rows, goals: dict[str, dict[str, Array]],
-                    teacher: tuple[Passes, Rows, Array] | None) -> Metrics:
-    """The sums of masked and prefix language modelling over some rows.
-
-    Args:
-      passes: of the rows.
-      memories: for each objective what `Passes.logits` reads.
-      goals: of `draw_texts`, of the same rows.
-      teacher: its passes, its memories and the weight of its targets.
-    """
-    metrics = {}
-    for name, goal in goals.items():  # apart, for an answer is much shorter than a caption
-        soft = None
-        if teacher is not None and name in SOFT:
-            other, other_memories, alpha = teacher
-            soft = other.logits(name, other_memories[name], goal), alpha
-        logits = passes.logits(name, memories[name], goal)
-        metrics[name], metrics[f"{name}_hits"] = losses.language_modelling(
-            logits, goal["labels"], goal["share"], soft)
-    return metrics
-
-
-def weighted_total(metrics: Metrics, weights: Mapping[str, float]) -> Array:
-    """The weighted sum of the objectives among `metrics`, a float32 scalar."""
-    return sum((weights[name] * metrics[name] for name in OBJECTIVES if name in metrics),
-               start=jnp.zeros(()))
-
-
-def stacked(rows: Rows, pad_id: int) -> tuple[Array, Array]:
-    """`{name: (ids, mask)}` of `[B, L]` to ids and mask `[B, R, L]`, padded to the longest."""
-    ids, mask = stack_rows(rows.values(), pad_id)
-    return ids.reshape(-1, len(rows), ids.shape[1]), mask.reshape(-1, len(rows), mask.shape[1])
-
 
 def pair_losses(objectives: Objectives, params: Any, batch: Batch, rng: Array,
                 momentum: Momentum | None = None) -> tuple[Array, Metrics, Queue | None]:
-    """Losses of a batch of pairs, by objective, each over the global batch.
+    """Losses of a batch with something seen, by objective, each over the global batch.
 
     Args:
       objectives: what is learned; one of weight 0 is not computed.
       params: of the model.
-      batch: what is seen, `text, text_mask, pair_id, example_mask`; with `prompt` and `target` also
-        the generation of the target from the prompt ("instruct").
+      batch: what is seen, `pair_id, example_mask`; with `text` the objectives of pairs and texts,
+        with `prompt` and `target` the generation of the target from the prompt ("instruct").
       rng: the step's key.
       momentum: the teacher, for soft targets and, with its queue, the contrastive columns.
 
@@ -230,7 +65,7 @@ def pair_losses(objectives: Objectives, params: Any, batch: Batch, rng: Array,
     """
     draw_key, encode_key, visual_key, text_key, fuse_key = jax.random.split(rng, 5)
     texts, goals = draw_texts(objectives, batch, draw_key)
-    contrasts = bool(objectives.weight("vtc") or objectives.weight("vtm"))
+    contrasts = "text" in batch and bool(objectives.weight("vtc") or objectives.weight("vtm"))
     if contrasts:  # in front, and what the teacher reads before what it does not
         texts = {"text": (batch["text"], batch["text_mask"]), **texts}
     if not texts:
@@ -272,7 +107,7 @@ class _Pairs:
 
     objectives: Objectives
     names: list[str]
-    goals: dict[str, dict[str, Array]]
+    goals: Goals
     contrasts: bool
     momentum: Momentum | None
 
@@ -342,7 +177,7 @@ class _Pairs:
     def fused(self, params: Any, features: dict[str, Array], rows: dict[str, Any],
               rng: Array) -> tuple[Array, Metrics]:
         """Matching and language objectives of some rows: their weighted sum; scalars by name."""
-        passes, matches = Passes(self.objectives.call, params, rng), self.objectives.weight("vtm")
+        passes, matches = Passes(self.objectives.call, params, rng), "wrong_text" in features
         metrics: Metrics = {}
         to_fuse = self.token_rows(features["tokens"], rows["mask"], self.goals)
         own = self.token_rows(features["tokens"], rows["mask"], ("text",))
@@ -368,32 +203,36 @@ class _Pairs:
 
 def text_losses(objectives: Objectives, params: Any, batch: Batch, rng: Array,
                 momentum: Momentum | None = None) -> tuple[Array, Metrics]:
-    """Masked and prefix language modelling of text alone: text encoder and universal layers.
+    """The language objectives of text alone: text encoder, universal layers and decoder.
 
     Args:
       objectives, params, rng, momentum: as in `pair_losses`.
-      batch: `text, text_mask, example_mask`.
+      batch: `example_mask`; with `text` masked and prefix language modelling, with `prompt` and
+        `target` the generation of the target from the prompt.
 
     Returns:
       The weighted sum, and float32 scalars as of `pair_losses`.
     """
     draw_key, pass_key = jax.random.split(rng)
-    alone = {name: batch[name] for name in ("text", "text_mask", "example_mask")}  # no instruction
-    texts, goals = draw_texts(objectives, alone, draw_key)
+    texts, goals = draw_texts(objectives, batch, draw_key)
     if not texts:
         return jnp.zeros(()), {}
     ids, mask = stacked(texts, objectives.vocabulary.pad_id)
+    read = len(set(texts) & set(SOFT))  # by a teacher
 
-    def memories(passes, rows):
-        tokens = passes.encode_texts(rows["ids"], rows["mask"])
-        return {name: (tokens[:, i], rows["mask"][:, i]) for i, name in enumerate(texts)}
+    def memories(passes, ids, mask):
+        tokens = passes.encode_texts(ids, mask)
+        return {name: (tokens[:, i], mask[:, i])
+                for i, name in enumerate(list(texts)[:ids.shape[1]])}
 
     def part(params, _, rows, rng):
         passes, soft = Passes(objectives.call, params, rng), None
-        if momentum is not None:
+        if momentum is not None and read:
             teacher = Passes(objectives.call, momentum.params, None)
-            soft = teacher, memories(teacher, rows), momentum.alpha
-        metrics = language_losses(passes, memories(passes, rows), rows["goals"], soft)
+            soft = (teacher, memories(teacher, rows["ids"][:, :read], rows["mask"][:, :read]),
+                    momentum.alpha)
+        metrics = language_losses(passes, memories(passes, rows["ids"], rows["mask"]),
+                                  rows["goals"], soft)
         return weighted_total(metrics, objectives.weights), metrics
 
     return summed(part, params, (), {"ids": ids, "mask": mask, "goals": goals}, pass_key,

@@ -21,7 +21,9 @@ def planned(config: Any) -> tuple[tasks.Task, dict[str, Stream]]:
     """
     model = ModelConfig.from_mapping(config.model)
     task = tasks.make(config.task, model, placeholder_tokenizer(model.vocab_size))
-    return task, tasks.streams(type(task), task.options, config.data.streams)
+    streams = tasks.streams(type(task), task.options, config.data.streams)
+    task.check_streams(task.options, streams)
+    return task, streams
 
 
 def batch_shapes(task: tasks.Task, streams: Mapping[str, Stream]) -> Shapes:

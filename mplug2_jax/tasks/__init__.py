@@ -120,6 +120,8 @@ def complete(config: dict[str, Any], older: bool = False) -> list[str]:
     given = config["data"]["streams"]
     for name in given:
         fill(given, name, Stream, f"data.streams.{name}", GIVEN_BY_TASKS)
+    if older:
+        filled += load(config["task"]["name"]).as_it_was(config["task"], given)
     for name, entry in config["evals"].items():
         place = f"evals.{name}"
         fill(entry, "stream", Stream, f"{place}.stream", GIVEN_BY_TASKS)

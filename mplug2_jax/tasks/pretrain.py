@@ -1,7 +1,7 @@
-"""Pretraining: contrastive, matching, masked and prefix language modelling in one step.
+"""Pretraining: contrast, matching, masked and prefix language modelling, instructions in one step.
 
-A batch is `{stream: batch}`, one for each source of the step: images, videos (pairs) and text
-alone, told apart by their fields. Objectives and their weights are config.
+A batch is `{stream: batch}`, one for each source of the step: images and videos (pairs), text
+alone, and instructions, told apart by their fields. Objectives and their weights are config.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import optax
 from jax.sharding import Mesh
 
 from mplug2_jax.contracts.errors import ConfigError
-from mplug2_jax.contracts.options import option
+from mplug2_jax.contracts.options import option, read
 from mplug2_jax.contracts.streams import Stream
 from mplug2_jax.objectives.momentum import Momentum, empty_queue, push, soft_weight
 from mplug2_jax.objectives.pretraining import pair_losses, text_losses
@@ -33,6 +33,10 @@ from mplug2_jax.tasks.base import (
 from mplug2_jax.tasks.base.pairs import CONTRAST, check_batching, check_blocks, objectives_of
 
 INPUTS = ("visual", "text")
+# What a stream must have to feed an objective.
+NEEDS = {"vtc": "something seen (frames) and a text_length", "mlm": "a text_length",
+         "instruct": "a prompt_length and a target_length"}
+NEEDS |= {"vtm": NEEDS["vtc"], "prefix_lm": NEEDS["mlm"]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,12 +101,32 @@ class PretrainOptions:
             raise ConfigError(f"task.mask_share = {self.mask_share}: expected a share in (0, 1)")
         if self.momentum.queue and not self.objectives.vtc:
             raise ConfigError("task.momentum.queue = True: expected task.objectives.vtc above 0")
-        if self.inputs == "text" and not (self.objectives.mlm or self.objectives.prefix_lm):
-            raise ConfigError("task.objectives: text alone needs mlm or prefix_lm above 0")
+        weights = self.objectives
+        if self.inputs == "text" and not (weights.mlm or weights.prefix_lm or weights.instruct):
+            raise ConfigError("task.objectives: text alone needs mlm, prefix_lm or instruct above "
+                              "0")
+
+
+def feeds(stream: Stream, modality: str) -> set[str]:
+    """The objectives that are computed of a stream, where they have a weight."""
+    found = {"mlm", "prefix_lm"} if stream.text_length else set()
+    if found and (stream.frames or modality != "vision"):
+        found |= {"vtc", "vtm"}
+    return found | ({"instruct"} if stream.prompt_length and stream.target_length else set())
+
+
+def unfed(weights: Mapping[str, float], streams: Iterable[Stream], modality: str) -> list[str]:
+    """The objectives with a weight that no stream feeds."""
+    fed = set().union(*(feeds(stream, modality) for stream in streams))
+    return [name for name, weight in weights.items() if weight and name not in fed]
 
 
 class Pretrain(Task):
     """Every objective with a weight above 0, and the modules that they need: all five for all.
+
+    What a stream gives decides what is computed of it: pairs have something seen and a text, text
+    alone has a text, and a prompt with a target is an instruction, beside these or alone. An
+    objective with a weight that no stream feeds is an error.
 
     With `task.inputs = "text"` the streams are of text alone, and no module is there for vision.
     With `task.momentum.teacher` its state is `teacher`, parameters, and with `.queue` `queue`.
@@ -112,7 +136,6 @@ class Pretrain(Task):
     card = ("Learns all modules from pairs and from text: contrast, matching, masked and prefix "
             "language modelling, instructions, in one step. A teacher's soft targets and its queue "
             "are options. Paper: pretraining objectives.")
-    fields = ("text",)
     figures = (
         *CONTRAST,
         logged("mlm", "cross-entropy of masked tokens, nats"),
@@ -133,13 +156,12 @@ class Pretrain(Task):
     @classmethod
     def composition(cls, options: PretrainOptions) -> tuple[tuple[str, ...], tuple[str, ...]]:
         weights = options.objectives
+        decodes = bool(weights.prefix_lm or weights.instruct)
         if options.inputs == "text":
-            return (("text", "universal", *("decoder",) * bool(weights.prefix_lm)),
-                    ("mlm",) * bool(weights.mlm))
-        decodes = weights.prefix_lm or weights.instruct
+            return (("text", "universal", *("decoder",) * decodes), ("mlm",) * bool(weights.mlm))
         fuses = decodes or weights.vtm or weights.mlm
         modules = (options.modality, "text", "universal", *("fusion",) * bool(fuses),
-                   *("decoder",) * bool(decodes))
+                   *("decoder",) * decodes)
         heads = ["vtc"] * bool(weights.vtc or weights.vtm)
         return modules, (*heads, *(h for h in ("vtm", "mlm") if getattr(weights, h)))
 
@@ -149,10 +171,39 @@ class Pretrain(Task):
         if options.inputs == "text" and stream.frames:
             raise ConfigError(f"stream {name}.frames = {stream.frames}: task.inputs = 'text' needs "
                               "0, text alone")
+        if not feeds(stream, options.modality):
+            raise ConfigError(f"stream {name}.text_length = 0: task 'pretrain' needs text, or a "
+                              "prompt and a target; give the tokens it may have")
         block = options.negative_block
-        if block and (stream.frames or stream.reader) and stream.batch_size % block:
+        pairs = stream.text_length and (stream.frames or stream.reader)
+        if block and pairs and stream.batch_size % block:
             raise ConfigError(f"stream {name}.batch_size = {stream.batch_size}: expected a "
                               f"multiple of task.negative_block = {block}")
+
+    @classmethod
+    def check_streams(cls, options: PretrainOptions, streams: Mapping[str, Stream]) -> None:
+        super().check_streams(options, streams)
+        for name, stream in streams.items():
+            if stream.boxes and stream.target_length:
+                raise ConfigError(f"data.streams.{name}: ask = 'box' is of task 'instructions'; "
+                                  "'pretrain' makes no location tokens")
+            fed = sorted(feeds(stream, options.modality))
+            if not any(getattr(options.objectives, one) for one in fed):
+                raise ConfigError(f"data.streams.{name}: it feeds {', '.join(fed)}, whose weights "
+                                  "in task.objectives are 0; leave the stream out")
+        for name in unfed(vars(options.objectives), streams.values(), options.modality):
+            key = f"task.objectives.{name}"
+            raise ConfigError(f"{key} = {getattr(options.objectives, name)}: no stream feeds it, "
+                              f"it needs one with {NEEDS[name]}; {key} = 0 leaves it out")
+
+    @classmethod
+    def as_it_was(cls, section: dict[str, Any],
+                  streams: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        """An objective that nothing fed was left out without a word."""
+        made = (read(Stream, stream, f"data.streams.{name}") for name, stream in streams.items())
+        changed = unfed(section["objectives"], made, section["modality"])
+        section["objectives"] |= dict.fromkeys(changed, 0.0)
+        return [f"task.objectives.{name} = 0.0" for name in changed]
 
     def check_mesh(self, streams: Mapping[str, Stream], mesh: Mesh) -> None:
         super().check_mesh(streams, mesh)

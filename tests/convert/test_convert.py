@@ -16,6 +16,8 @@ import yaml
 from safetensors import numpy as safetensors
 from torch_files import released_state, write_state
 
+from configs import pretrain
+from mplug2_jax import tasks
 from mplug2_jax.checkpoints.manager import CheckpointError, Checkpoints, write_params
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.convert import hugging_face, official
@@ -341,6 +343,18 @@ def test_clip_and_bert_make_one_start_for_pretraining(tmp_path):
     assert (config.max_positions, config.vision_width) == (40, 128)
     assert meta["config"]["task"]["name"] == "pretrain"
     params, _ = load(tmp_path / "both", config, ("vision", "text", "universal"), ("mlm",))
+    # What it lacks of pretraining's modules is what `configs/pretrain.py` lets be new.
+    modules, heads = tasks.load("pretrain").composition(tasks.load("pretrain").Options())
+    shapes = jax.eval_shape(lambda: init_params(build(config, modules, heads), jax.random.key(0)))
+    start = Checkpoints(tmp_path / "both")
+    with pytest.raises(CheckpointError) as raised:
+        start.load_params(shapes, make_mesh(1, -1, 1))
+    lacks = {"fusion", "heads/vtc", "heads/vtm"}
+    advice = str(raised.value).rpartition("allow_new: ")[2].split(", ")
+    assert {name.strip("'") for name in advice} == lacks
+    assert set(pretrain.get_config("large").allow_new) == lacks | {"heads/mlm"}  # a bare BERT's
+    start.load_params(shapes, make_mesh(1, -1, 1), pretrain.get_config("large").allow_new)
+    start.close()
     tensors = official.read_weights(GOLDEN / "hf_clip_vision_tiny.safetensors")
     same({"vision": params["vision"]},
          hugging_face.convert_clip(tensors, config, "x.safetensors").params, ("vision",))

@@ -275,7 +275,7 @@ def test_views_are_clips_between_each_other_and_crops_along_the_side(write_recor
 
 @pytest.mark.parametrize(("changes", "message"), [
     (dict(ask="box", frames=1), "ask='box' needs a prompt_length"),
-    (dict(ask="boxes", frames=1), "ask='boxes' must be one of question, caption, box"),
+    (dict(ask="boxes", frames=1), "ask='boxes' must be one of question, caption, class, box"),
     (dict(ask="box", frames=1, prompt_length=8, target_length=5),
      "target_length=5 must be at least 6 with ask='box'"),
     (dict(text_pair=True, frames=1), "text_pair needs a text_length"),

@@ -7,6 +7,8 @@ from raw_images import image
 from configs import common
 from data import records
 from data.pipeline import SkipLog, eval_batches, references, resolve, train_batches
+from data.pipeline.sources import find_version
+from mplug2_jax.contracts.errors import ConfigError, DataError
 
 QUESTIONS = [{"question": "what colour is it?", "answer": "red", "answers": ["red", "red", "blue"]},
              {"question": "?", "answer": "no"}, {"question": "which digit?", "answer": ""}]
@@ -162,3 +164,79 @@ def test_unequal_fields_cannot_come_about():
         {"a": common.source("x", 1, ask="box"), "b": common.source("y", 1)}, 8, **LENGTHS))
     assert stream.boxes
     assert not resolve(common.stream("x", 8, **LENGTHS)).boxes
+
+
+@pytest.fixture
+def classes(write_records):
+    """Images and sentences with classes, and a record of each that has none."""
+    kinds = {"image": [records.record(f"i{n}", "image", image(n), ["never said"],
+                                      label=("ice_cream", "")[n // 5]) for n in range(6)],
+             "sentence": [records.record(f"s{n}", "text", texts=["Red is a colour!"],
+                                         label="not_true") for n in range(4)],
+             "pair": [records.record(f"p{n}", "text", texts=["Is it red?", "it is."],
+                                     label="true") for n in range(4)],
+             "numbered": [records.record("n", "image", image(0), label="n01440764")]}
+    return write_records(kinds)
+
+
+def test_classes_are_asked_by_the_instruction_and_of_sentences_by_these(classes, tokenizer):
+    """Sentences as they are; what is said of an image would give its class away."""
+    skips = SkipLog(1.0)
+    asked = {"image": ("see the image", "ice cream"),
+             "sentence": ("see the image Red is a colour!", "not true"),
+             "pair": ("see the image Is it red?", "true")}
+    for split, (prompt, target) in asked.items():
+        stream = common.stream(split, 8, ask="class", instruction="see the image", **LENGTHS | (
+            {} if split == "image" else dict(frames=0)))
+        batch = next(train_batches(classes, {"s": stream}, tokenizer, 0, skips=skips))["s"]
+        if split == "pair":
+            ids, mask = tokenizer.encode_pair(prompt, "it is.", LENGTHS["prompt_length"])
+        else:
+            ids, mask = tokenizer.encode_padded(prompt, LENGTHS["prompt_length"])
+        assert (batch["prompt"] == ids).all() and (batch["prompt_mask"] == mask).all()
+        assert set(said(batch, "target", tokenizer)) == {
+            tokenizer.decode(tokenizer.encode_padded(target, 8)[0])}
+        stream.expand = "record"
+        held_out = next(iter(eval_batches(classes, stream, tokenizer, skips=skips)))
+        assert (held_out["prompt"][:4] == ids).all()
+        assert said(held_out, "target", tokenizer)[5:6] in ([""], [])  # a hidden class
+    assert set(skips.counts) == {("image", "no class")}
+
+
+def test_classes_that_are_numbers_are_said_in_the_dataset_s_words(classes, tokenizer):
+    stream = common.stream("numbered", 2, ask="class", **LENGTHS)
+
+    def batch():
+        return next(train_batches(classes, {"s": stream}, tokenizer, 0, skips=SkipLog(1.0)))["s"]
+
+    with pytest.raises(DataError, match="'n01440764' has no words in the dataset's label_words.tx"):
+        batch()
+    words = find_version(classes) / "label_words.txt"
+    words.write_text("n01440764 red, a colour\n\nn01443537 blue\n")
+    assert set(said(batch(), "target", tokenizer)) == {"red"}
+    words.write_text("n01440764\n")
+    with pytest.raises(DataError, match="label_words.txt, line 1: 'n01440764' is no label with"):
+        batch()
+
+
+def test_training_draws_a_wording_and_evaluation_takes_the_first(written, tokenizer):
+    wordings = ("see the image", "what is it", "")
+    stream = common.stream("train", 96, ask="caption", instruction=wordings, **LENGTHS)
+    batch = next(train_batches(written, {"s": stream}, tokenizer, 0, skips=SkipLog(1.0)))["s"]
+    drawn = said(batch, "prompt", tokenizer)
+    assert all(20 < drawn.count(wording) < 44 for wording in wordings)
+    again = next(train_batches(written, {"s": stream}, tokenizer, 0, skips=SkipLog(1.0)))["s"]
+    assert said(again, "prompt", tokenizer) == drawn  # of the position, not of the run
+    # One wording takes no draw: the captions are those of a stream with a text for it.
+    alone, one = (next(train_batches(written, {"s": common.stream(
+        "train", 32, ask="caption", instruction=instruction, **LENGTHS)}, tokenizer, 0,
+        skips=SkipLog(1.0)))["s"] for instruction in ("what is it", ("what is it",)))
+    assert all((alone[name] == one[name]).all() for name in alone)
+    stream.ask, stream.expand = "question", "question"
+    held_out = next(iter(eval_batches(written, stream, tokenizer, skips=SkipLog(1.0))))
+    assert said(held_out, "prompt", tokenizer)[0] == "see the image what colour is it"
+    for wrong in ((), (1, "a"), ("a", None)):
+        with pytest.raises(ConfigError, match=r"stream.instruction = .*: expected a text, or seve"):
+            common.stream("train", 8, instruction=wrong)
+        with pytest.raises(ConfigError, match=r"source.instruction = .*: expected a text, or seve"):
+            common.source("train", 1, instruction=wrong)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from configs import checks, pretrain
+from configs import checks, instructions, pretrain
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import HEADS, MODULES, build, init_params
@@ -163,7 +163,7 @@ def test_search_finds_the_largest_batch_then_the_lightest_remat(largest, lightes
         return Plan(CHIPS["v5e"], {}, {"fsdp": 16}, 1, 1.0, 1, 1, 1, 1, 1, 1,
                     {"all-gather": seconds * CHIPS["v5e"].ici_bandwidth}, 1, 1.0, 1.0, "")
 
-    config, plan = search(pretrain.get_config("large"), compiled, 16, start=32)
+    config, plan = search(pretrain.get_config("large,image"), compiled, 16, start=32)
     assert config.data.streams.image.batch_size == 256  # the largest, on tensor 4
     assert config.mesh.tensor == 4
     expected = "none" if largest >= 256 else lightest
@@ -177,7 +177,7 @@ def test_the_first_batch_that_does_not_fit_is_an_error():
         raise DoesNotFit(20 * GIB, 16 * GIB, [])
 
     with pytest.raises(DoesNotFit):
-        search(pretrain.get_config("tiny"), compiled, 16, start=32)
+        search(pretrain.get_config("tiny,image"), compiled, 16, start=32)
 
 
 def test_wrong_topologies_and_batches_are_named():
@@ -186,22 +186,39 @@ def test_wrong_topologies_and_batches_are_named():
         with pytest.raises(ConfigError, match=f"--topology={wrong}: expected CHIP:AxB"):
             chip_of(wrong)
     with pytest.raises(ConfigError, match="--global_batch=100: stream video has 512"):
-        with_batch(pretrain.get_config("tiny,paper"), 100)
-    batches = with_batch(pretrain.get_config("tiny,paper"), 32_768).data.streams
+        with_batch(pretrain.get_config("tiny,uninstructed"), 100)
+    batches = with_batch(pretrain.get_config("tiny"), 32_768).data.streams
     assert {name: stream.batch_size for name, stream in batches.items()} == {
-        "image": 32_768, "video": 4_096, "text": 32_768}
+        "image": 32_768, "video": 4_096, "text": 32_768, "image_instruct": 4_096,
+        "video_instruct": 2_048, "text_instruct": 4_096}
 
 
 @pytest.mark.parametrize("size", ["tiny", "base", "large"])
-@pytest.mark.parametrize("streams", ["image", "video", "paper"])
+@pytest.mark.parametrize("streams", pretrain.STREAMS)
 def test_the_pretraining_configs_are_valid(size, streams):
     config = pretrain.get_config(f"{size},{streams}")
+    assert config == pretrain.get_config(f"{streams},{size}")
     model = checks.validate(config).model
     assert set(config.data.streams) == set(pretrain.STREAMS[streams])
     assert model.scan or size == "tiny"
     for stream in config.data.streams.values():
-        if not isinstance(stream.split, str):
-            assert math.isclose(sum(source.weight for source in stream.split.values()), 1)
+        assert math.isclose(sum(source.weight for source in stream.split.values()), 1)
+    assert config.task.momentum.teacher == (len(config.data.streams) > 1)
+    asked = {name for name, stream in config.data.streams.items() if "target_length" in stream}
+    assert asked == (set(instructions.SOURCES) if streams == "joint" else set())
+    for wrong in (f"{size},{size}", "image,video", "paper,other"):
+        with pytest.raises(ValueError, match=f"'{wrong}': expected one of tiny, base, large and"):
+            pretrain.get_config(wrong)
+
+
+def test_instructions_ask_everything_in_several_wordings():
+    asked = {}
+    for name in instructions.SOURCES:
+        for source in instructions.sources(name).values():
+            assert len(set(source["instruction"])) >= 3 and source["instruction"][0]
+            asked.setdefault(name, set()).add(source["ask"])
+    every = {"caption", "question", "class"}
+    assert asked == {"image_instruct": every, "video_instruct": every, "text_instruct": {"class"}}
 
 
 def test_remat_is_chosen_for_each_module():
@@ -219,14 +236,14 @@ def test_remat_is_chosen_for_each_module():
 SMALL = ["--config.model.scan=True", "--config.model.vision_layers=5",
          "--config.model.text_layers=5", "--config.model.fusion_layers=5",
          "--config.model.vocab_size=4096", "--config.task.objectives.prefix_lm=0",
-         "--config.task.objectives.instruct=0", "--config.task.objectives.vtm=0"]
+         "--config.task.objectives.vtm=0"]
 
 
 @functools.cache
 def planned(*flags):
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
     return subprocess.run(
-        [sys.executable, "-m", "mplug2_jax.aot", "--config=configs/pretrain.py:tiny",
+        [sys.executable, "-m", "mplug2_jax.aot", "--config=configs/pretrain.py:tiny,image",
          "--topology=v5e:4x4", *SMALL, *flags],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
 

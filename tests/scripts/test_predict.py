@@ -26,6 +26,7 @@ from mplug2_jax.preprocess.tokenizer import load_tokenizer, train_sentencepiece
 
 ROOT = Path(__file__).parents[2]
 QUESTION, QUERY = "What is he doing?", "a red three moving left"
+WORDINGS = ("a blue three", "is it red")
 SENTENCES = [f"a {color} {digit} moving {way} what is he doing" for color in ("red", "blue")
              for digit in ("three", "seven") for way in ("left", "right")]
 pytestmark = pytest.mark.slow
@@ -71,6 +72,7 @@ def made(tmp_path_factory):
     config.data.tokenizer = str(folder / "vocab.model")
     tokenizer = load_tokenizer(config.data.tokenizer)
     config.model.vocab_size = tokenizer.vocab_size
+    config.evals.video_qa.stream.instruction = WORDINGS
     for entry in config.evals.values():
         entry.task.update({"rerank": 3} if entry.task.name == "retrieval" else {"max_length": 6})
     model = ModelConfig.from_mapping(config.model)
@@ -129,10 +131,12 @@ def test_captions_of_a_folder_are_the_tasks(made):
 
 
 def test_answers_are_the_tasks(made):
+    """Asked as the evaluation asks: with its instruction in front, in the first wording."""
     lines, _ = predict(made, "qa", *made.files[:2], QUESTION, devices=4)  # more than files
     task = made.task("video_qa")
     length = made.config.evals.video_qa.stream.prompt_length
-    ids, mask = task.tokenizer.encode_padded(clean_question(QUESTION, length), length)
+    asked = clean_question(f"{WORDINGS[0]} {QUESTION}", length)
+    ids, mask = task.tokenizer.encode_padded(asked, length)
     compute = jax.jit(task.predict)
     for file, line in zip(made.files[:2], lines, strict=True):
         batch = {"video": made.clip(file), "prompt": ids[None], "prompt_mask": mask[None]}

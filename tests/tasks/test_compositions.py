@@ -96,11 +96,12 @@ def test_pretraining_on_text_alone_holds_no_vision():
     expected, _ = jax.jit(full.loss)(more, batch, jax.random.key(0))
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     assert {"t/mlm", "t/prefix_lm"} <= set(metrics)
-    only = small.task("pretrain", MODEL, inputs="text", objectives=weights | {"prefix_lm": 0.0})
+    only = small.task("pretrain", MODEL, inputs="text",
+                      objectives=weights | {"prefix_lm": 0.0, "instruct": 0.0})
     assert set(shapes_of(only)) == {"text", "universal", "heads"}
-    with pytest.raises(ConfigError, match="text alone needs mlm or prefix_lm"):
+    with pytest.raises(ConfigError, match="text alone needs mlm, prefix_lm or instruct"):
         small.task("pretrain", MODEL, inputs="text",
-                   objectives=weights | {"mlm": 0.0, "prefix_lm": 0.0})
+                   objectives=dict.fromkeys(weights, 0.0) | {"vtc": 1.0})
     config = demo.get_config()
     config.task.inputs = "text"
     with pytest.raises(ConfigError, match="stream image.frames = 1: task.inputs = 'text' needs 0"):

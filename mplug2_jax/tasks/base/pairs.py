@@ -6,7 +6,7 @@ from typing import Any
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.streams import Stream
 from mplug2_jax.model.modalities import find
-from mplug2_jax.objectives.pretraining import Objectives
+from mplug2_jax.objectives.language import Objectives
 from mplug2_jax.tasks.base.figures import logged
 from mplug2_jax.tasks.base.task import Task
 
@@ -30,7 +30,8 @@ def check_blocks(task: Task, streams: Mapping[str, Stream]) -> None:
     """ConfigError where blocks of negatives do not divide a batch of pairs."""
     block, field = task.options.negative_block, find(task.options.modality).field
     for name, stream in streams.items():
-        if block and field in task.shapes(stream) and stream.batch_size % block:
+        paired = field in task.shapes(stream) and stream.text_length
+        if block and paired and stream.batch_size % block:
             raise ConfigError(f"data.streams.{name}.batch_size = {stream.batch_size}: expected a "
                               f"multiple of task.negative_block = {block}")
 

@@ -163,6 +163,25 @@ class Task:
                 raise ConfigError(f"stream {name}.{field}_length = 0: task {cls.name!r} "
                                   f"needs {field}; give the tokens it may have")
 
+    @classmethod
+    def check_streams(cls, options: Any, streams: Mapping[str, Stream]) -> None:
+        """Raises ConfigError if a run's streams together do not give what is to be learned."""
+
+    @classmethod
+    def as_it_was(cls, section: dict[str, Any],
+                  streams: Mapping[str, Mapping[str, Any]]) -> list[str]:
+        """Changes an older run's options, in place, to what it did, where that is now an error.
+
+        Args:
+          section: the `task` section, with all of its keys.
+          streams: sections of the run's streams, likewise.
+
+        Returns:
+          A line for each change.
+        """
+        del section, streams
+        return []
+
     def check_mesh(self, streams: Mapping[str, Stream], mesh: Mesh) -> None:
         """Raises ConfigError where the devices do not divide what the task computes at once."""
         for name, stream in streams.items():

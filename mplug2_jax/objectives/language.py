@@ -1,0 +1,201 @@
+"""What is read of a text and predicted of it: masked words, what follows a prefix, a target.
+
+All versions of an item's text (as it is, masked, its prefix, an instruction, a wrong text) are rows
+of one pass. Here is what they are, the passes, and the losses of those that the decoder or the
+vocabulary head answers; `pretraining` composes them for pairs and for text alone.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from mplug2_jax.model.rows import stack_rows
+from mplug2_jax.objectives import losses
+
+Array = jax.Array
+Batch = dict[str, Array]
+Metrics = dict[str, Array]
+OBJECTIVES = ("vtc", "vtm", "mlm", "prefix_lm", "instruct")
+SOFT = ("mlm", "prefix_lm")  # language objectives that a teacher gives targets for, too
+Rows = dict[str, tuple[Array, Array]]
+Goals = dict[str, dict[str, Array]]
+
+
+class Vocabulary(Protocol):
+    """What of a tokenizer the objectives need: its special ids, and which pieces begin a word."""
+
+    pad_id: int
+    cls_id: int
+    sep_id: int
+    mask_id: int
+    vocab_size: int
+    word_starts: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Objectives:
+    """What is learned, of which model.
+
+    Attributes:
+      call: `(params, method, *args, rng=)` applies the model; with dropout where a key is given.
+      vocabulary: of all text.
+      weights: of each of `OBJECTIVES`; one that is missing or 0 is not computed.
+      modality, field: of what is seen beside the text, and where in a batch it is.
+      mask_share: of the tokens, for masked language modelling.
+      block: examples among which a hard negative is sought; 0 for the global batch.
+      accumulation: micro-batches of a step.
+    """
+
+    call: Callable[..., Any]
+    vocabulary: Vocabulary
+    weights: Mapping[str, float]
+    modality: str = "vision"
+    field: str = "video"
+    mask_share: float = 0.15
+    block: int = 0
+    accumulation: int = 1
+
+    def weight(self, name: str) -> float:
+        """Of an objective."""
+        return self.weights.get(name, 0.0)
+
+
+class Passes:
+    """The passes of some rows through the model, with dropout where a key is given.
+
+    Attributes:
+      apply: `Objectives.call`.
+      params: of the model.
+      rng: a key, or None.
+    """
+
+    def __init__(self, apply: Callable[..., Any], params: Any, rng: Array | None):
+        self.apply, self.params, self.rng, self.keys = apply, params, rng, 0
+
+    def call(self, method: str, *args: Any) -> Any:
+        """The model's method; every call has a key of its own."""
+        self.keys += 1
+        key = None if self.rng is None else jax.random.fold_in(self.rng, self.keys)
+        return self.apply(self.params, method, *args, rng=key)
+
+    def encode_texts(self, ids: Array, mask: Array) -> Array:
+        """`ids, mask [B, R, L]`, R texts an item, to tokens `[B, R, L, D]`."""
+        flat = ids.reshape(-1, ids.shape[2]), mask.reshape(-1, mask.shape[2])
+        tokens = self.call("encode_text", *flat)
+        return tokens.reshape(*ids.shape, tokens.shape[-1])
+
+    def fuse(self, visual: Array, rows: Rows) -> dict[str, tuple[Array, Array, Array]]:
+        """Fuses rows of tokens with `visual [B, S, D]`: `{name: (visual, text, mask)}`."""
+        text = jnp.stack([tokens for tokens, _ in rows.values()], axis=1)  # [B, R, L, D]
+        mask = jnp.stack([mask for _, mask in rows.values()], axis=1).reshape(-1, text.shape[2])
+        seen, text = self.call("fuse", visual, text.reshape(-1, *text.shape[2:]), mask)
+        if seen.shape[0] == visual.shape[0]:  # no connected layers: the same for all rows
+            seen = {name: seen for name in rows}
+        else:
+            seen = {name: part for name, (part, _) in unstack(list(rows), seen, mask).items()}
+        return {name: (seen[name], *part) for name, part in unstack(list(rows), text, mask).items()}
+
+    def match(self, text: Array) -> Array:
+        """Matching logits `[B, 2]` of fused text `[B, L, D]`."""
+        return self.call("match_logits", text)
+
+    def logits(self, name: str, memory: tuple[Array, Array], goal: dict[str, Array]) -> Array:
+        """Vocabulary logits at a goal's labels, `[B, K, V]`.
+
+        Args:
+          name: "mlm", whose tokens are read, or an objective that generates from its memory.
+          memory: tokens `[B, S, D]` and their mask.
+          goal: of `draw_texts`.
+        """
+        if name == "mlm":
+            picked = jnp.take_along_axis(memory[0], goal["positions"][..., None], axis=1)
+            return self.call("mlm_logits", picked)  # of [B, K, D]
+        return self.call("decode", goal["ids"], goal["mask"], *memory)[0]
+
+
+def unstack(names: list[str], tokens: Array, mask: Array) -> Rows:
+    """`[B * R, ...]` back to `{name: ([B, ...], [B, ...])}`."""
+    rows = len(names)
+    return {name: (tokens[i::rows], mask[i::rows]) for i, name in enumerate(names)}
+
+
+def draw_texts(objectives: Objectives, batch: Batch, rng: Array) -> tuple[Rows, Goals]:
+    """The versions of each text, and what is to be predicted of them; drawn for the whole batch.
+
+    Args:
+      objectives: an objective of weight 0 is left out.
+      batch: `example_mask`; `text` for "mlm" and "prefix_lm", `prompt` and `target` for "instruct",
+        each int32 `[B, L]` with its mask. What is not there is not asked.
+      rng: the step's key.
+
+    Returns:
+      `{name: (ids, mask)}` of `[B, L]`, those with a teacher's targets first, and `{objective:
+      goal}` with `labels [B, K]` and `share [B, K]`, each label's share of the batch's mean;
+      `positions [B, K]` for "mlm", else the decoder's input `ids, mask [B, K]`.
+    """
+    vocabulary, example_mask = objectives.vocabulary, batch["example_mask"]
+    mask_key, cut_key = jax.random.split(rng)
+    rows: Rows = {}
+    goals: Goals = {}
+
+    def generation(target, target_mask):
+        return {"ids": target[:, :-1], "mask": target_mask[:, :-1], "labels": target[:, 1:],
+                "share": losses.shares(losses.counted(target_mask, example_mask))}
+
+    if "text" in batch and objectives.weight("mlm"):
+        ids, mask = batch["text"], batch["text_mask"]
+        special = (ids == vocabulary.cls_id) | (ids == vocabulary.sep_id)
+        masked, positions, labels, chosen = losses.mask_tokens(
+            mask_key, ids, mask & ~special, vocabulary.mask_id, vocabulary.vocab_size,
+            objectives.mask_share)
+        rows["mlm"] = masked, mask
+        goals["mlm"] = {"positions": positions, "labels": labels,
+                        "share": losses.shares(chosen & example_mask[:, None])}
+    if "text" in batch and objectives.weight("prefix_lm"):
+        ids, mask = batch["text"], batch["text_mask"]
+        word_starts = jnp.asarray(vocabulary.word_starts)[ids]
+        prefix, prefix_mask, target, target_mask = losses.split_prefix(
+            cut_key, ids, mask, word_starts, vocabulary.sep_id, vocabulary.pad_id)
+        rows["prefix_lm"] = prefix, prefix_mask
+        goals["prefix_lm"] = generation(target, target_mask)
+    if "prompt" in batch and "target" in batch and objectives.weight("instruct"):
+        rows["instruct"] = batch["prompt"], batch["prompt_mask"]
+        goals["instruct"] = generation(batch["target"], batch["target_mask"])
+    return rows, goals
+
+
+def language_losses(passes: Passes, memories: Rows, goals: Goals,
+                    teacher: tuple[Passes, Rows, Array] | None) -> Metrics:
+    """The sums of the language objectives over some rows.
+
+    Args:
+      passes: of the rows.
+      memories: for each objective what `Passes.logits` reads.
+      goals: of `draw_texts`, of the same rows.
+      teacher: its passes, its memories of the `SOFT` ones, and the weight of its targets.
+    """
+    metrics = {}
+    for name, goal in goals.items():  # apart, for an answer is much shorter than a caption
+        soft = None
+        if teacher is not None and name in SOFT:
+            other, other_memories, alpha = teacher
+            soft = other.logits(name, other_memories[name], goal), alpha
+        logits = passes.logits(name, memories[name], goal)
+        metrics[name], metrics[f"{name}_hits"] = losses.language_modelling(
+            logits, goal["labels"], goal["share"], soft)
+    return metrics
+
+
+def weighted_total(metrics: Metrics, weights: Mapping[str, float]) -> Array:
+    """The weighted sum of the objectives among `metrics`, a float32 scalar."""
+    return sum((weights[name] * metrics[name] for name in OBJECTIVES if name in metrics),
+               start=jnp.zeros(()))
+
+
+def stacked(rows: Rows, pad_id: int) -> tuple[Array, Array]:
+    """`{name: (ids, mask)}` of `[B, L]` to ids and mask `[B, R, L]`, padded to the longest."""
+    ids, mask = stack_rows(rows.values(), pad_id)
+    return ids.reshape(-1, len(rows), ids.shape[1]), mask.reshape(-1, len(rows), mask.shape[1])
