@@ -136,14 +136,14 @@ class Pretrain(Task):
     card = ("Learns all modules from pairs and from text: contrast, matching, masked and prefix "
             "language modelling, instructions, in one step. A teacher's soft targets and its queue "
             "are options. Paper: pretraining objectives.")
-    figures = (
+    learned = (
         *CONTRAST,
         logged("mlm", "cross-entropy of masked tokens, nats"),
         logged("prefix_lm", "cross-entropy of what follows a prefix, nats a token"),
         logged("instruct", "cross-entropy of targets after their prompts, nats a token"),
         logged("*_hits", "share of these tokens that are the likeliest", 1.0, "higher", False),
     )
-    figures += held_out.figures(figures)
+    figures = (*learned, *held_out.figures(learned))
 
     def __init__(self, *args: Any):
         super().__init__(*args)
