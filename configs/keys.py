@@ -16,11 +16,14 @@ from mplug2_jax.contracts.streams import GIVEN_BY_TASKS, Source, Stream
 from mplug2_jax.model.config import ModelConfig
 
 # The path of a key, and the path of its kind: streams, sources, evaluations and modules are named
-# by the run, and each kind of them has the same keys.
+# by the run, and each kind of them has the same keys. A source's keys are those of the stream that
+# they replace, but for its weight; an evaluation's stream is a stream, the name of its task one.
 KINDS = (
-    (r"^data\.streams\.([^.]+)\.split\.([^.]+)\.", "data.streams.*.split.*."),
+    (r"^data\.streams\.([^.]+)\.split\.([^.]+)\.(?=weight$)", "data.streams.*.split.*."),
+    (r"^data\.streams\.([^.]+)\.split\.([^.]+)\.", "data.streams.*."),
     (r"^data\.streams\.([^.]+)\.", "data.streams.*."),
     (r"^evals\.([^.]+)\.stream\.", "data.streams.*."),
+    (r"^evals\.([^.]+)\.task\.name$", "task.name"),
     (r"^evals\.([^.]+)\.", "evals.*."),
     (r"^model\.remat\..*", "model.remat.*"),
 )

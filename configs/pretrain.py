@@ -11,6 +11,10 @@ A size is one of tiny, base and large (the default). What a step reads is one of
 - "uninstructed": the same without instructions, so that nothing labelled is seen;
 - "image" or "video": pairs of that kind alone, without a teacher.
 
+Once an epoch the loss of each objective is computed on examples that nothing trains on, and R@1 of
+COCO, by which the best checkpoint is kept; `eval.py` does the same on test splits, where there are
+such.
+
 `docs/data.md` says how each source is prepared, into folders of their names below `data/pretrain`;
 the labelled ones of the instructions are those of fine-tuning, in `prepared`. Tiny starts from
 nothing; START holds the weights of CLIP and BERT for the others, which lack the fusion and the
@@ -24,6 +28,7 @@ heads of pairs:
 """
 
 from configs import common, instructions, recipe
+from mplug2_jax.contracts.streams import Stream
 from mplug2_jax.model.config import MODULES
 
 DATA = instructions.PRETRAIN
@@ -44,6 +49,10 @@ BATCHES = {"image": 4_096, "video": 512, "text": 4_096,
 RATES = {"tiny": (1e-4, 1e-5), "base": (1e-4, 1e-5), "large": (5e-5, 5e-6)}
 # What START may lack; BERT without a head of masked words is one, too.
 NEW = ("fusion", "heads/vtc", "heads/vtm", "heads/mlm")
+# By stream what it is validated on: folder, test split and split for tuning.
+HELD_OUT = {"image": ("coco_karpathy", "test", "val"), "video": ("webvid", "val", "val"),
+            "text": ("wikipedia", "train[held_out]", "train[held_out]")}
+TRAINED = {"wikipedia": "train[rest]"}  # split, where that is not train
 LENGTHS = {"image_instruct": (30, 30), "video_instruct": (30, 30), "text_instruct": (128, 10)}
 
 
@@ -88,7 +97,27 @@ def get_config(options: str = "large"):
         negative_block=16,  # examples: divides what a device has, so nothing travels
         momentum=dict(teacher="text" in STREAMS[chosen],
                       ramp_steps=PAIRS[paced] // BATCHES[paced]))  # an epoch
+    config.eval_every, config.eval_limit = PAIRS[paced] // BATCHES[paced], 5_000
+    for name in STREAMS[chosen]:
+        if name in HELD_OUT:
+            validate(config, name, instructed=chosen == "joint")
+    if "image" in STREAMS[chosen]:
+        config.best = "text_to_image_r1"
     return config
+
+
+def validate(config, name: str, instructed: bool) -> None:
+    """Adds the held-out losses of a stream, and of images retrieval."""
+    folder, split, validation = HELD_OUT[name]
+    trained = config.data.streams[name]
+    examples = {key: trained[key] for key in ("frames", "image_size", "text_length")
+                if key in trained}
+    if instructed and examples.get("frames"):
+        examples |= dict(ask="caption", instruction=instructions.CAPTIONS[name], prompt_length=30,
+                         target_length=30)
+    for task in ("pretrain", *("retrieval",) * (name == "image")):
+        config.evals[f"{name}_{task}"] = common.evaluation(
+            task, split, 64, validation, root=f"{DATA}/{folder}", **examples)
 
 
 def stream(name: str, image_size: int):
@@ -99,7 +128,9 @@ def stream(name: str, image_size: int):
               "video": dict(frames=8, resize=1.14, rand_augment=(2, 5)),
               }.get(name.partition("_")[0], {})
     if pixels:
-        pixels |= dict(image_size=image_size, flip=True)
+        pixels |= dict(flip=True)
+        if image_size != Stream.image_size:
+            pixels |= dict(image_size=image_size)
     if name in LENGTHS:
         asked, said = LENGTHS[name]
         return common.stream(instructions.sources(name), BATCHES[name], prompt_length=asked,
@@ -110,6 +141,6 @@ def stream(name: str, image_size: int):
         "video": {"webvid": ("webvid", 1.0)},
         "text": {source: (source, size / sum(TEXTS.values())) for source, size in TEXTS.items()},
     }
-    sources = {source: common.source("train", weight, root=f"{DATA}/{folder}")
+    sources = {source: common.source(TRAINED.get(source, "train"), weight, root=f"{DATA}/{folder}")
                for source, (folder, weight) in mixtures[name].items()}
     return common.stream(sources, BATCHES[name], text_length=30 if pixels else 128, **pixels)

@@ -53,6 +53,8 @@ def test_help_names_every_key_and_counts_them():
 
 def test_keys_that_streams_and_evaluations_have_alike_are_of_one_kind():
     assert keys.kind_of("data.streams.video.frames") == keys.kind_of("evals.a.stream.frames")
-    assert keys.kind_of("data.streams.train.split.corpus.ask") == "data.streams.*.split.*.ask"
+    assert keys.kind_of("data.streams.train.split.corpus.ask") == "data.streams.*.ask"
+    assert keys.kind_of("data.streams.train.split.a.weight") == "data.streams.*.split.*.weight"
+    assert keys.kind_of("evals.video_qa.task.name") == "task.name"
     assert keys.kind_of("evals.video_qa.task.beams") == "evals.*.task.beams"
     assert keys.kind_of("optimizer.steps") == "optimizer.steps"
