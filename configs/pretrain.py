@@ -1,9 +1,9 @@
-"""Pretraining as the paper describes it: `:WORDS`, in any order and with commas between.
+"""Pretraining as the paper describes it; words: a size, a preset, what a step reads.
 
     python train.py --config=configs/pretrain.py:large --workdir=runs/pretrain \
         --config.init_from=START
 
-A size is one of tiny, base and large (the default). What a step reads is one of
+What a step reads is one of
 
 - "joint" (the default), as in the paper: a batch of images, one of clips of 8 frames and one of
   text alone, and instructions for each of them (`configs/instructions.py`); with the momentum
@@ -29,7 +29,6 @@ heads of pairs:
 
 from configs import common, instructions, recipe
 from mplug2_jax.contracts.streams import Stream
-from mplug2_jax.model.config import MODULES
 
 DATA = instructions.PRETRAIN
 EPOCHS = 30
@@ -55,32 +54,47 @@ HELD_OUT = {"image": ("coco_karpathy", "test", "val"), "video": ("webvid", "val"
 TRAINED = {"wikipedia": "train[rest]"}  # split, where that is not train
 LENGTHS = {"image_instruct": (30, 30), "video_instruct": (30, 30), "text_instruct": (128, 10)}
 
-
-def words(options: str) -> tuple[str, str]:
-    """The size and the streams of the words behind the config's colon.
-
-    Raises:
-      ValueError: a word is neither, or there are two of a kind.
-    """
-    found = {"size": "large", "streams": "joint"}
-    kinds = dict.fromkeys(recipe.SIZES, "size") | dict.fromkeys(STREAMS, "streams")
-    given = [word for word in options.split(",") if word]
-    for word in given:
-        if word not in kinds or sum(kinds.get(other) == kinds[word] for other in given) > 1:
-            raise ValueError(f"{options!r}: expected one of {', '.join(recipe.SIZES)} and one of "
-                             f"{', '.join(STREAMS)}")
-        found[kinds[word]] = word
-    return found["size"], found["streams"]
+RATE_KEYS = "optimizer.learning_rate optimizer.vision_learning_rate"
+_PAIRS = ("stream", "image", "video")
+_ASKED = tuple(LENGTHS)
+_KEYS = ("frames", "image_size", "crop_area", "flip", "rand_augment")
+SOURCES = {
+    RATE_KEYS: "paper: large 5e-5, base 1e-4, a tenth of it for the vision encoder; tiny has "
+               "base's",
+    "optimizer.warmup_steps": "paper: 5,000 steps",
+    "epochs": "paper: 30",
+    "examples": "paper: 15.2 million image texts, or 2.5 million clips, an epoch",
+    "optimizer.clip_norm": "ours: as in most pretraining of this kind; the paper names none",
+    "task.momentum.teacher": "ALBEF: models/model_pretrain.py, whose decay and alpha are the "
+                             "defaults; in the release's YAMLs distill and alpha are the same",
+    "task.momentum.ramp_steps": "ALBEF: Pretrain.py, alpha grows over the first epoch",
+    "task.negative_block": "ALBEF: models/model_pretrain.py draws hard negatives among a device's "
+                           "own examples; 16 are what a device has of the smallest slices",
+    "task.objectives.vtc task.objectives.vtm task.objectives.mlm task.objectives.prefix_lm "
+    "task.objectives.instruct": "paper: objectives without weights, so all are 1",
+    "model.max_positions": "ours: tiny has fewer than the text needs",
+    " ".join(f"{name}.batch_size" for name in (*_PAIRS, "text", *_ASKED)):
+        "planner: what slices of 256 v5e hold ([scaling.md](../scaling.md)); the paper's are not "
+        "known",
+    " ".join(f"{name}.text_length" for name in _PAIRS): "mPLUG: pretraining, 30 tokens",
+    "text.text_length": "ours: the release's dataset/text_dataset.py reads 600 tokens, of which "
+                        "128 are what most models of pairs take",
+    " ".join(["stream.resize video.resize video_instruct.resize",
+              *(f"{name}.{key}" for name in (*_PAIRS, *_ASKED[:2]) for key in _KEYS)]):
+        "release: dataset/__init__.py, pretrain_transform and video_pretrain_transform; "
+        "dataset/video_pretrain_dataset.py, num_frames 8",
+    " ".join(f"{name}.{key}_length" for name in _ASKED for key in ("prompt", "target")):
+        "ours: captions of 30 tokens, sentences of 128, classes of 10",
+}
 
 
 def get_config(options: str = "large"):
-    size, chosen = words(options)
-    config = common.base(size)
+    said = recipe.words(options, streams=STREAMS)
+    size, chosen = said["size"], said["streams"]
+    config = common.base(size, said["preset"])
     config.model.vocab_size = 30_522
     if size == "tiny":
         config.model.max_positions = 128
-    if size == "large":
-        config.model.remat.update(dict.fromkeys(MODULES, "full"))
     config.data.root, config.data.tokenizer = DATA, f"{DATA}/vocab.txt"
     config.allow_new = NEW
     config.data.streams.update({name: stream(name, config.model.image_size)

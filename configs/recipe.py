@@ -28,6 +28,8 @@ BEST = {"captioning": "{kind}_caption_cider", "qa": "{kind}_qa_accuracy",
         "classification": "{kind}_class_accuracy"}
 
 REFERENCES = {
+    "paper": "arXiv 2302.00402, what is handed down of its pretraining details; not compared with "
+             "its text",
     "release": "X-PLUG/mPLUG-2 at a46aa97; a YAML is one of `configs_video/`",
     "mPLUG": "the predecessor: `alibaba/AliceMind` at 3b159e6, folder `mPLUG`; its image tasks "
              "share the release's transforms, and the release has no files of theirs",
@@ -37,6 +39,7 @@ REFERENCES = {
     "RoBERTa": "arXiv 1907.11692, table 10",
     "UniFormerV2": "`OpenGVLab/UniFormerV2` at 7c18fd6, `MODEL_ZOO.md`, CLIP ViT-L/14",
     "VideoMAE": "`MCG-NJU/VideoMAE` at 26abf53, `scripts/`",
+    "planner": "compiled for the hardware by `python -m mplug2_jax.aot`",
     "data": "counted in the files that are published ([data.md](../data.md))",
     "ours": "no source: what we chose, and why",
 }

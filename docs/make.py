@@ -30,7 +30,7 @@ MISSING = "must be given"
 # What is behind a config's colon, where it is none of its `DATASETS` and `VARIANTS`.
 CHOICES = {"demo": ("start", "joint"), "demo_joint": demo_joint.ARMS,
            "demo_tasks": demo_tasks.FAMILIES,
-           "pretrain": tuple(f"large,{streams}" for streams in pretrain.STREAMS)}
+           "pretrain": tuple(pretrain.STREAMS)}
 SECTIONS = (  # of a config, in front of its keys
     ("", common.Run), ("model.", ModelConfig), ("data.", common.Data), ("data.streams.*.", Stream),
     ("data.streams.*.split.*.", Source), ("mesh.", common.Mesh),

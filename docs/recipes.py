@@ -22,7 +22,7 @@ ALWAYS = re.compile(
 # What a run reads, and how it is computed: no numbers of a recipe.
 LEFT_OUT = re.compile(
     r"optimizer\.steps|task\.(name|classes|inputs|expand|memory|accumulation|location_bins)"
-    r"|(stream|evaluation)\.(split(\..*)?|root|ask|instruction|text_pair)"
+    r"|(stream|evaluation)\.(name|split(\..*)?|root|ask|instruction|text_pair)"
     r"|model\.(vocab_size|remat\..*|scan|dtype|shard_frames)")
 VISION = re.compile(r"optimizer\.vision_learning_rate|stream\.(image_size|crop_area|flip"
                     r"|rand_augment)")
@@ -33,31 +33,36 @@ Choices = Mapping[str, ConfigDict]  # of one file, by what stands behind the col
 def numbers(config: ConfigDict, size: str = "large", preset: str = "release") -> dict[str, Any]:
     """Every number of a config's recipe, by the keys of `SOURCES` (`configs/recipe.py`).
 
+    Of several streams each has its name in place of `stream`.
+
     Args:
       config: of a data set.
       size, preset: it is of.
     """
     found: dict[str, Any] = {}
     if config.eval_every:
-        batch = sum(stream.batch_size for stream in config.data.streams.values())
+        batch = next(iter(config.data.streams.values())).batch_size  # that counts the epochs
         found["examples"] = f"{config.eval_every:,} steps of {batch:,}"
         found["epochs"] = round(config.optimizer.steps / config.eval_every, 2)
         found["eval_limit"] = config.eval_limit
     sees = any(stream.get("frames") for stream in config.data.streams.values())
 
-    def add(prefix: str, values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    def add(prefix: str, values: Mapping[str, Any], defaults: Mapping[str, Any],
+            name: str = "") -> None:
         plain = dict(leaves(defaults))
         for path, value in leaves(values):
             key = f"{prefix}.{path}"
             shown = ALWAYS.fullmatch(key) or path not in plain or value != plain[path]
-            if shown and not LEFT_OUT.fullmatch(key) and (sees or not VISION.fullmatch(key)):
-                found[key] = value
+            seen = values.get("frames", True) if prefix == "stream" else sees
+            if shown and not LEFT_OUT.fullmatch(key) and (seen or not VISION.fullmatch(key)):
+                found[f"{name or prefix}.{path}"] = value
 
     add("optimizer", config.optimizer, section(common.Optimizer()))
     add("model", config.model, sizes.model(size, preset))
     add("task", config.task, tasks.section(config.task.name))
-    for stream in config.data.streams.values():
-        add("stream", section(Stream()) | stream.to_dict(), section(Stream()))
+    for name, stream in config.data.streams.items():
+        add("stream", section(Stream()) | stream.to_dict(), section(Stream()),
+            name if len(config.data.streams) > 1 else "")
     for entry in config.evals.values():
         seen = [stream.to_dict() for stream in config.data.streams.values()]
         other = {key: value for key, value in entry.stream.items()

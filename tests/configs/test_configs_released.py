@@ -79,6 +79,7 @@ def converted(tmp_path, kind: str, dataset: str, golden, **streams) -> list[str]
     settings = {f"model.{key}": value for key, value in vars(model).items()
                 if type(value) is int}
     settings |= {"data.root": out / dataset, "data.tokenizer": out / "vocab.txt"}
+    settings |= {f"data.streams.video.{key}": value for key, value in streams.items()}
     settings |= {f"evals.video_{kind}.{key}": value for key, value in {
         "task.beams": golden["beam_size"], "task.min_length": golden["min_length"],
         "task.max_length": golden["max_length"], "stream.batch_size": 4,
