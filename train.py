@@ -184,12 +184,13 @@ def restore(run: Run, checkpoints: Checkpoints, create: Any) -> tuple[TrainState
         state = restore_state(checkpoints, shapes, mesh, run.task)
         logging.info("going on from step %d of %s", checkpoints.latest, checkpoints.folder)
         return state, positions
-    params = None
+    params = task_state = None
     if config.init_from:
         source = Checkpoints(find_folder(config.init_from))
         params = source.load_params(shapes.params, mesh, config.allow_new)
+        task_state = source.load_task_state(shapes.task_state, mesh, config.allow_new)
         source.close()
-    return sharding.init_sharded(create, mesh, params), positions
+    return sharding.init_sharded(create, mesh, params, task_state), positions
 
 
 def validations(run: Run, fresh: bool) -> evaluation.Validation:

@@ -154,6 +154,31 @@ class Checkpoints:
           CheckpointError: a needed parameter is missing or has another shape.
         """
         item = AVERAGE if averaged and self.has(AVERAGE) else "params"
+        return self._load(item, shapes, mesh, allow_new)
+
+    def load_task_state(self, shapes: Mapping[str, Any], mesh: Mesh,
+                        allow_new: Iterable[str] = ()) -> dict[str, Any]:
+        """What a start that was written by `write_params` has for a task beside the parameters.
+
+        A run's own belongs to that run, and is not loaded.
+
+        Args:
+          shapes: what the task keeps across steps, trees of shapes by name.
+          mesh, allow_new: as of `load_params`.
+
+        Returns:
+          Of `shapes` the entries that are there; what is new in them is None.
+
+        Raises:
+          CheckpointError: a needed array is missing or has another shape.
+        """
+        entries = set() if self.has(OPTIMIZER) or not self.has(TASK_STATE) else self.entries()
+        wanted = {name: tree for name, tree in shapes.items() if name in entries}
+        new = [f"{name}/{module}" for name in wanted for module in allow_new]
+        return self._load(TASK_STATE, wanted, mesh, new) if wanted else {}
+
+    def _load(self, item: str, shapes: Any, mesh: Mesh, allow_new: Iterable[str]) -> Any:
+        """`load_params` of an item."""
         stored, wanted = _flat(self.shapes(item)), _flat(shapes)
         allowed = tuple(f"{name.rstrip('/')}/" for name in allow_new)
         new = {name for name, x in wanted.items() if name.startswith(allowed)
@@ -189,8 +214,9 @@ class Checkpoints:
         self._manager.close()
 
 
-def write_params(folder: str | Path, params: Any, config: dict[str, Any]) -> None:
-    """Writes parameters alone, as step 0: for `load_params`, not to go on training from.
+def write_params(folder: str | Path, params: Any, config: dict[str, Any],
+                 task_state: Mapping[str, Any] | None = None) -> None:
+    """Writes a start: parameters as step 0, for `load_params`, not to go on training from.
 
     Nothing is copied on the way to disk, so that it takes no more memory than the parameters.
 
@@ -198,6 +224,7 @@ def write_params(folder: str | Path, params: Any, config: dict[str, Any]) -> Non
       folder: made if need be.
       params: a tree of arrays by module.
       config: as plain values; at least the `model` section.
+      task_state: what a task is to start with beside them, for `load_task_state`.
 
     Raises:
       CheckpointError: the folder already holds a checkpoint.
@@ -205,13 +232,15 @@ def write_params(folder: str | Path, params: Any, config: dict[str, Any]) -> Non
     handlers = ocp.type_handlers
     registry = handlers.create_type_handler_registry(
         (np.ndarray, handlers.NumpyHandler(deepcopy_host_arrays=False)))
-    items = {"params": ocp.PyTreeCheckpointHandler(type_handler_registry=registry),
-             "meta": ocp.JsonCheckpointHandler()}
-    with ocp.CheckpointManager(Path(folder).absolute(), item_handlers=items) as manager:
+    trees = {"params": params} | ({TASK_STATE: task_state} if task_state else {})
+    handlers_of = {name: ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
+                   for name in trees} | {"meta": ocp.JsonCheckpointHandler()}
+    with ocp.CheckpointManager(Path(folder).absolute(), item_handlers=handlers_of) as manager:
         if manager.latest_step() is not None:
             raise CheckpointError(f"{folder}: already holds a checkpoint; give another folder")
         manager.save(0, args=ocp.args.Composite(
-            params=ocp.args.PyTreeSave(jax.tree.map(np.asarray, params)),
+            **{name: ocp.args.PyTreeSave(jax.tree.map(np.asarray, tree))
+               for name, tree in trees.items()},
             meta=ocp.args.JsonSave(describe(0, config, {}))))
 
 

@@ -15,10 +15,12 @@ from mplug2_jax import launch, tasks
 from mplug2_jax.checkpoints import Checkpoints, write_params
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.convert import hugging_face, official
-from mplug2_jax.convert.layout import nest
+from mplug2_jax.convert.layout import nest, shorten
 from mplug2_jax.convert.official import Converted
 from mplug2_jax.convert.verify import table, verify
+from mplug2_jax.convert.weights_file import read_weights
 from mplug2_jax.model.config import ModelConfig
+from mplug2_jax.model.mplug2 import HEADS
 from mplug2_jax.parallel.mesh import make_mesh
 
 CONFIG = launch.define_config("The run's config, of this project.")
@@ -27,35 +29,53 @@ BERT_JSON = flags.DEFINE_string("bert_json", None, "official: ... with its BERT 
 OUT = flags.DEFINE_string("out", None, "Folder to write the checkpoint to.")
 WITH = flags.DEFINE_string("with", None, "bert, clip: another converted folder, whose modules are "
                            "written beside the new ones.")
-FROM = {"official": official.convert, "bert": hugging_face.convert_bert,
-        "clip": hugging_face.convert_clip}
+DROP = flags.DEFINE_multi_string(
+    "drop", [], "official, verify: a regular expression of names in the file that are left out; "
+    "it may be given several times.")
+TEACHER = flags.DEFINE_bool("teacher", False, "official: write the momentum copies, too, as the "
+                            "teacher of a pretraining that starts from --out.")
+HUGGING_FACE = {"bert": hugging_face.convert_bert, "clip": hugging_face.convert_clip}
+COMMANDS = ("official", *HUGGING_FACE, "verify")
 
 
 def main(command: str, file: str) -> None:
+    if command not in COMMANDS:
+        raise ValueError(f"command {command!r}: expected one of {', '.join(COMMANDS)}")
+    if DROP.value and command in HUGGING_FACE:
+        raise ValueError(f"--drop: {command} has no use for it; its rules say what is ignored")
+    if TEACHER.value and command != "official":
+        raise ValueError(f"--teacher: {command} has no momentum copies")
     if command == "verify":
-        rows = verify(file)
-        print(table(rows))
-        failed = [row.name for row in rows if row.fault]
-        print(f"{file}: " + (f"FAILED: {', '.join(failed)}" if failed else
-                             f"all {len(rows)} arrays pass"))
-        if failed:
-            raise SystemExit(1)
+        check(file)
         return
-    if command not in FROM:
-        raise ValueError(f"command {command!r}: expected verify, {', '.join(FROM)}")
     if not OUT.value:
         raise ValueError("--out: give the folder to write the checkpoint to")
     if Path(OUT.value).is_dir() and os.listdir(OUT.value):
         raise ValueError(f"--out={OUT.value}: not empty; give another folder")
-    tensors = official.read_weights(file)
+    tensors = read_weights(file)
     model, config = read_config(command, file, tensors)
-    converted = FROM[command](tensors, model, file)
+    converted = (HUGGING_FACE[command](tensors, model, file) if command in HUGGING_FACE else
+                 official.convert(tensors, model, file, DROP.value, TEACHER.value))
     params = nest(converted.params)
     if WITH.value:
         params = beside(WITH.value, params)
     print(summary(converted))
-    write_params(OUT.value, params, config)
-    print(f"wrote {OUT.value}: {', '.join(sorted(params))}")
+    if command == "official":
+        print(heads_summary(converted))
+    state = {} if converted.teacher is None else {"teacher": nest(converted.teacher)}
+    write_params(OUT.value, params, config, state)
+    print(f"wrote {OUT.value}: {', '.join(sorted(params))}" + "".join(f"; {x}" for x in state))
+
+
+def check(prefix: str) -> None:
+    """Prints how a golden set compares; ends with code 1 where an array fails."""
+    rows = verify(prefix, DROP.value)
+    print(table(rows))
+    failed = [row.name for row in rows if row.fault]
+    print(f"{prefix}: " + (f"FAILED: {', '.join(failed)}" if failed else
+                           f"all {len(rows)} arrays pass"))
+    if failed:
+        raise SystemExit(1)
 
 
 def read_config(command: str, file: str, tensors: Any) -> tuple[ModelConfig, dict[str, Any]]:
@@ -111,9 +131,20 @@ def summary(converted: Converted) -> str:
              f"{sum(x.size for x in converted.params.values()):,} numbers"]
     lines += [f"ignored, {rule}: {len(names)} ({names[0]}{', ...' if names[1:] else ''})"
               for rule, names in converted.ignored.items()]
+    if converted.dropped:
+        lines.append(f"dropped: {len(converted.dropped)}: {shorten(list(converted.dropped))}")
     lines += [f"note: {note}" for note in converted.notes]
     lines.append(f"left at the initial value: {', '.join(converted.fresh) or 'nothing'}")
     return "\n".join(lines)
+
+
+def heads_summary(converted: Converted) -> str:
+    """Which heads of pretraining a checkpoint has."""
+    there = [f"heads/{head}" for head in HEADS if head in converted.heads]
+    missing = [f"heads/{head}" for head in HEADS if head not in converted.heads]
+    advice = (f"; not in the file: {', '.join(missing)}, to be named in allow_new by a run that "
+              "needs them" if missing else "")
+    return f"heads: {', '.join(there) or 'none'}{advice}"
 
 
 if __name__ == "__main__":

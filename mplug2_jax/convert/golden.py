@@ -8,7 +8,7 @@ import dataclasses
 import json
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,9 +19,11 @@ import optax
 
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.convert import hugging_face, layout, official
+from mplug2_jax.convert.release_names import TIED, rewritten_name
+from mplug2_jax.convert.weights_file import read_weights
 from mplug2_jax.model.config import MODULES, ModelConfig
 from mplug2_jax.model.decoding import beam_search, rank_answers
-from mplug2_jax.model.mplug2 import MPlug2, build
+from mplug2_jax.model.mplug2 import MPlug2, build, part_of
 from mplug2_jax.model.rows import with_visual
 from mplug2_jax.objectives.losses import token_cross_entropy
 from mplug2_jax.parallel.sharding import path_name
@@ -83,20 +85,29 @@ def read_set(prefix: str) -> GoldenSet:
     if not isinstance(facts, dict) or not arrays:
         raise GoldenError(f"{prefix}: the .json is no table, or the .npz holds no arrays")
     golden = GoldenSet(prefix, weights[0], arrays, facts)
-    if golden.kind not in COMPUTE:
+    if golden.kind not in (*RELEASED, *COMPUTE):
         raise GoldenError(f"{prefix}.json: kind {golden.kind!r}; expected one of "
-                          + ", ".join(COMPUTE))
+                          + ", ".join((*RELEASED, *COMPUTE)))
     return golden
 
 
-def compute(golden: GoldenSet) -> Arrays:
+def compute(golden: GoldenSet, drop: Iterable[str] = ()) -> Arrays:
     """Every output of the set, by this implementation, in float32.
+
+    Args:
+      golden: the set.
+      drop: regular expressions of names to leave out of the weights of a released model.
 
     Raises:
       CheckpointFileError, ConfigError: the weights do not fit, strictly.
       GoldenError: an output of an unknown name, or inputs that it needs are missing.
     """
+    drop = tuple(drop)
     with jax.default_matmul_precision("highest"):
+        if golden.kind in RELEASED:
+            return compute_released(golden, drop)
+        if drop:
+            raise GoldenError(f"--drop: {golden.prefix} is not of the released model")
         return COMPUTE[golden.kind](golden)
 
 
@@ -117,13 +128,13 @@ def channels_last(pixels: np.ndarray) -> np.ndarray:
     return np.moveaxis(pixels, 1, -1)
 
 
-def compute_released(golden: GoldenSet) -> Arrays:
+def compute_released(golden: GoldenSet, drop: Iterable[str]) -> Arrays:
     """Outputs of the released captioning and question answering models."""
-    tensors = official.read_weights(golden.weights)
+    tensors = read_weights(golden.weights)
     config = exact(official.config_from_release(
         golden.facts.get("config", {}), golden.facts.get("bert_config", {}), tensors,
         str(golden.weights)))
-    converted = official.convert(tensors, config, str(golden.weights))
+    converted = official.convert(tensors, config, str(golden.weights), drop)
     released = Released(build(config, MODULES, ()), golden, converted)
     return {name: released.output(name) for name in golden.arrays if name not in INPUTS}
 
@@ -139,7 +150,7 @@ class Released:
 
     def __init__(self, model: MPlug2, golden: GoldenSet, converted: official.Converted):
         self.model, self.golden, self.layout = model, golden, converted.layout
-        self.params = jax.tree.map(jnp.asarray, layout.nest(converted.params))
+        self.params = jax.tree.map(jnp.asarray, part_of(layout.nest(converted.params), model))
         self._kept: dict[Callable[..., Any], Any] = {}
 
     def once(self, function: Callable[[], Any]) -> Any:
@@ -229,7 +240,8 @@ class Released:
 
     def gradient(self, name: str) -> np.ndarray:
         """The loss's gradient by one parameter of the checkpoint, in the checkpoint's layout."""
-        name = official.TIED.get(name, name)
+        name = rewritten_name(name)
+        name = TIED.get(name, name)
         if name not in self.layout:
             raise GoldenError(f"{self.golden.prefix}.npz: gradient of {name!r}, which the model "
                               "does not use")
@@ -269,7 +281,7 @@ def compute_bert(golden: GoldenSet) -> Arrays:
         width=width, heads=heads, mlp_dim=mlp_dim, vocab_size=vocab_size, max_positions=positions,
         text_layers=layers - universal, universal_layers=universal, fusion_layers=1,
         decoder_layers=layers))
-    tensors = official.read_weights(golden.weights)
+    tensors = read_weights(golden.weights)
     converted = hugging_face.convert_bert(tensors, config, str(golden.weights))
     with_head = "heads/mlm/bias" in converted.params
     model = build(config, ("text", "universal"), ("mlm",) if with_head else ())
@@ -295,7 +307,7 @@ def compute_clip(golden: GoldenSet) -> Arrays:
         vision_width=width, vision_layers=layers, patch_size=patch, image_size=side,
         width=width, heads=heads, mlp_dim=width, vocab_size=1, text_layers=1,  # no text is run
         universal_layers=1, fusion_layers=1, decoder_layers=1))
-    tensors = official.read_weights(golden.weights)
+    tensors = read_weights(golden.weights)
     converted = hugging_face.convert_clip(tensors, config, str(golden.weights))
     model = build(config, ("vision",), ())
     pixels = needs(golden, "pixel_values")[0]
@@ -339,5 +351,5 @@ INPUTS = ("video", "question_ids", "question_mask", "answer_ids", "answer_mask",
 ENCODED = ("visual_encoder", "universal_vision", "visual_embeds", "text_encoder", "fusion_visual",
            "fusion_text", "decoder_logits")
 BEAMS, RANKING = ("beam_ids", "beam_scores"), ("rank_ids", "rank_probs")
-COMPUTE = {"caption": compute_released, "qa": compute_released, "bert": compute_bert,
-           "clip_vision_model": compute_clip}
+RELEASED = ("caption", "qa")
+COMPUTE = {"bert": compute_bert, "clip_vision_model": compute_clip}

@@ -6,12 +6,20 @@ and the vocabulary heads; CLIP's image tower gives the vision encoder. What they
 """
 
 import re
+from functools import partial
 
 import jax
 import numpy as np
 
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.convert import bert_names
+from mplug2_jax.convert.fitting import (
+    check_tied,
+    first_rule,
+    parameter_shapes,
+    resizes,
+    split,
+)
 from mplug2_jax.convert.layout import (
     Layout,
     Slot,
@@ -20,14 +28,8 @@ from mplug2_jax.convert.layout import (
     fill,
     patches,
 )
-from mplug2_jax.convert.official import (
-    Converted,
-    Tensors,
-    check_tied,
-    layers,
-    parameter_shapes,
-    resizes,
-)
+from mplug2_jax.convert.official import Converted, layers
+from mplug2_jax.convert.weights_file import Tensors
 from mplug2_jax.model.config import MODULES, ModelConfig
 from mplug2_jax.model.mplug2 import HEADS, build, init_params
 from mplug2_jax.parallel.sharding import path_name
@@ -58,7 +60,7 @@ def convert_bert(tensors: Tensors, config: ModelConfig, source: str, seed: int =
     named = {bert_name(name): tensor for name, tensor in tensors.items()}
     if len(named) != len(tensors):
         raise WeightsError(f"{source}: names stand twice, with and without bert. in front")
-    kept, ignored = split(named, BERT_IGNORED)
+    kept, ignored = split(named, partial(first_rule, BERT_IGNORED))
     stored = layers(kept, "encoder.layer")
     if stored != config.text_layers + config.universal_layers:
         raise ConfigError(f"model.text_layers + model.universal_layers = {config.text_layers} + "
@@ -81,7 +83,7 @@ def convert_clip(tensors: Tensors, config: ModelConfig, source: str, seed: int =
     Raises:
       WeightsError: names are missing, unknown, or of another shape.
     """
-    kept, ignored = split(tensors, CLIP_IGNORED)
+    kept, ignored = split(tensors, partial(first_rule, CLIP_IGNORED))
     ours = parameter_shapes(config, MODULES, HEADS)
     return finish(kept, clip_layout(config), ours, config, source, CLIP_POSITIONS, ignored,
                   ("vision/",), seed)
@@ -105,20 +107,6 @@ def bert_name(name: str) -> str:
     name = name.removeprefix("bert.")
     return re.sub(r"LayerNorm\.(gamma|beta)$",
                   lambda m: "LayerNorm." + {"gamma": "weight", "beta": "bias"}[m[1]], name)
-
-
-def split(tensors: Tensors, rules: tuple[tuple[str, str], ...],
-          ) -> tuple[Tensors, dict[str, list[str]]]:
-    """The used tensors, and the ignored names by rule."""
-    kept: Tensors = {}
-    ignored: dict[str, list[str]] = {}
-    for name, tensor in tensors.items():
-        rule = next((rule for rule, pattern in rules if re.search(pattern, name)), None)
-        if rule is None:
-            kept[name] = tensor
-        else:
-            ignored.setdefault(rule, []).append(name)
-    return kept, ignored
 
 
 def bert_layout(config: ModelConfig, with_head: bool) -> Layout:

@@ -5,6 +5,7 @@ layers, the transform of its axes. Together they must cover the checkpoint's use
 parameters exactly; anything else is an error that lists the names.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -13,7 +14,7 @@ import numpy as np
 from mplug2_jax.convert.stored import BFLOAT16, CheckpointFileError, StoredTensor
 
 Shape = tuple[int, ...]
-LISTED = 20  # names that an error lists of each kind
+LISTED = 20  # names that an error lists of each kind; more are listed with a * for numbers
 
 
 class Transform(NamedTuple):
@@ -127,9 +128,14 @@ def check_names(tensors: Mapping[str, StoredTensor], layout: Layout, ours: Mappi
 
 
 def shorten(names: list[str]) -> str:
-    """Names in one line, the first `LISTED` of them."""
-    rest = len(names) - LISTED
-    return ", ".join(names[:LISTED]) + (f" and {rest} more" if rest > 0 else "")
+    """Names in one line; where there are many, those that differ in numbers alone as one."""
+    if len(names) <= LISTED:
+        return ", ".join(names)
+    kinds: dict[str, list[str]] = {}
+    for name in names:
+        kinds.setdefault(re.sub(r"\d+", "*", name), []).append(name)
+    return ", ".join(f"{kind} ({len(alike)} of them)" if alike[1:] else alike[0]
+                     for kind, alike in kinds.items())
 
 
 def fill(tensors: Mapping[str, StoredTensor], layout: Layout, ours: Mapping[str, Shape],

@@ -1,16 +1,22 @@
-"""The released checkpoints: their names, what of them is unused, and the sizes they imply."""
+"""The released checkpoints as our parameters: the sizes they imply, and where each name goes."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from mplug2_jax.contracts.errors import ConfigError
-from mplug2_jax.convert import bert_names
+from mplug2_jax.convert import bert_names, teacher
+from mplug2_jax.convert.fitting import (
+    check_tied,
+    parameter_shapes,
+    require_complete,
+    resizes,
+    split,
+)
 from mplug2_jax.convert.layout import (
     DENSE,
     DEPTHWISE,
@@ -22,35 +28,32 @@ from mplug2_jax.convert.layout import (
     check_names,
     fill,
     patches,
-    resize_positions,
 )
-from mplug2_jax.convert.safetensors_file import read_safetensors
-from mplug2_jax.convert.stored import CheckpointFileError, StoredTensor
-from mplug2_jax.convert.torch_zip import read_torch
+from mplug2_jax.convert.release_names import (
+    DECODER,
+    FUSION,
+    HEAD,
+    MLM_ADVICE,
+    MOMENTUM_RULE,
+    POSITION,
+    TEMPERATURE,
+    TEXT,
+    TEXT_POSITIONS,
+    TIED,
+    VISUAL,
+    connected_layers,
+    dropped_names,
+    heads_layout,
+    heads_of,
+    ignored_rule,
+    mlm_twins,
+    require_unneeded,
+    rewritten,
+)
+from mplug2_jax.convert.weights_file import Tensors
+from mplug2_jax.convert.weights_file import read_weights as read_weights
 from mplug2_jax.model.config import MODULES, ModelConfig
-from mplug2_jax.model.mplug2 import build, init_params
-from mplug2_jax.parallel.sharding import path_name
-
-Tensors = dict[str, StoredTensor]
-VISUAL = "visual_encoder.visual"
-TEXT, FUSION, DECODER = "text_encoder", "fusion_encoder", "text_decoder.bert"
-HEAD = "text_decoder.cls.predictions"
-POSITION = f"{VISUAL}.positional_embedding"
-TEXT_POSITIONS = tuple(f"{part}.embeddings.position_embeddings.weight" for part in (TEXT, DECODER))
-# Stored twice: the head's output layer is the word embedding, and its bias.
-TIED = {f"{HEAD}.decoder.weight": f"{DECODER}.embeddings.word_embeddings.weight",
-        f"{HEAD}.decoder.bias": f"{HEAD}.bias"}
-IGNORED = (
-    ("momentum copies (distillation)", r"^[^.]+_m\."),
-    ("position_ids buffers", r"\.position_ids$"),
-    ("CLIP text tower", r"^visual_encoder\.(positional_embedding|text_projection|logit_scale|"
-                        r"token_embedding\.weight|ln_final\.(weight|bias)|transformer\..+)$"),
-    ("CLIP projection of the image tower", r"^visual_encoder\.visual\.proj$"),
-    ("fusion embeddings", r"^fusion_encoder\.embeddings\."),
-    ("vision FFN of universal layers",
-     r"^text_(encoder|decoder\.bert)\.encoder\.layer\.\d+\.(intermediate|output)_vision\."),
-    ("decoder latents", r"^text_decoder\.bert\.encoder\.layer\.\d+\.latents$"),
-)
+from mplug2_jax.model.mplug2 import TEMPERATURE_MAX, TEMPERATURE_MIN
 
 
 class Converted(NamedTuple):
@@ -63,6 +66,9 @@ class Converted(NamedTuple):
       ignored: names left out, by rule.
       notes: what else was done (resized, cut), a line each.
       fresh: parameters that keep their initial value.
+      dropped: names left out because it was asked for.
+      teacher: parameters of a pretraining's teacher, float32 arrays by path, where they were asked
+        for.
     """
 
     config: ModelConfig
@@ -71,26 +77,13 @@ class Converted(NamedTuple):
     ignored: dict[str, list[str]]
     notes: list[str]
     fresh: list[str]
+    dropped: tuple[str, ...] = ()
+    teacher: dict[str, np.ndarray] | None = None
 
-
-def read_weights(path: str | Path) -> Tensors:
-    """The tensors of a `.safetensors`, or of a released `.pth` (its "model", where it has one).
-
-    Raises:
-      CheckpointFileError: it cannot be read, or holds something else.
-    """
-    if Path(path).suffix == ".safetensors":
-        return read_safetensors(path)
-    content = read_torch(path)
-    if isinstance(content, dict) and isinstance(content.get("model"), dict):
-        content = content["model"]
-    if not isinstance(content, dict) or not content:
-        raise CheckpointFileError(f"{path}: holds no table of weights")
-    for name, value in content.items():
-        if not isinstance(name, str) or not isinstance(value, StoredTensor):
-            raise CheckpointFileError(f"{path}: {str(name)[:80]} in the table of weights is a "
-                                      f"{type(value).__name__}, not a tensor")
-    return content
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Those that the checkpoint has."""
+        return heads_of(self.layout)
 
 
 def layers(tensors: Tensors, prefix: str) -> int:
@@ -109,6 +102,8 @@ def infer_sizes(tensors: Tensors, source: str) -> dict[str, int]:
     Raises:
       WeightsError: a name that tells a size is missing.
     """
+    tensors = rewritten(tensors, source)
+
     def shape(name: str, axes: int) -> Shape:
         if name not in tensors:
             raise WeightsError(f"{source}: the weights do not fit the model: 1 missing: {name}")
@@ -237,122 +232,95 @@ def text_layout(config: ModelConfig, stored_fusion: int) -> Layout:
     return layout | bert_names.head(HEAD, "decoder/head")
 
 
-def connected_layers(config: ModelConfig) -> tuple[int, ...]:
-    """Indices of the connected ones among the running fusion layers."""
-    return tuple(i for i in range(1, config.fusion_layers) if i % config.fusion_stride == 0)
+def head_sizes(tensors: Tensors) -> dict[str, int]:
+    """The width of the contrastive space, where there is a head for it."""
+    shapes = [tensors[name].shape for name in ("vision_proj.weight", "text_proj.weight")
+              if name in tensors]
+    return {"contrastive_dim": shapes[0][0]} if shapes and len(shapes[0]) == 2 else {}
 
 
-def ignored_rule(name: str, config: ModelConfig, stored_fusion: int) -> str | None:
-    """The rule by which a name is ignored, or None."""
-    for rule, pattern in IGNORED:
-        if re.search(pattern, name):
-            return rule
-    match = re.match(rf"{FUSION}\.encoder\.layer\.(\d+)\.(\w+)", name)
-    if match:
-        place = int(match[1]) - (stored_fusion - config.fusion_layers)
-        if place < 0:
-            return "fusion layers below the running ones"
-        if place in connected_layers(config) and match[2] == "crossattention":
-            return "cross-attention of connected fusion layers"
-    return None
-
-
-def check_tied(tensors: Tensors, source: str, tied: Mapping[str, str], required: bool) -> None:
-    """A vocabulary head's output layer is the word embedding itself, stored once more.
-
-    Raises:
-      WeightsError: it is missing, or another matrix.
-    """
-    missing = [name for name in tied if name not in tensors]
-    if missing and required:
-        raise WeightsError(f"{source}: the weights do not fit the model: {len(missing)} missing: "
-                           + ", ".join(missing))
-    for name, twin in tied.items():
-        if name in tensors and twin in tensors and not np.array_equal(
-                tensors[name].load(), tensors[twin].load()):
-            raise WeightsError(f"{source}: {name} differs from {twin}, to which it is tied")
-
-
-def convert(tensors: Tensors, config: ModelConfig, source: str) -> Converted:
-    """A released checkpoint's weights as parameters of the five modules.
+def convert(tensors: Tensors, config: ModelConfig, source: str, drop: Iterable[str] = (),
+            with_teacher: bool = False) -> Converted:
+    """A released checkpoint's weights as parameters of the five modules, and of heads it has.
 
     Args:
       tensors: of `read_weights`.
       config: the model they should be.
       source: the file, for messages.
+      drop: regular expressions of names to leave out.
+      with_teacher: whether the momentum copies are to become a teacher's parameters.
 
     Raises:
-      ConfigError: the config's sizes are others.
+      ConfigError: the config's sizes are others, or what is dropped is needed, or not there.
       WeightsError: names are missing, unknown, or of another shape or dtype.
     """
+    dropped = dropped_names(tensors, drop, source)
+    tensors = rewritten(tensors, source)
     sizes = infer_sizes(tensors, source)
-    wrong, notes = check_sizes(config, sizes)
+    tensors = {name: tensor for name, tensor in tensors.items() if name not in dropped}
+    wrong, notes = check_sizes(config, sizes | head_sizes(tensors))
     if variants := check_variants(config):
         raise ConfigError(f"{source}: the config is of another model: {'; '.join(variants)}")
     stored_fusion = max(sizes["fusion_layers"], config.fusion_layers)
-    ignored: dict[str, list[str]] = {}
-    used: Tensors = {}
-    for name, tensor in tensors.items():
-        rule = ignored_rule(name, config, stored_fusion)
-        if rule is None:
-            used[name] = tensor
-        else:
-            ignored.setdefault(rule, []).append(name)
-    layout = vision_layout(config) | text_layout(config, stored_fusion)
-    ours = parameter_shapes(config, MODULES)
-    kept = {name: tensor for name, tensor in used.items() if name not in TIED}
+    used, ignored = split(tensors, partial(ignored_rule, config=config,
+                                           stored_fusion=stored_fusion))
+    layout = (vision_layout(config) | text_layout(config, stored_fusion)
+              | heads_layout(used, source))
+    require_unneeded(dropped, (*layout, *TIED))
+    ours = parameter_shapes(config, MODULES, heads_of(layout))
+    twins = mlm_twins(used, source)
+    kept = {name: tensor for name, tensor in used.items() if name not in (*TIED, *twins)}
+    resizable = (POSITION, *TEXT_POSITIONS)
+    check_fit(kept, layout, ours, source, resizable, wrong)
+    # `safetensors` cannot hold a tensor twice, so there the tied ones are left out.
+    check_tied(used, source, TIED, required=Path(source).suffix not in (".safetensors", ".json"))
+    check_tied(used, source, twins, required=False, advice=MLM_ADVICE)
+    params = fill(kept, layout, ours, resizes(kept, layout, ours))
+    require_complete(ours, params)
+    notes += check_temperature(params, source)
+    found = Converted(config, params, layout, ignored, notes, [], tuple(dropped))
+    if not with_teacher:
+        return found
+    copies, unused = teacher.momentum_copies(tensors, used, ignored, source)
+    return found._replace(
+        ignored=ignored | {MOMENTUM_RULE: unused}, notes=[*notes, teacher.NOTE],
+        teacher=teacher.teacher_params(kept, copies, layout, TIED | twins, ours, resizable, source))
+
+
+def check_temperature(params: Mapping[str, np.ndarray], source: str) -> list[str]:
+    """A note where the contrastive temperature is one that the model clamps.
+
+    Raises:
+      WeightsError: it is no temperature.
+    """
+    value = float(params.get("heads/vtc/temperature", TEMPERATURE_MAX))
+    if not 0 < value <= 1:
+        raise WeightsError(f"{source}: {TEMPERATURE} = {value:g}: expected a number in (0, 1], by "
+                           "which similarities are divided")
+    if TEMPERATURE_MIN <= value <= TEMPERATURE_MAX:
+        return []
+    return [f"{TEMPERATURE} = {value:g} is used within {TEMPERATURE_MIN} and {TEMPERATURE_MAX}"]
+
+
+def check_fit(kept: Tensors, layout: Layout, ours: Mapping[str, Shape], source: str,
+              resizable: tuple[str, ...], wrong: list[str]) -> None:
+    """`check_names`, where the config's sizes are `wrong` with them in front.
+
+    Raises:
+      ConfigError: the sizes are wrong.
+      WeightsError: the names are.
+    """
+    advice = ("; what the model does not need is left out by --drop=REGEX"
+              if any(name not in layout for name in kept) else "")
     try:
-        check_names(kept, layout, ours, source, (POSITION, *TEXT_POSITIONS))
+        check_names(kept, layout, ours, source, resizable)
     except WeightsError as error:
         if wrong:
             raise ConfigError(f"{source}: the config is of another model: {'; '.join(wrong)}. "
                               f"With it: {error}") from None
-        raise
+        raise WeightsError(f"{error}{advice}") from None
     if wrong:
         raise ConfigError(f"{source}: the config is of another model: {'; '.join(wrong)}")
-    # `safetensors` cannot hold a tensor twice, so there the tied ones are left out.
-    check_tied(used, source, TIED, required=Path(source).suffix != ".safetensors")
-    params = fill(kept, layout, ours, resizes(kept, layout, ours))
-    require_complete(ours, params)
-    return Converted(config, params, layout, ignored, notes, [])
-
-
-def resizes(tensors: Tensors, layout: Layout, ours: Mapping[str, Shape]) -> dict[str, Any]:
-    """How positional tables that have other numbers of rows become ours.
-
-    Raises:
-      WeightsError: a text table has fewer positions than the config asks for.
-    """
-    found = {}
-    for name, slots in layout.items():
-        rows, wanted = tensors[name].shape[:1], ours[slots[0].parameter][:1]
-        if slots[0].parameter == "vision/position" and rows != wanted:
-            found[name] = partial(resize_positions, rows=wanted[0])
-        elif slots[0].parameter.endswith("embeddings/position") and rows != wanted:
-            if rows < wanted:
-                raise WeightsError(f"{name} has {rows[0]} positions, fewer than "
-                                   f"model.max_positions = {wanted[0]}")
-            found[name] = partial(first_rows, rows=wanted[0])
-    return found
-
-
-def first_rows(table: np.ndarray, rows: int) -> np.ndarray:
-    """The first rows of a table."""
-    return table[:rows]
-
-
-def parameter_shapes(config: ModelConfig, modules: tuple[str, ...],
-                     heads: tuple[str, ...] = ()) -> dict[str, Shape]:
-    """Shapes of a model's parameters by path, at no memory."""
-    tree = jax.eval_shape(
-        lambda: init_params(build(config, modules, heads), jax.random.key(0)))
-    return {path_name(path): x.shape for path, x in jax.tree_util.tree_leaves_with_path(tree)}
-
-
-def require_complete(ours: Mapping[str, Shape], params: Mapping[str, Any]) -> None:
-    """Raises WeightsError where a parameter of the model got no value."""
-    if left := sorted(set(ours) - set(params)):
-        raise WeightsError("parameters that the checkpoint does not give: " + ", ".join(left))
 
 
 def config_from_release(release: Mapping[str, Any], bert: Mapping[str, Any],
@@ -364,7 +332,7 @@ def config_from_release(release: Mapping[str, Any], bert: Mapping[str, Any],
     Raises:
       ConfigError: they disagree with the weights, or a needed key is missing.
     """
-    sizes = infer_sizes(tensors, source)
+    sizes = infer_sizes(tensors, source) | head_sizes(tensors)
     needed = ("num_attention_heads", "fusion_layers", "stride_layer", "text_encoder_layers",
               "num_uni_layer")
     if missing := [key for key in needed if key not in bert]:

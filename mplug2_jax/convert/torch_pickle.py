@@ -1,8 +1,10 @@
 """The pickle inside a PyTorch checkpoint, run by a machine that can build data and nothing else.
 
 Python's own unpickler calls what the file names. This one has a handler for each of the few
-operations that a `state_dict` needs, and every other operation and every name that is not in the
-table below is refused, so a file cannot make anything happen, whatever it holds.
+operations that a `state_dict` needs, and calls nothing but what is in the table below, so a file
+cannot make anything happen, whatever it holds. What it asks for by another name is never built: an
+`Opaque` stands for it, which is refused where weights are read and does no harm beside them, where
+checkpoints keep their optimizer, arguments and the like.
 """
 
 import io
@@ -21,6 +23,17 @@ MARK = object()
 
 class PickleError(ValueError):
     """A pickle that is broken, or wants more than tensors and plain containers."""
+
+
+class Opaque:
+    """In the place of what was not built. Whatever the pickle does to it leaves it as it is.
+
+    Attributes:
+      why: it was refused.
+    """
+
+    def __init__(self, why: str):
+        self.why = f"refused: {why}"
 
 
 class Global(NamedTuple):
@@ -48,7 +61,9 @@ ALLOWED = {ORDERED_DICT, TENSOR, PARAMETER, *(Global("torch", name) for name in 
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 LITERALS = {"BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT", "BINUNICODE",
             "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES"}
-EMPTY = {"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple}
+EMPTY: dict[str, Callable[[], Any]] = {
+    "EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple,
+    "EMPTY_SET": lambda: Opaque("a set in the place of a tensor")}
 TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
 Build = Callable[[Storage, int, tuple[int, ...], tuple[int, ...]], StoredTensor]
@@ -62,13 +77,16 @@ def load(data: bytes, build: Build) -> Any:
       build: `(storage, offset, shape, strides) -> StoredTensor`.
 
     Returns:
-      Dicts, lists, tuples, numbers, strings and StoredTensors.
+      Dicts, lists, tuples, numbers, strings, StoredTensors and `Opaque`s.
 
     Raises:
       PickleError: one line; for a refused name it says which.
     """
     try:
-        return Machine(build).run(data)
+        found = Machine(build).run(data)
+        if isinstance(found, Opaque):
+            raise PickleError(found.why)
+        return found
     except PickleError:
         raise
     # A broken stream fails in `pickletools` and in the handlers' own stack and memo accesses.
@@ -119,13 +137,18 @@ class Machine:
             stack.append(self.memo[argument])
         elif name in ("SETITEM", "SETITEMS"):
             items = self.pop_mark() if name == "SETITEMS" else [stack.pop(-2), stack.pop()]
-            for key, value in zip(items[::2], items[1::2], strict=True):
-                if not isinstance(key, (str, int)):
-                    raise PickleError(f"a dict key of type {type(key).__name__}: only str and int")
-                self.top(dict)[key] = value
+            self.change(dict, lambda x: x.update(
+                (plain_key(key), value)
+                for key, value in zip(items[::2], items[1::2], strict=True)))
         elif name in ("APPEND", "APPENDS"):
             items = self.pop_mark() if name == "APPENDS" else [stack.pop()]
-            self.top(list).extend(items)
+            self.change(list, lambda x: x.extend(items))
+        elif name == "ADDITEMS":
+            self.pop_mark()
+            self.change(set, lambda x: None)  # of which none is ever built
+        elif name == "FROZENSET":
+            self.pop_mark()
+            stack.append(EMPTY["EMPTY_SET"]())
         elif name == "GLOBAL":
             stack.append(allowed(*argument.split(" ", 1)))
         elif name == "STACK_GLOBAL":
@@ -136,10 +159,13 @@ class Machine:
         elif name == "REDUCE":
             arguments, function = stack.pop(), stack.pop()
             stack.append(self.call(function, arguments))
+        elif name in ("NEWOBJ", "NEWOBJ_EX") and isinstance(
+                stack[-2 if name == "NEWOBJ" else -3], Opaque):
+            del stack[-1 if name == "NEWOBJ" else -2:]  # the arguments
         elif name == "BUILD":
             # A state_dict carries attributes (`_metadata`) that hold no weights.
             stack.pop()
-            self.top(dict)
+            self.change(dict, lambda x: None)
         elif name not in ("PROTO", "FRAME"):
             raise PickleError(f"refused: the pickle operation {name} has no place in a checkpoint "
                               "of tensors")
@@ -151,23 +177,27 @@ class Machine:
             items.append(item)
         return items[::-1]
 
-    def top(self, kind: type) -> Any:
-        """The container on top of the stack."""
-        if type(self.stack[-1]) is not kind:
+    def change(self, kind: type, change: Callable[[Any], None]) -> None:
+        """Changes the container on top of the stack."""
+        top = self.stack[-1]
+        if isinstance(top, Opaque):
+            return
+        if type(top) is not kind:
             raise PickleError(f"refused: the pickle changes an object that is no {kind.__name__}")
-        return self.stack[-1]
+        change(top)
 
     def call(self, function: Any, arguments: Any) -> Any:
         """What calling an allowed name with these arguments builds."""
+        given = arguments if isinstance(arguments, tuple) else ()
+        for part in (function, *given):
+            if isinstance(part, Opaque):
+                return part
         if not isinstance(function, Global) or not isinstance(arguments, tuple):
             raise PickleError(f"refused: the pickle calls a {type(function).__name__}")
         if function == ORDERED_DICT and not arguments:
             return {}
         if function == ORDERED_DICT and len(arguments) == 1:
-            pairs = [(key, value) for key, value in arguments[0]]
-            if not all(isinstance(key, (str, int)) for key, _ in pairs):
-                raise PickleError("a dict key that is neither str nor int")
-            return dict(pairs)
+            return {plain_key(key): value for key, value in arguments[0]}
         if function == TENSOR and isinstance(arguments[0], Storage):
             _, offset, shape, strides, *_ = arguments
             if not (type(shape) is type(strides) is tuple
@@ -179,23 +209,45 @@ class Machine:
         raise PickleError(f"refused: the pickle calls {function} with unexpected arguments")
 
 
-def allowed(module: str, name: str) -> Global:
+def plain_key(key: Any) -> Any:
+    """A key of a dict. One that cannot name a tensor is not even hashed: a tuple may be deep."""
+    if isinstance(key, (str, int, Opaque)):
+        return key
+    return Opaque(f"a dict key of type {type(key).__name__}: only str and int")
+
+
+def allowed(module: str, name: str) -> Global | Opaque:
     """The name, if it is in the table."""
     if not isinstance(module, str) or not isinstance(name, str):
         raise PickleError("broken pickle (a global whose name is no text)")
     found = Global(module, name)
     if found in ALLOWED:
         return found
+    shown = ascii(str(found)[:80])[1:-1]
     if module == "torch" and name.endswith("Storage"):
-        raise PickleError(f"refused: dtype of {str(found)[:80]} is not supported; supported: "
-                          + ", ".join(sorted(STORAGES)))
-    raise PickleError(f"refused: the pickle asks for {str(found)[:80]}, which builds no tensor; "
-                      "nothing was executed")
+        return Opaque(f"dtype of {shown} is not supported; supported: "
+                      + ", ".join(sorted(STORAGES)))
+    return Opaque(f"the pickle asks for {shown}, which builds no tensor; nothing was executed")
 
 
-def storage(identifier: Any) -> Storage:
+def opaque_part(value: Any) -> Opaque | None:
+    """The first `Opaque` within a value's containers, which may be deep, and contain themselves."""
+    seen, left = set(), [value]
+    while left:
+        part = left.pop()
+        if isinstance(part, Opaque):
+            return part
+        if isinstance(part, (dict, list, tuple)) and id(part) not in seen:
+            seen.add(id(part))
+            left += [*part, *part.values()] if isinstance(part, dict) else part
+    return None
+
+
+def storage(identifier: Any) -> Storage | Opaque:
     """A storage of `("storage", type, key, device, numel)`."""
     kind, global_, key, _, numel = identifier
+    if isinstance(global_, Opaque):
+        return global_
     if kind != "storage" or not isinstance(global_, Global) or global_.name not in STORAGES:
         raise PickleError("a persistent id that is no tensor storage")
     if not isinstance(key, str) or type(numel) is not int or numel < 0:

@@ -1,5 +1,6 @@
 """Compares what this implementation computes with every array of a golden set."""
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,14 +42,18 @@ class Row(NamedTuple):
     fault: str
 
 
-def verify(prefix: str) -> list[Row]:
+def verify(prefix: str, drop: Iterable[str] = ()) -> list[Row]:
     """Reads a set, computes it, compares it.
+
+    Args:
+      prefix: of the set's files.
+      drop: as of `golden.compute`.
 
     Raises:
       ValueError: the set or its weights cannot be used; the message says why.
     """
     golden = read_set(prefix)
-    return compare(golden, compute(golden))
+    return compare(golden, compute(golden, drop))
 
 
 def compare(golden: GoldenSet, computed: Arrays) -> list[Row]:

@@ -60,7 +60,8 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 def create_state(task: Learner, optimizer: optax.GradientTransformation, seed: int,
-                 ema: bool = False, params: Any = None) -> TrainState:
+                 ema: bool = False, params: Any = None,
+                 task_state: dict[str, Any] | None = None) -> TrainState:
     """A fresh state, its averages equal to its parameters; under `jax.eval_shape`, its shapes.
 
     Args:
@@ -70,14 +71,15 @@ def create_state(task: Learner, optimizer: optax.GradientTransformation, seed: i
       ema: whether there is an average for evaluation.
       params: parameters to start from (`Checkpoints.load_params`), where a leaf is None a fresh
         one; None if all are.
+      task_state: of what the task keeps what to start from (`Checkpoints.load_task_state`).
     """
     if params is None or any(map(_is_none, jax.tree.leaves(params, is_leaf=_is_none))):
         fresh = task.init_params(jax.random.key(seed))
-        params = fresh if params is None else jax.tree.map(
-            lambda given, drawn: drawn if given is None else given, params, fresh,
-            is_leaf=_is_none)
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params),
-                      task.init_state(params), jax.tree.map(jnp.copy, params) if ema else None)
+        params = fresh if params is None else _filled(params, fresh)
+    kept = task.init_state(params)
+    kept |= {name: _filled(given, kept[name]) for name, given in (task_state or {}).items()}
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), kept,
+                      jax.tree.map(jnp.copy, params) if ema else None)
 
 
 def restore_state(checkpoints: Checkpoints, shapes: TrainState, mesh: Mesh,
@@ -126,6 +128,12 @@ def restore_state(checkpoints: Checkpoints, shapes: TrainState, mesh: Mesh,
     step = jax.device_put(jnp.asarray(checkpoints.latest, jnp.int32),
                           tree_shardings(shapes.step, mesh))
     return TrainState(step, params, items[OPTIMIZER], task_state, ema)
+
+
+def _filled(given: Any, fresh: Any) -> Any:
+    """The tree `given`, with those leaves of `fresh` where it has None."""
+    return jax.tree.map(lambda one, other: other if one is None else one, given, fresh,
+                        is_leaf=_is_none)
 
 
 def _is_none(x: Any) -> bool:

@@ -8,7 +8,7 @@ import zipfile
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from torch_files import STORAGES, number, table, tensor, text, write, write_state
+from torch_files import STORAGES, number, table, tables, tensor, text, write, write_state
 
 from mplug2_jax.convert.official import read_weights
 from mplug2_jax.convert.stored import CheckpointFileError
@@ -127,6 +127,16 @@ def test_a_malicious_pickle_is_refused_by_name_and_executes_nothing(tmp_path):
             archive.writestr("archive/data.pkl", data)
         refused(path, match)
         assert not canary.exists(), match
+
+
+def test_beside_the_weights_it_is_neither_refused_nor_executed(tmp_path):
+    canary, state = tmp_path / "executed", {"w": np.ones(2, np.float32)}
+    pickles, storages = tables(model=state)
+    for kind in (Runs, Evaluates, SetsState):
+        data = pickle.dumps(kind(f"touch {canary}"), 2)[2:-1]
+        path = write(tmp_path / "x.pth", table({"args": data, **pickles, "more": data}), storages)
+        np.testing.assert_array_equal(read_weights(path)["w"].load(), state["w"])
+        assert not canary.exists()
 
 
 def test_the_canary_is_not_a_dud(tmp_path):

@@ -60,14 +60,24 @@ def write(path, pickle, storages=(), root="archive", method=zipfile.ZIP_STORED):
     return Path(path)
 
 
+def tables(**states):
+    """The pickle of each state of contiguous arrays, and the storages of all of them."""
+    pickles, storages = {}, {}
+    for table_name, state in states.items():
+        entries = {}
+        for name, array in state.items():
+            key = str(len(storages))
+            entries[name] = tensor(key, array.dtype.name, array.size, 0, array.shape,
+                                   contiguous(array.shape))
+            storages[key] = array
+        pickles[table_name] = table(entries)
+    return pickles, storages
+
+
 def write_state(path, state, **options):
     """`{"model": state, "epoch": 0}` of contiguous arrays."""
-    entries, storages = {}, {}
-    for key, (name, array) in enumerate(state.items()):
-        entries[name] = tensor(str(key), array.dtype.name, array.size, 0, array.shape,
-                               contiguous(array.shape))
-        storages[str(key)] = array
-    return write(path, table({"model": table(entries), "epoch": number(0)}), storages, **options)
+    pickles, storages = tables(model=state)
+    return write(path, table(pickles | {"epoch": number(0)}), storages, **options)
 
 
 def released_state(config, seed=0, stored_fusion=None, scale=0.2):
