@@ -1,16 +1,14 @@
 """Text-visual retrieval: a dual encoder over the whole gallery, its best reranked by matching.
 
-Every visual is encoded once, however many captions it has. Its features go to all hosts, for they
-are small; its tokens, which are not, stay on the host that fed it, and pairs are matched there.
+Every visual is encoded once, however many captions it has (`tasks.base.gallery`).
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from mplug2_jax.contracts.errors import ConfigError
@@ -35,6 +33,7 @@ from mplug2_jax.tasks.base import (
     modality,
     over_streams,
 )
+from mplug2_jax.tasks.base.gallery import Gallery, batched, filled
 from mplug2_jax.tasks.base.pairs import CONTRAST, check_batching, check_blocks, objectives_of
 
 # (figures, what they are of, by what) of each way.
@@ -203,7 +202,7 @@ class Retrieval(Task):
         return {key: np.concatenate([part[key] for part in parts])[:len(texts)]
                 for key in parts[0]}
 
-    def rank(self, params: Any, queries: dict[str, np.ndarray], gallery: "Gallery",
+    def rank(self, params: Any, queries: dict[str, np.ndarray], gallery: Gallery,
              owner: Sequence[int], records: list[dict[str, Any]], kind: str) -> Scores:
         """Recall of the dual encoder and, with `task.rerank`, of the reranked lists.
 
@@ -226,7 +225,7 @@ class Retrieval(Task):
             record["rank"], record["top"] = int(rank[i]), [gallery.index[j] for j in top[i]]
         return scores
 
-    def rerank(self, params: Any, queries: dict[str, np.ndarray], gallery: "Gallery",
+    def rerank(self, params: Any, queries: dict[str, np.ndarray], gallery: Gallery,
                similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Adds what `match` finds to the `task.rerank` best of each query, both ways.
 
@@ -254,7 +253,7 @@ class Retrieval(Task):
         added += similarity
         return (np.where(wanted_visual, added, others), np.where(wanted_text, added.T, others.T))
 
-    def match_spread(self, params: Any, queries: dict[str, np.ndarray], gallery: "Gallery",
+    def match_spread(self, params: Any, queries: dict[str, np.ndarray], gallery: Gallery,
                      pairs: np.ndarray) -> np.ndarray:
         """`match_pairs` over all hosts: each gives the pairs of its own visuals to every call."""
         starts = gallery.starts()
@@ -291,80 +290,6 @@ class Retrieval(Task):
         return np.concatenate(added)[:len(pairs)]
 
 
-class Gallery:
-    """The visuals of an evaluation, in its order; of the tokens just those of this host.
-
-    Attributes:
-      index: record numbers `[G]`.
-      features: `[G]` arrays `[C]`.
-      row: int `[G]`, each one's row in its batch.
-      tokens: {number: `[S, D]`}.
-      first: the batch's first row that this host holds.
-    """
-
-    def __init__(self):
-        self.index: list[int] = []
-        self.features: list[np.ndarray] = []
-        self.row: list[int] = []
-        self.tokens: dict[int, np.ndarray] = {}
-        self.first, self.sharding, self.shape = 0, None, None
-
-    def add(self, output: dict[str, Array], batch: Batch) -> None:
-        """Takes over rows of `Retrieval.predict`: features `[B, C]`, tokens `[B, S, D]`."""
-        kept = fetch({"features": output["visual_features"], "index": batch["index"],
-                      "mask": batch["example_mask"]})
-        visual = output["visual"]
-        here: dict[int, jax.Shard] = {}  # by the row at which it begins, each part once
-        if isinstance(visual, jax.Array):
-            self.sharding = getattr(batch["index"], "sharding", None)
-            for shard in visual.addressable_shards:
-                here.setdefault(shard.index[0].start or 0, shard)
-        parts = {start: np.asarray(shard.data) for start, shard in here.items()}
-        self.first = min(parts)
-        rows = {start + i: part[i] for start, part in parts.items() for i in range(len(part))}
-        self.shape = next(iter(rows.values()))
-        for row in np.flatnonzero(kept["mask"]).tolist():
-            if row in rows:
-                self.tokens[len(self.index)] = rows[row]
-            self.index.append(int(kept["index"][row]))
-            self.features.append(kept["features"][row])
-            self.row.append(row)
-
-    def starts(self) -> np.ndarray:
-        """int `[blocks]`, rising: the first rows of a batch that the hosts hold."""
-        if jax.process_count() == 1:
-            return np.array([self.first])
-        return np.unique(multihost_utils.process_allgather(np.array(self.first)))
-
-    def ways(self) -> int:
-        """Parts in which the devices hold a batch's rows."""
-        sharding = self.sharding
-        if not isinstance(sharding, jax.sharding.NamedSharding) or not sharding.spec:
-            return 1
-        axes = sharding.spec[0] or ()
-        axes = (axes,) if isinstance(axes, str) else axes
-        return int(np.prod([sharding.mesh.shape[axis] for axis in axes], dtype=int))
-
-    def rows(self, queries: dict[str, np.ndarray], pairs: np.ndarray | None,
-             count: int) -> Iterator[np.ndarray]:
-        """Visual tokens, text tokens and masks of `pairs [count, 2]`; any rows for None."""
-        if pairs is None:  # this host has no more, but takes part in the call
-            assert self.shape is not None, "no batch was added"
-            visual, text = [self.shape] * count, np.zeros(count, int)
-        else:
-            visual, text = [self.tokens[number] for number in pairs[:, 1]], pairs[:, 0]
-        yield np.stack(visual)
-        yield queries["text"][text]
-        yield queries["text_mask"][text]
-
-    def put(self, rows: np.ndarray, total: int) -> Any:
-        """This host's rows as a part of a global array of `total`, spread as batches are."""
-        if not isinstance(self.sharding, jax.sharding.NamedSharding):
-            return rows
-        return jax.make_array_from_process_local_data(self.sharding, rows,
-                                                      (total, *rows.shape[1:]))
-
-
 def score_matrices(to_visual: np.ndarray, to_text: np.ndarray, owner: Sequence[int], kind: str,
                    prefix: str) -> Scores:
     """`<prefix>text_to_<kind>_r1 ...` and back, of similarities `[Q, G]` and `[G, Q]`.
@@ -387,14 +312,3 @@ def best(matrix: np.ndarray, count: int) -> np.ndarray:
     return np.concatenate([
         np.argsort(-matrix[start:start + _RANK_ROWS], axis=1, kind="stable")[:, :count]
         for start in range(0, len(matrix), _RANK_ROWS)])
-
-
-def filled(rows: np.ndarray, count: int) -> np.ndarray:
-    """`rows [N, ...]`, N >= 1, with the last repeated up to `count`."""
-    return np.concatenate([rows, np.repeat(rows[-1:], count - len(rows), axis=0)])
-
-
-def batched(rows: np.ndarray, count: int) -> Iterator[np.ndarray]:
-    """`rows [N, ...]` in parts `[count, ...]`, the last one filled up with its last row."""
-    for start in range(0, len(rows), count):
-        yield filled(rows[start:start + count], count)
