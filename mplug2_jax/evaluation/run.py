@@ -80,7 +80,7 @@ def build(sections: Mapping[str, Any], streams: Mapping[str, Stream], model: Mod
         entry, stream = sections[name], streams[name]
         if validation:
             stream = dataclasses.replace(stream, split=entry["validation"])
-        task = tasks.make(entry["task"], model, tokenizer)
+        task = tasks.make(entry["task"], model, tokenizer, evaluates=True)
         kind = entry.get("kind", "") or task.kind_of(task.options, stream)
         evaluations[name] = Evaluation(task, stream, kind)
     return evaluations

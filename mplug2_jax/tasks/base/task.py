@@ -69,7 +69,8 @@ class Task:
       figures: all that the task reports, in training and in evaluation.
       best_by: the score that says how good an example is, "{kind}" in it filled in; with a "-" in
         front smaller is better. "" for none.
-      model: the composed model, of just the modules and heads of `composition`.
+      model: the composed model, of just the modules and heads of `composition`, or of
+        `evaluation_composition`.
       options: an instance of `Options`.
       tokenizer: of all its text.
     """
@@ -86,12 +87,14 @@ class Task:
         super().__init_subclass__(**more)
         cls.name = cls.__module__.rpartition(".")[2]
 
-    def __init__(self, options: Any, config: ModelConfig, tokenizer: Tokenizer):
+    def __init__(self, options: Any, config: ModelConfig, tokenizer: Tokenizer,
+                 evaluates: bool = False):
         if tokenizer.vocab_size != config.vocab_size:
             raise ConfigError(f"model.vocab_size = {config.vocab_size}: the tokenizer has "
                               f"{tokenizer.vocab_size} pieces; set it to that")
         self.options, self.tokenizer = options, tokenizer
-        modules, heads = self.composition(options)
+        composed = self.evaluation_composition if evaluates else self.composition
+        modules, heads = composed(options)
         self.model = build(config, modules, heads, **self.head_sizes(options))
         self._predict = jax.jit(self.predict)  # kept: evaluations repeat, compilations must not
 
@@ -101,6 +104,11 @@ class Task:
     def composition(cls, options: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The modules and heads that the task needs under these options."""
         raise TypeError(f"{cls.__name__} does not say its composition")
+
+    @classmethod
+    def evaluation_composition(cls, options: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Those that evaluation alone needs, where training needs more."""
+        return cls.composition(options)
 
     @classmethod
     def head_sizes(cls, options: Any) -> dict[str, int]:
