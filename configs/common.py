@@ -74,6 +74,7 @@ class Evaluation:
 
     validation: str = option("", "split for tuning, which training looks at")
     kind: str = option("", "in front of the names of its figures; empty: image or video")
+    submission: str = option("", "name of the file that eval.py writes for an evaluation server")
 
 
 def base(size: str, preset: str = "release") -> ConfigDict:

@@ -67,6 +67,7 @@ class Task:
       expansion: what one example of an evaluation is: each "record", or each "question" or "box" of
         a record.
       figures: all that the task reports, in training and in evaluation.
+      submissions: patterns of names of the files that it writes for evaluation servers.
       best_by: the score that says how good an example is, "{kind}" in it filled in; with a "-" in
         front smaller is better. "" for none.
       model: the composed model, of just the modules and heads of `composition`, or of
@@ -81,6 +82,7 @@ class Task:
     fields: ClassVar[tuple[str, ...]] = ()
     expansion: ClassVar[str] = "record"
     figures: ClassVar[tuple[Figure, ...]] = ()
+    submissions: ClassVar[tuple[str, ...]] = ()
     best_by: str = ""
 
     def __init_subclass__(cls, **more: Any):
@@ -294,8 +296,16 @@ class Task:
         said = {key: value for key, value in record.items() if key not in ("index", "item")}
         return Example(clip(record["index"]), [(key, str(value)) for key, value in said.items()])
 
+    def absent(self, records: list[dict[str, Any]], kind: str) -> dict[str, str]:
+        """Why a figure cannot be computed of these records, by its name: what is hidden of them."""
+        del records, kind
+        return {}
+
     def write_submission(self, path: Path, records: list[dict[str, Any]]) -> bool:
-        """Writes the file that a dataset's evaluation server takes, if it has one; says so."""
+        """Writes the file that a dataset's evaluation server takes, if it has one; says so.
+
+        Its format is that of the task and, of servers of several formats, of the file's name.
+        """
         del path, records
         return False
 
