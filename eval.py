@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 from configs import checks, selection, stored
 from data import pipeline
 from mplug2_jax import evaluation, launch
-from mplug2_jax.checkpoints import BEST, LAST, Checkpoints, open_which
+from mplug2_jax.checkpoints import BEST, LAST, CheckpointError, Checkpoints, open_which
 from mplug2_jax.checkpoints import WHICH as WHICHES
 from mplug2_jax.parallel import hosts, sharding
 from mplug2_jax.parallel.mesh import data_slice, make_mesh, put_batch
@@ -65,6 +65,7 @@ def main() -> None:
         pipeline.Reading, config.data.root, tokenizer=tokenizer, part=data_slice(mesh),
         put=lambda batch: put_batch(batch, mesh), threads=config.data.threads,
         workers=config.data.workers)
+    check_modules(evaluations, checkpoints)
     report = Report(evaluations)
     origin = evaluation.Origin.of(meta, [] if VALIDATION.value else [
         name for name, entry in evaluations.items() if "best" in meta and selection.shared(
@@ -79,6 +80,18 @@ def main() -> None:
         report.add(name, scores, records, untrained)
     if hosts.is_first():
         write(report, config, origin, read)
+
+
+def check_modules(evaluations: dict[str, evaluation.Evaluation], checkpoints: Checkpoints) -> None:
+    """CheckpointError for an evaluation whose modules and heads are not all in the checkpoint."""
+    stored = checkpoints.shapes()
+    there = {*stored, *(f"heads/{head}" for head in stored.get("heads", ()))}
+    for name, entry in evaluations.items():
+        model = entry.task.model
+        needed = (*model.modules, *(f"heads/{head}" for head in model.heads_used))
+        if lacking := [one for one in needed if one not in there]:
+            raise CheckpointError(f"{checkpoints.folder}: lacks {', '.join(lacking)}, which "
+                                  f"evaluation {name!r}, task {entry.task.name!r}, needs")
 
 
 def run_all(evaluations: dict[str, evaluation.Evaluation], read: Any, checkpoints: Checkpoints,

@@ -37,7 +37,8 @@ def validate(config: ConfigDict, trains: bool = True) -> Checked:
 
     Args:
       config: of a run.
-      trains: whether its streams are trained on, and must give what is to be learned.
+      trains: whether its streams are trained on, and must give what is to be learned; else there
+        may be none.
 
     Raises:
       ConfigError: one line that names the key and what was expected.
@@ -48,7 +49,7 @@ def validate(config: ConfigDict, trains: bool = True) -> Checked:
         if not hasattr(config.get(key), "items"):
             raise ConfigError(f"{key}: expected a section of keys")
     streams = check_task("task", config.task, config.data.streams, "data.streams.{}", model)
-    if not streams:
+    if trains and not streams:
         raise ConfigError("data.streams: empty; name at least one stream")
     if trains:
         task, found = tasks.read(config.task)

@@ -5,8 +5,8 @@
 
 `eval.py` writes the files (VQAv2's is one of JSON, as `metrics.vqa` writes it, and NoCaps' too: no
 zip). GLUE's server takes all eleven at once or none, so those that nothing was trained for can be
-filled with one answer, as GLUE asks where a model does not do a set; COCO's takes the captions of
-`val2014` and `test2014` together.
+filled with one answer, as BERT's authors did with WNLI (arXiv:1810.04805, section 4.1). COCO's
+takes the captions of `val2014` and `test2014` together.
 """
 
 import argparse

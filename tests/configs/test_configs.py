@@ -25,7 +25,7 @@ PICTURE = ("vision universal", "classify")
 # Every config, with its modules and heads.
 COMPOSITIONS = {
     "msrvtt_caption": CAPTION, "msvd_caption": CAPTION, "coco_caption": CAPTION,
-    "nocaps_caption": CAPTION, "coco_server": CAPTION,
+    "nocaps_caption": CAPTION,
     "msrvtt_qa": ANSWER, "msvd_qa": ANSWER, "tgif_qa": ANSWER, "vqav2_qa": ANSWER,
     "msrvtt_retrieval": MATCH, "didemo_retrieval": MATCH, "lsmdc_retrieval": MATCH,
     "coco_retrieval": MATCH, "flickr30k_retrieval": MATCH,
