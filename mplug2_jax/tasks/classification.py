@@ -109,8 +109,7 @@ class Classification(Labelling):
         return {"logits": self.logits(params, batch)}
 
     def write_submission(self, path: Path, records: list[dict[str, Any]]) -> bool:
-        """GLUE's, where the file has the name of one of its sets: every row and what it is said
-        to be, in the order of the test file."""
+        """GLUE's, where the file is named as one of its sets: each row's class or score."""
         numbers = numbers_of([record["id"] for record in records])
         if path.name not in GLUE or not numbers:
             return False
