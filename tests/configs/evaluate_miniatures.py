@@ -19,7 +19,7 @@ import numpy as np
 
 import eval
 from mplug2_jax import evaluation, tasks
-from mplug2_jax.checkpoints import write_params
+from mplug2_jax.checkpoints import CheckpointError, write_params
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import build, init_params
 from mplug2_jax.preprocess.tokenizer import load_tokenizer
@@ -62,6 +62,13 @@ def checkpoint(config) -> str:
     return str(folder)
 
 
+def evaluate(config, folder: str, out: str) -> None:
+    """`eval.main` by these flags."""
+    for flag, value in dict(CONFIG=config, CHECKPOINT=folder, ONLY=[], OUT=out).items():
+        setattr(eval, flag, SimpleNamespace(name=flag, value=value))
+    eval.main()
+
+
 def main(names: list[str]) -> None:
     kept: dict[str, tasks.Task] = {}
 
@@ -80,15 +87,19 @@ def main(names: list[str]) -> None:
     for name, value in dict(UNTRAINED=False, VALIDATION=False, CARDS=0, ORDER="split",
                             JAVA=False).items():
         setattr(eval, name, SimpleNamespace(name=name, value=value))
+    searched = None
     for name in names:
         module, _, words = name.partition(":")
         config = importlib.import_module(f"configs.{module}").get_config(
             ",".join(filter(None, (words, "tiny"))))
         config = small(config, load("prepared/vocab.txt").vocab_size)
-        for flag, value in dict(CONFIG=config, CHECKPOINT=checkpoint(config), ONLY=[],
-                                OUT=f"runs/{name}").items():
-            setattr(eval, flag, SimpleNamespace(name=flag, value=value))
-        eval.main()
+        evaluate(config, checkpoint(config), f"runs/{name}")
+        if name == names[-1]:  # a checkpoint of sentences alone, which there is by then
+            try:
+                evaluate(searched, "checkpoints/classes", "runs/lacking")
+            except CheckpointError as error:
+                Path("runs/lacking.txt").write_text(str(error))
+        searched = config if "msrvtt" in name.split(":") else searched
 
 
 if __name__ == "__main__":

@@ -179,6 +179,14 @@ def test_hidden_answers_become_files_for_servers(evaluated):
     assert found["absent"]["vqav2_test_zero_shot_qa_accuracy"].startswith("the answers to all")
 
 
+@pytest.mark.slow
+def test_a_checkpoint_without_heads_is_an_error_of_one_line(evaluated):
+    said = (evaluated / "lacking.txt").read_text()
+    assert "\n" not in said and said.endswith(
+        "lacks vision, fusion, heads/vtc, heads/vtm, which evaluation 'msrvtt', task 'retrieval', "
+        "needs")
+
+
 def test_rules_of_a_row_may_be_changed_on_the_command_line():
     config = zero_shot.get_config("msrvtt,tiny")
     config.evals.msrvtt.task.update(dict(rerank=0, rerank_by="logit", dual_softmax=True))
