@@ -1,8 +1,8 @@
-"""Captions of COCO's own splits for its evaluation server: `:tiny`, `:base` or `:large`.
+"""Captions of COCO's own splits for its evaluation server; words: a size, a preset.
 
     python -m data.prepare coco2014 --raw=COCO --out=prepared
-    python eval.py --checkpoint=runs/coco_caption --config=configs/coco_server.py:large \
-        --out=runs/coco_server
+    python eval.py --checkpoint=runs/coco_caption --which=best \
+        --config=configs/coco_server.py:large --out=runs/coco_server
     python -m mplug2_jax.metrics.submissions runs/coco_server/results.zip \
         runs/coco_server/captions_val2014_mplug2_results.json \
         runs/coco_server/captions_test2014_mplug2_results.json
@@ -14,15 +14,17 @@ say nothing. Training is that of `configs/coco_caption.py`.
 
 from ml_collections import ConfigDict
 
-from configs import coco_caption, recipe
+from configs import coco_caption, nocaps_caption, recipe
 
 SPLITS = ("val2014", "test2014")
+SOURCES = nocaps_caption.SOURCES  # it is captioned alike
 
 
 def get_config(options: str = "large"):
+    recipe.words(options)  # there is no `scst` of it
     config = coco_caption.get_config(options)
     captions = config.evals.image_caption
-    config.evals = ConfigDict()
+    config.evals, config.best, config.eval_every = ConfigDict(), "", 0
     for split in SPLITS:
         entry = captions.copy_and_resolve_references()
         entry.stream.update(dict(split=split, root=f"{recipe.PREPARED}/coco2014"))

@@ -23,8 +23,9 @@ Paper: R@1 47.1 and R@10 79.0 (MSR-VTT 1k-A), R@1 45.7 (DiDeMo), top-1 43.8 (MSR
 - Classes by CLIP's templates and its mean of features: of ImageNet the seven that its notebook
   finds best, of Kinetics its 28; of Something-Something ours. ImageNet's folders are numbers: put
   its `LOC_synset_mapping.txt` as `label_words.txt` beside `classes.txt`.
-- What pretraining has seen is not zero-shot but in name: COCO's pairs are among its sources, and
-  where it is instructed with labels of a data set, that data set's are no surprise.
+- What pretraining has seen is zero-shot in name alone: COCO's pairs are among its sources, and its
+  instructions (`configs/instructions.py`) have ImageNet's and Kinetics-400's labels, which
+  `configs/pretrain.py:uninstructed` does without.
 - Clips have 8 frames, as in pretraining, and 224 pixels; lengths are those of the fine-tuning.
 """
 
@@ -32,9 +33,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import common, pretrain, recipe
+from configs import common, instructions, pretrain, recipe
 
-QUESTION, CAPTION = "answer the question", "describe the image"  # as pretraining asks
+# As pretraining asks first.
+QUESTION, CAPTION = instructions.QUESTION[0], instructions.CAPTIONS["image"][0]
 # By name: dataset, split, validation, frames, ids of a text, best that are reranked, protocol.
 RETRIEVAL = {
     "msrvtt": ("msrvtt_1ka", "test", "test", 8, 25, 128, "msrvtt_1ka"),
@@ -128,7 +130,7 @@ def classes(config: ConfigDict, name: str) -> None:
 def captions(config: ConfigDict, name: str) -> None:
     """Captions after pretraining's instruction, of all domains and of each."""
     prepare(config, name)
-    options = dict(instruction=CAPTION, beams=5, min_length=4, max_length=20)
+    options = dict(instruction=CAPTION, beams=5, min_length=8, max_length=25)  # as coco_caption
     for part in ("val", *DOMAINS):
         split = "+".join(DOMAINS) if part == "val" else part
         evaluate(config, f"nocaps_{part}", "captioning", split, split, f"nocaps_{part}", options,

@@ -40,7 +40,7 @@ def small(config, vocab_size: int):
         if entry.stream.frames:
             entry.stream.image_size = config.model.image_size
         if "max_length" in entry.task:
-            entry.task.update(beams=2, max_length=5)
+            entry.task.update(beams=2, min_length=1, max_length=5)
         if "templates" in entry.task:
             entry.task.templates = entry.task.templates[:2]
     return config.lock()
@@ -85,7 +85,7 @@ def main(names: list[str]) -> None:
         "run": lambda *given, with_intervals=False: evaluation.run(*given)})
     load = functools.cache(load_tokenizer)
     for name, value in dict(UNTRAINED=False, VALIDATION=False, CARDS=0, ORDER="split",
-                            JAVA=False).items():
+                            JAVA=False, WHICH="last").items():
         setattr(eval, name, SimpleNamespace(name=name, value=value))
     searched = None
     for name in names:
