@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 from configs import checks, selection, stored
 from data import pipeline
 from mplug2_jax import evaluation, launch
-from mplug2_jax.checkpoints import BEST, LAST, Checkpoints, open_which
+from mplug2_jax.checkpoints import BEST, LAST, CheckpointError, Checkpoints, open_which
 from mplug2_jax.checkpoints import WHICH as WHICHES
 from mplug2_jax.parallel import hosts, sharding
 from mplug2_jax.parallel.mesh import data_slice, make_mesh, put_batch
@@ -65,6 +65,7 @@ def main() -> None:
         pipeline.Reading, config.data.root, tokenizer=tokenizer, part=data_slice(mesh),
         put=lambda batch: put_batch(batch, mesh), threads=config.data.threads,
         workers=config.data.workers)
+    check_modules(evaluations, checkpoints)
     report = Report(evaluations)
     origin = evaluation.Origin.of(meta, [] if VALIDATION.value else [
         name for name, entry in evaluations.items() if "best" in meta and selection.shared(
@@ -79,6 +80,18 @@ def main() -> None:
         report.add(name, scores, records, untrained)
     if hosts.is_first():
         write(report, config, origin, read)
+
+
+def check_modules(evaluations: dict[str, evaluation.Evaluation], checkpoints: Checkpoints) -> None:
+    """CheckpointError for an evaluation whose modules and heads are not all in the checkpoint."""
+    stored = checkpoints.shapes()
+    there = {*stored, *(f"heads/{head}" for head in stored.get("heads", ()))}
+    for name, entry in evaluations.items():
+        model = entry.task.model
+        needed = (*model.modules, *(f"heads/{head}" for head in model.heads_used))
+        if lacking := [one for one in needed if one not in there]:
+            raise CheckpointError(f"{checkpoints.folder}: lacks {', '.join(lacking)}, which "
+                                  f"evaluation {name!r}, task {entry.task.name!r}, needs")
 
 
 def run_all(evaluations: dict[str, evaluation.Evaluation], read: Any, checkpoints: Checkpoints,
@@ -122,6 +135,7 @@ class Report:
         self.untrained |= untrained
         self.records[name] = records
         self.origin |= dict.fromkeys(scores, name)
+        self.absent |= entry.task.absent(records, entry.kind)
         if not JAVA.value:
             self.absent |= {figure.name.format(kind=entry.kind): "not asked for; --java computes it"
                             for figure in entry.task.figures if figure.slow}
@@ -171,6 +185,9 @@ class Report:
 def write(report: Report, config: ConfigDict, origin: evaluation.Origin, read: Any) -> None:
     """The page, and every example of each evaluation in a file of its own."""
     folder = Path(OUT.value or CHECKPOINT.value)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, entry in report.evaluations.items():
+        submit(report, name, entry.task, config.evals[name].get("submission", ""), folder)
     sections = [report.section(name, read(entry.stream), config.seed)
                 for name, entry in report.evaluations.items()]
     page = evaluation.write_report(folder, contents(report, config, origin), sections)
@@ -179,10 +196,27 @@ def write(report: Report, config: ConfigDict, origin: evaluation.Origin, read: A
         if ORDER.value != "split":
             ordered = evaluation.best_first(records, entry.best_by, worst=ORDER.value == "worst")
         evaluation.write_records(folder / f"{name}.jsonl", ordered)
-        submission = folder / f"{name}_submission.json"
-        if entry.task.write_submission(submission, records):
-            logging.info("wrote %s, for the evaluation server", submission)
     logging.info("wrote %s, %s and every example in .jsonl files", folder / "report.json", page)
+
+
+def submit(report: Report, name: str, task: Any, file: str, folder: Path) -> None:
+    """Writes an evaluation's file for a server, or notes why there is none.
+
+    Without a name of its own it is `<name>_submission.json`, where the records have numbers. A
+    server refuses a file that lacks an example, so none is written then; an older one goes.
+    """
+    if file and VALIDATION.value:
+        return  # its name is that of the test
+    path = folder / (file or f"{name}_submission.json")
+    path.unlink(missing_ok=True)
+    skipped = report.figures.get(f"{name}_skipped", 0)
+    if not skipped and task.write_submission(path, report.records[name]):
+        logging.info("wrote %s, for the evaluation server", path)
+    elif file or skipped and task.submissions:
+        report.absent[path.name] = (
+            f"{skipped:.0f} examples could not be used, and a server takes all or none" if skipped
+            else "the records have no numbers of their own as ids")
+        logging.warning("no %s: %s", path, report.absent[path.name])
 
 
 def contents(report: Report, config: ConfigDict, origin: evaluation.Origin) -> dict[str, Any]:

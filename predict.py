@@ -319,7 +319,7 @@ def make_batches(files: list[Path], job: Job, mesh: Mesh, fail: Callable[[Path, 
 
 
 def reranked(matches: list[Match], jobs: dict[str, Job], params: Any) -> list[Match]:
-    """Matches with what matching finds added to their similarity, best first."""
+    """Matches as their task reranks them, by what matching says, best first."""
     result = []
     for kind, job in jobs.items():  # one at a time, for clips of other lengths have other shapes
         of_kind = [match for match in matches if match.kind == kind]
@@ -328,9 +328,9 @@ def reranked(matches: list[Match], jobs: dict[str, Job], params: Any) -> list[Ma
         outputs = {key: np.stack([match.output[key] for match in of_kind])
                    for key in ("visual", "text", "text_mask")}
         pairs = np.repeat(np.arange(len(of_kind))[:, None], 2, axis=1)
-        added = job.task.match_pairs(params, outputs, pairs)
-        result += [match._replace(score=match.score + float(more))
-                   for match, more in zip(of_kind, added, strict=True)]
+        said = job.task.match_pairs(params, outputs, pairs)
+        result += [match._replace(score=float(job.task.rescored(match.score, more)))
+                   for match, more in zip(of_kind, said, strict=True)]
     return sorted(result, key=lambda match: -match.score)
 
 

@@ -1,5 +1,6 @@
 """The checks of a run's config, all before anything compiles; each error is one line."""
 
+import fnmatch
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -36,7 +37,8 @@ def validate(config: ConfigDict, trains: bool = True) -> Checked:
 
     Args:
       config: of a run.
-      trains: whether its streams are trained on, and must give what is to be learned.
+      trains: whether its streams are trained on, and must give what is to be learned; else there
+        may be none.
 
     Raises:
       ConfigError: one line that names the key and what was expected.
@@ -47,7 +49,7 @@ def validate(config: ConfigDict, trains: bool = True) -> Checked:
         if not hasattr(config.get(key), "items"):
             raise ConfigError(f"{key}: expected a section of keys")
     streams = check_task("task", config.task, config.data.streams, "data.streams.{}", model)
-    if not streams:
+    if trains and not streams:
         raise ConfigError("data.streams: empty; name at least one stream")
     if trains:
         task, found = tasks.read(config.task)
@@ -55,6 +57,7 @@ def validate(config: ConfigDict, trains: bool = True) -> Checked:
     evaluations: dict[str, Stream] = {}
     figures: dict[str, str] = {}
     validated: dict[str, selection.Validated] = {}
+    submissions: dict[str, str] = {}
     for name, entry in config.evals.items():
         place = f"evals.{name}"
         given = dict(entry.items()) if hasattr(entry, "items") else {}
@@ -62,15 +65,17 @@ def validate(config: ConfigDict, trains: bool = True) -> Checked:
             raise ConfigError(f"{place}: expected a section with a task and a stream")
         options, examples = given.pop("task"), given.pop("stream")
         own = read(common.Evaluation, given, place)
-        if not own.validation:
+        if not own.validation and not own.submission:  # a server's labels are hidden
             raise ConfigError(f"{place}.validation: empty; name the split for tuning")
+        _check_submission(place, own.submission, options, submissions)
         evaluations |= check_task(f"{place}.task", options, {name: examples}, "evals.{}.stream",
                                   model)
         _check_names(place, own.kind, options, evaluations[name], figures)
         task, found = tasks.read(options, f"{place}.task")
-        validated[name] = selection.Validated(
-            task, found, evaluations[name], own.validation,
-            own.kind or task.kind_of(found, evaluations[name]))
+        if own.validation:
+            validated[name] = selection.Validated(
+                task, found, evaluations[name], own.validation,
+                own.kind or task.kind_of(found, evaluations[name]))
     chosen = selection.check(run, config.data.root, tasks.read(config.task), streams, validated)
     return Checked(model, streams, evaluations, chosen)
 
@@ -126,6 +131,28 @@ def _check_names(place: str, kind: str, section: Mapping[str, Any], stream: Stre
                               f"names, {kind_used}_...; give one of them a kind of its own")
     figures |= {figure.name.format(kind=kind_used): place for figure in task.figures
                 if "{kind}" in figure.name}
+
+
+def _check_submission(place: str, file: str, section: Mapping[str, Any],
+                      submissions: dict[str, str]) -> None:
+    """ConfigError where the task writes no file of that name, or another evaluation does.
+
+    Args:
+      place: of the evaluation.
+      file: its `submission`, "" for none.
+      section: of the task.
+      submissions: the place of the evaluation that writes each; gets this one's.
+    """
+    if not file:
+        return
+    task, _ = tasks.read(section, f"{place}.task")
+    if "/" in file or not any(fnmatch.fnmatchcase(file, one) for one in task.submissions):
+        raise ConfigError(f"{place}.submission = {file!r}: task {task.name!r} writes "
+                          + (", ".join(task.submissions) or "none"))
+    if file in submissions:
+        raise ConfigError(f"{place}.submission = {file!r}: {submissions[file]} writes it, too; "
+                          "give it another name")
+    submissions[file] = place
 
 
 def _check_run(config: ConfigDict) -> common.Run:

@@ -72,8 +72,10 @@ class Run:
 class Evaluation:
     """An `evals` section, beside its task and its stream."""
 
-    validation: str = option("", "split for tuning, which training looks at")
+    validation: str = option("", "split for tuning, which training looks at; a server's test may "
+                                 "have none")
     kind: str = option("", "in front of the names of its figures; empty: image or video")
+    submission: str = option("", "name of the file that eval.py writes for an evaluation server")
 
 
 def base(size: str, preset: str = "release") -> ConfigDict:

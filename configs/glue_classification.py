@@ -10,6 +10,12 @@ The same for sst2, mrpc, stsb, qqp, mnli, qnli and rte. Split `validation` (MNLI
 are hidden; a part of `train` is held out to tune on. Figures: Matthews (CoLA), accuracy and F1
 (MRPC, QQP), Pearson and Spearman (STS-B), else accuracy. No figure of the paper at hand. Prepared
 by TFDS, `--config.data.root=DIR/glue/cola` reads the same.
+
+Of `test`, eval.py writes what GLUE's server takes, `CoLA.tsv` and so on; of all sets together
+
+    python -m mplug2_jax.metrics.submissions glue.zip runs/*/*.tsv --fill WNLI AX
+
+makes the zip to upload. WNLI and the diagnostic set, which nothing is trained for, get one answer.
 """
 
 from configs import common, recipe
@@ -27,6 +33,10 @@ DATASETS = {
     "rte": (SAME, True, 2_490),
 }
 BEST = {"cola": "{kind}_class_matthews", "stsb": "{kind}_score_pearson"}
+# What GLUE's server calls its files; `eval.py` writes them of the test splits.
+FILES = {"cola": ("CoLA.tsv",), "sst2": ("SST-2.tsv",), "mrpc": ("MRPC.tsv",),
+         "stsb": ("STS-B.tsv",), "qqp": ("QQP.tsv",), "mnli": ("MNLI-m.tsv", "MNLI-mm.tsv"),
+         "qnli": ("QNLI.tsv",), "rte": ("RTE.tsv",)}
 BATCH = 32
 SOURCES = {
     "optimizer.learning_rate stream.batch_size stream.text_length":
@@ -49,7 +59,10 @@ def get_config(options: str = "cola,large"):
     config.data.streams.text = common.stream("train[rest]", BATCH, **texts)
     epochs, examples = 3 if records > 10_000 else 10, recipe.rest(records)
     recipe.pace(config, examples, BATCH, epochs, warmup=epochs * examples // BATCH // 10)
-    for ending in ("_matched", "_mismatched") if dataset == "mnli" else ("",):
+    endings = ("_matched", "_mismatched") if dataset == "mnli" else ("",)
+    for ending, file in zip(endings, FILES[dataset], strict=True):
         recipe.evaluate(config, f"{dataset}{ending}", f"validation{ending}", "train[held_out]",
                         batch=128, kind=f"text{ending}", best=BEST.get(dataset, ""), **texts)
+        recipe.submit(config, f"{dataset}{ending}_test", f"{dataset}{ending}", f"test{ending}",
+                      f"text_test{ending}", file)
     return config

@@ -4,9 +4,11 @@
     python eval.py --checkpoint=runs/coco_caption --which=best \
         --config=configs/nocaps_caption.py:large --out=runs/nocaps
 
+EvalAI's server takes what eval.py writes: `nocaps_test.json` of `test`, 10,600 images whose
+captions are hidden, and `val_submission.json`. Without the test images: `--only=val`.
 Split `val`, 4,500 images, and by domain: `in_domain` 648, `near_domain` 2,938, `out_domain` 914.
-No figure published at hand. The test split's captions are hidden. Training, and the choice of the
-best checkpoint, are those of `configs/coco_caption.py`: NoCaps has no images to train on.
+No figure published at hand. Training, and the choice of the best checkpoint, are those of
+`configs/coco_caption.py`: NoCaps has no images to train on.
 """
 
 from ml_collections import ConfigDict
@@ -29,4 +31,5 @@ def get_config(options: str = "large"):
         entry.stream.update(dict(split=split, root=f"{recipe.PREPARED}/nocaps"))
         entry.validation, entry.kind = split, f"image_{name}"
         config.evals[name] = entry
+    recipe.submit(config, "test", "val", "test", "image_test", "nocaps_test.json")
     return config

@@ -244,3 +244,20 @@ def evaluate(config: ConfigDict, name: str, split: str, validation: str, batch: 
         shown = kind or ("text" if not frames else "image" if frames == 1 else "video")
         config.best = (best or BEST[config.task.name]).format(kind=shown)
         config.eval_limit = limit
+
+
+def submit(config: ConfigDict, name: str, like: str, split: str, kind: str, file: str) -> None:
+    """Adds an evaluation like another, of a split whose answers a server keeps.
+
+    Args:
+      config: gets it.
+      name: of the evaluation.
+      like: the name of the other one.
+      split: to predict; nothing is tuned on it.
+      kind: in front of the names of its figures, if it has any.
+      file: that eval.py writes for the server.
+    """
+    entry = config.evals[like].copy_and_resolve_references()
+    entry.stream.split, entry.validation, entry.kind = split, "", kind
+    entry.submission = file
+    config.evals[name] = entry

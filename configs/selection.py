@@ -102,9 +102,10 @@ def trained_on(root: str, streams: Mapping[str, Stream], evaluations: Mapping[st
                validation: Mapping[str, str]) -> list[str]:
     """A line for each evaluation whose `validation` split training reads, too: its name."""
     return [name for name, stream in evaluations.items()
-            if any(shared(validation[name], stream.root or root, split, folder)
-                   for one, training in streams.items()
-                   for _, folder, split in sources(one, training, root))]
+            if validation[name] and any(
+                shared(validation[name], stream.root or root, split, folder)
+                for one, training in streams.items()
+                for _, folder, split in sources(one, training, root))]
 
 
 def _chosen(run: common.Run, evaluations: Mapping[str, Validated]) -> str:

@@ -6,9 +6,10 @@
     python eval.py --checkpoint=runs/vqav2_qa --which=best
 
 Split `testdev`, 107,394 questions, and `test` (std), 447,793: their answers are hidden, and eval.py
-writes the files to submit. Trained on `train` and `val` (443,757 and 214,354 questions), as is
-usual for these splits, but for those of a twentieth of the images of `val`, which are held out to
-tune on. Paper: VQA accuracy 81.11 / 81.13, as remembered, unconfirmed.
+writes the files to submit, `testdev_submission.json` and `test_submission.json`; EvalAI's server by
+now wants the latter, of all questions, for both phases. Trained on `train` and `val` (443,757 and
+214,354 questions), as is usual for these splits, but for those of a twentieth of the images of
+`val`, which are held out to tune on. Paper: VQA accuracy 81.11 / 81.13, as remembered, unconfirmed.
 
 With `vg` it is trained on the questions of Visual Genome too, and with `vg_gqa` on those of GQA
 besides, which the release's reader has a place for; `data.prepare` writes `visual_genome` and

@@ -15,7 +15,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from configs import common, demo_joint, demo_tasks, keys, pretrain
+from configs import common, demo_joint, demo_tasks, keys, pretrain, zero_shot
 from docs import parameters, recipes
 from mplug2_jax import tasks
 from mplug2_jax.contracts import options
@@ -30,7 +30,7 @@ MISSING = "must be given"
 # What is behind a config's colon, where it is none of its `DATASETS` and `VARIANTS`.
 CHOICES = {"demo": ("start", "joint"), "demo_joint": demo_joint.ARMS,
            "demo_tasks": demo_tasks.FAMILIES,
-           "pretrain": tuple(pretrain.STREAMS)}
+           "pretrain": tuple(pretrain.STREAMS), "zero_shot": zero_shot.NAMES}
 SECTIONS = (  # of a config, in front of its keys
     ("", common.Run), ("model.", ModelConfig), ("data.", common.Data), ("data.streams.*.", Stream),
     ("data.streams.*.split.*.", Source), ("mesh.", common.Mesh),

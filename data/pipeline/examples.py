@@ -45,7 +45,7 @@ def train_texts(
     fields, texts, label = {}, [], record["label"]
     if stream.text_pair:
         texts += record["texts"][:2]
-        fields |= _pair_fields(record, stream, tokenizer)
+        fields |= _pair_fields(record, stream, tokenizer, training=True)
     elif asks(record, stream):
         asked = [q for q in record["questions"] if _caption(q["question"], stream)]
         if not asked:
@@ -193,7 +193,7 @@ def eval_example(
     """
     fields, label = {} if clip is None else {"video": clip}, record["label"]
     if stream.text_pair:
-        fields |= _pair_fields(record, stream, tokenizer)
+        fields |= _pair_fields(record, stream, tokenizer, training=False)
     elif asks(record, stream):
         question = record["questions"][item if stream.expand == "question" else 0]
         if not _caption(question["question"], stream):
@@ -202,8 +202,8 @@ def eval_example(
         label = question["answer"]
     elif stream.text_length:
         number = item if stream.expand == "text" else 0
-        captions = record["texts"][number : number + 1]
-        if not captions or not _caption(captions[0], stream):
+        captions = record["texts"][number : number + 1] or [""]
+        if not stream.text_optional and not _caption(captions[0], stream):
             raise RecordError("empty caption", f"caption {number} has no word")
         fields |= _text_fields(captions[0], stream, tokenizer)
     if prompt_lengths(stream):
@@ -250,9 +250,10 @@ def _caption(text: str, stream) -> str:
     return clean_caption(text)  # the tokenizer cuts it
 
 
-def _pair_fields(record: dict, stream, tokenizer: Tokenizer) -> dict:
+def _pair_fields(record: dict, stream, tokenizer: Tokenizer, training: bool) -> dict:
+    # A few of QQP's questions are empty, and its server wants a class of each.
     pair = [_caption(text, stream) for text in record["texts"][:2]]
-    if len(pair) < 2 or not all(pair):
+    if len(pair) < 2 or training and not all(pair):
         raise RecordError("no pair", f"{len(record['texts'])} texts, and two with words are needed")
     ids, mask = tokenizer.encode_pair(*pair, stream.text_length)
     return {"text": ids, "text_mask": mask}

@@ -74,6 +74,7 @@ class Stream:
     caption_prompt: str = option("", "words in front of every caption, as released")
     classes: Any = option((), "names of the classes, a file of them, or 'score'")
     expand: str = option("record", "evaluation: an example a record, text, question or box")
+    text_optional: bool = option(False, "evaluation: a record without a text is an example, too")
     reader: Any = option(None, "what makes another modality's field of a record's media")
 
     def __post_init__(self):
@@ -86,7 +87,7 @@ class Stream:
         return "box" in {self.ask, *(source.get("ask") for source in sources)}
 
 
-GIVEN_BY_TASKS = ("caption_prompt", "classes", "expand", "reader")
+GIVEN_BY_TASKS = ("caption_prompt", "classes", "expand", "text_optional", "reader")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -67,7 +67,7 @@ def build(sections: Mapping[str, Any], streams: Mapping[str, Stream], model: Mod
       streams: of each, checked.
       model: sizes.
       tokenizer: of all text.
-      validation: on which splits.
+      validation: on which splits; what has none for tuning is left out.
       only: names of those wanted; all if there are none.
 
     Raises:
@@ -78,9 +78,11 @@ def build(sections: Mapping[str, Any], streams: Mapping[str, Stream], model: Mod
     evaluations = {}
     for name in only or sections:
         entry, stream = sections[name], streams[name]
+        if validation and not entry["validation"]:
+            continue
         if validation:
             stream = dataclasses.replace(stream, split=entry["validation"])
-        task = tasks.make(entry["task"], model, tokenizer)
+        task = tasks.make(entry["task"], model, tokenizer, evaluates=True)
         kind = entry.get("kind", "") or task.kind_of(task.options, stream)
         evaluations[name] = Evaluation(task, stream, kind)
     return evaluations

@@ -1,5 +1,6 @@
 """The classes of a task, and the prompts that describe them: lists, or files of a line each."""
 
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import numpy as np
 
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.streams import SCORE
+
+_SYNSET = re.compile(r"(n\d{8})\s+([^,]*[^,\s]).*")
 
 
 def read_lines(key: str, given: str | Sequence[str], also: str = "") -> tuple[str, ...]:
@@ -82,6 +85,25 @@ def count_outputs(classes: str | Sequence[str]) -> int:
     return len(class_names(classes)) or 1
 
 
+def in_order(names: Sequence[str], lines: Sequence[str]) -> tuple[str, ...]:
+    """Lines in the order of the classes, where each begins with WordNet's number of its class.
+
+    So ImageNet's `LOC_synset_mapping.txt` does: "n01440764 tench, Tinca tinca". Of synonyms the
+    first. Other lines are in that order already.
+
+    Raises:
+      ConfigError: there is none for a class.
+    """
+    parts = [_SYNSET.fullmatch(line) for line in lines]
+    if not lines or None in parts:
+        return tuple(lines)
+    found = {part[1]: part[2] for part in parts if part}
+    for name in names:
+        if name not in found:
+            raise ConfigError(f"task.wordings: no line begins with the class {name!r}")
+    return tuple(found[name] for name in names)
+
+
 def class_prompts(classes: str | Sequence[str], wordings: str | Sequence[str],
                   templates: str | Sequence[str]) -> tuple[list[str], np.ndarray]:
     """Every template with every wording of every class.
@@ -89,7 +111,7 @@ def class_prompts(classes: str | Sequence[str], wordings: str | Sequence[str],
     Args:
       classes: as of `class_names`.
       wordings: for each class what a prompt calls it, several of them with "|" between; or a file
-        of a line a class; none for the names themselves.
+        of a line a class, or of `in_order`; none for the names themselves.
       templates: each with "{}" where the class stands, or a file of them.
 
     Returns:
@@ -102,7 +124,7 @@ def class_prompts(classes: str | Sequence[str], wordings: str | Sequence[str],
     names, filled = class_names(classes), read_lines("task.templates", templates)
     if not names:
         raise ConfigError(f"task.classes = {classes!r}: prompts need the names of classes")
-    said = read_lines("task.wordings", wordings) or names
+    said = in_order(names, read_lines("task.wordings", wordings)) or names
     if len(said) != len(names):
         raise ConfigError(f"task.wordings: {len(said)} for {len(names)} classes; give one for each")
     if not filled:

@@ -129,7 +129,8 @@ def complete(config: dict[str, Any], older: bool = False) -> list[str]:
     return filled
 
 
-def make(given: Mapping[str, Any], model: ModelConfig, tokenizer: Tokenizer) -> Task:
-    """The task of a config's section, ready to train and to predict."""
+def make(given: Mapping[str, Any], model: ModelConfig, tokenizer: Tokenizer,
+         evaluates: bool = False) -> Task:
+    """The task of a config's section, ready to train and to predict; or, `evaluates`, just that."""
     task, found = read(given)
-    return task(found, model, tokenizer)
+    return task(found, model, tokenizer, evaluates)

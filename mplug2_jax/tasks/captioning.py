@@ -1,7 +1,8 @@
 """Captioning of videos and images."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,6 +13,8 @@ from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.options import option
 from mplug2_jax.metrics.caption import score_tokens, tokenize
 from mplug2_jax.metrics.java import java_scores
+from mplug2_jax.metrics.scores import Score, within
+from mplug2_jax.metrics.submissions import numbers_of, write_captions
 from mplug2_jax.model.decoding import sample
 from mplug2_jax.objectives import losses
 from mplug2_jax.objectives.self_critical import (
@@ -61,15 +64,18 @@ class Captioning(Writing):
         Figure("{kind}_caption_rouge_l", "ROUGE-L: the longest common subsequence"),
         Figure("{kind}_caption_meteor", "METEOR: words, stems and synonyms matched", slow=True),
         Figure("{kind}_caption_spice", "SPICE: scene graphs compared", slow=True),
+        Figure("{kind}_caption_unreferenced", "examples without a reference, not scored",
+               high=float("inf"), better=""),
         *LANGUAGE,
         logged("reward", "mean CIDEr-D of the drawn captions", 10.0, "higher"),
         logged("caption_length", "their mean length, tokens", better=""),
     )
+    submissions = ("*.json",)
     best_by = "{kind}_caption_cider"
 
     @classmethod
     def given(cls, options: CaptioningOptions) -> dict[str, Any]:
-        return {"caption_prompt": options.caption_prompt}
+        return {"caption_prompt": options.caption_prompt, "text_optional": True}
 
     def prepare(self, references: Callable[[], dict[str, Iterable[Sequence[str]]]]) -> None:
         if self.options.samples:
@@ -124,19 +130,58 @@ class Captioning(Writing):
         return super().text(output).removeprefix(self.options.caption_prompt).strip()
 
     def record(self, output: dict[str, np.ndarray], annotation: dict[str, Any]) -> dict[str, Any]:
-        return {"prediction": self.text(output), "references": annotation["texts"]}
+        said = {"prediction": self.text(output), "references": annotation["texts"]}
+        return {key: annotation[key] for key in ("id",) if key in annotation} | said
 
     def score(self, records: list[dict[str, Any]], kind: str) -> Scores:
-        """Caption scores `<kind>_caption_cider`, `..._bleu4`, ... (CIDEr about 0 to 10)."""
-        scores = score_tokens(*self.tokens(records))
-        return {f"{kind}_caption_{name}": score for name, score in scores.items()}
+        """Caption scores `<kind>_caption_cider`, `..._bleu4`, ... (CIDEr about 0 to 10).
+
+        Of the examples with a reference; `<kind>_caption_unreferenced` counts the others, if there
+        are any, such as all of a test split.
+        """
+        rows = referenced(records)
+        figures: Scores = {}
+        if len(rows) < len(records):
+            figures[f"{kind}_caption_unreferenced"] = float(len(records) - len(rows))
+        if rows:
+            known = score_tokens(*self.tokens([records[row] for row in rows]))
+            figures |= self.named(known, rows, len(records), kind)
+        return figures
 
     def slow_scores(self, records: list[dict[str, Any]],
                     kind: str) -> tuple[Scores, dict[str, str]]:
         """METEOR and SPICE, where Java and their data are there."""
-        scores, absent = java_scores(*self.tokens(records))
-        return ({f"{kind}_caption_{name}": score for name, score in scores.items()},
+        rows = referenced(records)
+        if not rows:
+            return {}, {figure.name.format(kind=kind): self.reason(records)
+                        for figure in self.figures if figure.slow}
+        scores, absent = java_scores(*self.tokens([records[row] for row in rows]))
+        return (self.named(scores, rows, len(records), kind),
                 {f"{kind}_caption_{name}": reason for name, reason in absent.items()})
+
+    def absent(self, records: list[dict[str, Any]], kind: str) -> dict[str, str]:
+        if referenced(records):
+            return {}
+        return {f"{kind}_caption_cider": self.reason(records)}
+
+    @staticmethod
+    def reason(records: list[dict[str, Any]]) -> str:
+        """Why there are no figures."""
+        return f"none of {len(records)} examples has a reference"
+
+    @staticmethod
+    def named(scores: Mapping[str, Score], rows: Sequence[int], count: int, kind: str) -> Scores:
+        """Scores over the examples of `rows`, of `count`, as `<kind>_caption_<name>`."""
+        return {f"{kind}_caption_{name}": within(score, rows, count)
+                for name, score in scores.items()}
+
+    def write_submission(self, path: Path, records: list[dict[str, Any]]) -> bool:
+        """COCO's and NoCaps': every image's number and caption, where each has one of its own."""
+        numbers = numbers_of([record["id"] for record in records])
+        if not numbers:
+            return False
+        write_captions(path, numbers, [record["prediction"] for record in records])
+        return True
 
     def example(self, record: dict[str, Any], clip: Clip) -> Example:
         own = [(name.rpartition("_")[2], f"{value:.2f}")
@@ -150,3 +195,9 @@ class Captioning(Writing):
         gold, said = tokenize({r["index"]: r["references"] for r in records},
                               {r["index"]: r["prediction"] for r in records})
         return list(gold.values()), list(said.values())
+
+
+def referenced(records: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Numbers of the records that have a reference."""
+    return [row for row, record in enumerate(records)
+            if any(text.strip() for text in record["references"])]

@@ -1,6 +1,7 @@
 """Classes, or a score, of sentences, images, videos, and of texts together with them."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,9 +10,10 @@ import jax.numpy as jnp
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.options import option
 from mplug2_jax.contracts.streams import SCORE
+from mplug2_jax.metrics.submissions import GLUE, numbers_of, write_glue
 from mplug2_jax.objectives import losses
 from mplug2_jax.objectives.mixing import draw_weights, mix
-from mplug2_jax.preprocess.classes import count_outputs
+from mplug2_jax.preprocess.classes import class_names, count_outputs
 from mplug2_jax.tasks.base import Array, Batch, Loss, Metrics, logged, over_streams
 from mplug2_jax.tasks.base.labels import FIGURES, INPUTS, Labelling, LabelOptions
 
@@ -47,6 +49,7 @@ class Classification(Labelling):
     """
 
     Options = ClassificationOptions
+    submissions = tuple(GLUE)
     card = ("Says the class, or a score, of a sentence, an image, a video, or of a text with what "
             "is seen. One head over pooled tokens. Paper: experiments, uni-modal tasks.")
     figures = (
@@ -104,3 +107,12 @@ class Classification(Labelling):
     def predict(self, params: Any, batch: Batch) -> dict[str, Array]:
         """`logits float32 [B, C]`, for a score `[B, 1]`."""
         return {"logits": self.logits(params, batch)}
+
+    def write_submission(self, path: Path, records: list[dict[str, Any]]) -> bool:
+        """GLUE's, where the file is named as one of its sets: each row's class or score."""
+        numbers = numbers_of([record["id"] for record in records])
+        if path.name not in GLUE or not numbers:
+            return False
+        write_glue(path, numbers, [record["prediction"] for record in records],
+                   class_names(self.options.classes))
+        return True

@@ -11,6 +11,7 @@ from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.options import option
 from mplug2_jax.metrics.accuracy import exact_match, normalize_answer, qa_accuracy
 from mplug2_jax.metrics.scores import by_group, mean, within
+from mplug2_jax.metrics.submissions import numbers_of
 from mplug2_jax.metrics.vqa import vqa_accuracy, write_vqa_submission
 from mplug2_jax.model.decoding import rank_answers
 from mplug2_jax.preprocess.classes import read_names
@@ -54,6 +55,7 @@ class QuestionAnswering(Writing):
                better=""),
         *LANGUAGE,
     )
+    submissions = ("*.json",)
     best_by = "{kind}_qa_accuracy"
 
     def __init__(self, *args: Any):
@@ -90,8 +92,8 @@ class QuestionAnswering(Writing):
 
     def write_submission(self, path: Path, records: list[dict[str, Any]]) -> bool:
         """VQAv2's: every question's id and answer, where each has a number of its own."""
-        numbers = [record["id"] for record in records]
-        if not all(number.isdecimal() for number in numbers) or len(set(numbers)) < len(numbers):
+        numbers = numbers_of([record["id"] for record in records])
+        if not numbers:
             return False
         write_vqa_submission(path, numbers, [record["prediction"] for record in records])
         return True
@@ -129,6 +131,11 @@ class QuestionAnswering(Writing):
                     for name, score in scores.items()}
         figures[f"{kind}_qa_majority"] = qa_accuracy(said, answers, types)["majority"]
         return figures
+
+    def absent(self, records: list[dict[str, Any]], kind: str) -> dict[str, str]:
+        if any(record["answer"] for record in records):
+            return {}
+        return {f"{kind}_qa_accuracy": f"the answers to all {len(records)} questions are hidden"}
 
     def example(self, record: dict[str, Any], clip: Clip) -> Example:
         correct = record["prediction"] == record["answer"].lower() if record["answer"] else None

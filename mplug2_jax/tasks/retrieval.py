@@ -1,7 +1,6 @@
 """Text-visual retrieval: a dual encoder over the whole gallery, its best reranked by matching.
 
-Every visual is encoded once, however many captions it has. Its features go to all hosts, for they
-are small; its tokens, which are not, stay on the host that fed it, and pairs are matched there.
+Every visual is encoded once, however many captions it has (`tasks.base.gallery`).
 """
 
 import dataclasses
@@ -10,7 +9,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from mplug2_jax.contracts.errors import ConfigError
@@ -35,14 +33,33 @@ from mplug2_jax.tasks.base import (
     modality,
     over_streams,
 )
+from mplug2_jax.tasks.base.gallery import Gallery, batched, filled
 from mplug2_jax.tasks.base.pairs import CONTRAST, check_batching, check_blocks, objectives_of
+from mplug2_jax.tasks.base.reranking import (
+    DEFAULT,
+    DUAL_SOFTMAX,
+    RULES,
+    best,
+    dual_softmax,
+    marked,
+    prefix_of,
+    replaced,
+)
 
-# (figures, what they are of, by what) of each way.
-WAYS = tuple((f"{prefix}{way}", what, by) for prefix, by in (
-    ("", ", reranked"), ("dual_", ", dual encoder alone")) for way, what in (
-    ("text_to_{kind}", "texts"), ("{kind}_to_text", "clips or images")))
 RERANK_BATCH = 64  # pairs a call, about; all calls alike, so that one compilation serves
-_RANK_ROWS = 256  # queries sorted at a time
+WAYS = (("text_to_{kind}", "texts"), ("{kind}_to_text", "clips or images"))
+DUAL = "dual encoder alone"
+
+
+def figures_by(prefix: str, by: str, ways: Sequence[tuple[str, str]] = WAYS) -> Iterator[Figure]:
+    """Figures whose names begin with `prefix`, of (name, what is asked) each way."""
+    for way, what in ways:
+        yield Figure(f"{prefix}{way}_r1", f"share of {what} whose match comes first; {by}",
+                     headline=True)
+        yield Figure(f"{prefix}{way}_r*", f"share of {what} with a match among the first so many; "
+                     f"{by}")
+        yield Figure(f"{prefix}{way}_m*_rank", f"rank of the first match of {what}; {by}", 1.0,
+                     float("inf"), "lower")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,22 +84,30 @@ class RetrievalOptions:
                                  "global batch")
     accumulation: int = option(1, "micro-batches of a step; the results are those of 1")
     rerank: int = option(16, "best of every query that matching reranks; 0 for none")
+    rerank_by: str = option(DEFAULT, "what they are ranked by: " + ", ".join(RULES))
+    dual_softmax: bool = option(False, "similarities times their softmax over all test queries")
 
     def __post_init__(self):
         check_batching(self)
+        if self.rerank < 0 or self.rerank_by not in RULES:
+            raise ConfigError(f"task.rerank = {self.rerank}, rerank_by = {self.rerank_by!r}: "
+                              f"expected at least 0, and one of {', '.join(RULES)}")
 
 
 class Retrieval(Task):
     """Contrastive and matching losses; recall both ways.
 
-    The `task.rerank` best of every query (0: none) are ranked by similarity and matching together.
-    Matching learns to tell pairs from negatives that are drawn in proportion to the softmax of
-    similarity / temperature. Were they drawn for the queries alone, its log-odds would be what a
-    pair's probability, given the query, has beyond that softmax: log p = similarity / temperature
-    + log-odds + a constant of the query (noise-contrastive estimation, Gutmann and Hyvarinen,
-    2010). They are drawn both ways, so this holds as far as the softmax's sums are alike. A score
-    is that, times the temperature. A visual with several captions is a query for all of them, found
-    with the first; each caption is a query.
+    The `task.rerank` best of every query are ranked once more, by `task.rerank_by`; with 0 there is
+    no more than the dual encoder, and an evaluation needs neither fusion nor matching. The default
+    is similarity and matching together. Matching learns to tell pairs from negatives that are drawn
+    in proportion to the softmax of similarity / temperature. Were they drawn for the queries alone,
+    its log-odds would be what a pair's probability, given the query, has beyond that softmax: log p
+    = similarity / temperature + log-odds + a constant of the query (noise-contrastive estimation,
+    Gutmann and Hyvarinen, 2010). They are drawn both ways, so this holds as far as the softmax's
+    sums are alike. A score is that, times the temperature. A visual with several captions is a
+    query for all of them, found with the first; each caption is a query. With `task.dual_softmax` a
+    similarity is multiplied by its softmax over all queries (`base.reranking.dual_softmax`),
+    wherever it is used.
     """
 
     Options = RetrievalOptions
@@ -91,26 +116,36 @@ class Retrieval(Task):
             "experiments, image-text and video-text retrieval.")
     fields = ("text",)
     figures = (
-        *(Figure(f"{way}_r1", f"share of {what} whose match comes first{by}", headline=True)
-          for way, what, by in WAYS),
-        *(Figure(f"{way}_r*", f"share of {what} with a match among the first so many{by}")
-          for way, what, by in WAYS),
-        *(Figure(f"{way}_m*_rank", f"rank of the first match of {what}{by}", 1.0, float("inf"),
-                 "lower") for way, what, by in WAYS),
+        *figures_by("", f"the best reranked by {RULES[DEFAULT].meaning}"),
+        *figures_by("dual_", DUAL),
+        *(figure for name, rule in RULES.items() if name != DEFAULT for figure in figures_by(
+            prefix_of(name), f"the best reranked by {rule.meaning}", (("*", "queries"),))),
+        *figures_by(DUAL_SOFTMAX, "with dual softmax over all test queries, else as the name "
+                    f"without {DUAL_SOFTMAX!r} says", (("*", "queries"),)),
         Figure("text_to_{kind}_wordless", "captions without a word, left out", 0.0, float("inf"),
                ""),
         *CONTRAST,
     )
-    best_by = "-text_to_{kind}_mean_rank"
 
     def __init__(self, *args: Any):
         super().__init__(*args)
+        options = self.options
+        self.rule = RULES[options.rerank_by]
+        self.dual = DUAL_SOFTMAX * options.dual_softmax + "dual_"  # in front of names
+        self.final = (DUAL_SOFTMAX * options.dual_softmax + prefix_of(options.rerank_by)
+                      if options.rerank else self.dual)
+        self.best_by = f"-{self.final}text_to_{{kind}}_mean_rank"
         self._match = jax.jit(self.match)
         self._encode = jax.jit(self.encode_queries)
 
     @classmethod
     def composition(cls, options: RetrievalOptions) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        return (options.modality, "text", "universal", "fusion"), ("vtc", "vtm")
+        return parts(options, bool(options.rerank or options.objectives.vtm))
+
+    @classmethod
+    def evaluation_composition(cls, options: RetrievalOptions) -> tuple[tuple[str, ...],
+                                                                        tuple[str, ...]]:
+        return parts(options, bool(options.rerank))
 
     def check_mesh(self, streams: Mapping[str, Stream], mesh: Mesh) -> None:
         super().check_mesh(streams, mesh)
@@ -143,13 +178,17 @@ class Retrieval(Task):
                 "text_mask": mask}
 
     def match(self, params: Any, visual: Array, text: Array, mask: Array) -> Array:
-        """What matching adds to the similarity of `visual [B, S, D]` and `text [B, L, D]`: `[B]`.
+        """What matching says of `visual [B, S, D]` and `text [B, L, D]`: float32 `[B]`.
 
-        The log-odds that they belong together, times the temperature, float32.
+        By `task.rerank_by`, which may add the similarity (`rescored`).
         """
         _, fused = self.call(params, "fuse", visual, text, mask)
         wrong, right = self.call(params, "match_logits", fused).T
-        return (right - wrong) * self.call(params, "temperature")
+        return self.rule.matching(wrong, right, self.call(params, "temperature"))
+
+    def rescored(self, similarity: Any, matching: Any) -> Any:
+        """The scores of pairs, of their similarity and of what `match` says of them."""
+        return similarity + matching if self.rule.similarity else matching
 
     def evaluate(self, params: Any, batches: Iterable[Batch], annotate: Annotate, kind: str,
                  reference: Iterable[Batch] = ()) -> tuple[Scores, list[dict[str, Any]]]:
@@ -203,9 +242,9 @@ class Retrieval(Task):
         return {key: np.concatenate([part[key] for part in parts])[:len(texts)]
                 for key in parts[0]}
 
-    def rank(self, params: Any, queries: dict[str, np.ndarray], gallery: "Gallery",
+    def rank(self, params: Any, queries: dict[str, np.ndarray], gallery: Gallery,
              owner: Sequence[int], records: list[dict[str, Any]], kind: str) -> Scores:
-        """Recall of the dual encoder and, with `task.rerank`, of the reranked lists.
+        """Recall of the dual encoder and, with `task.rerank`, of the reranked lists beside it.
 
         Args:
           params: of the model.
@@ -216,19 +255,22 @@ class Retrieval(Task):
           kind: for the names of the figures.
         """
         similarity = queries["text_features"] @ np.stack(gallery.features).T  # [Q, G]
-        to_visual, to_text = similarity, similarity.T
-        scores = score_matrices(to_visual, to_text, owner, kind, "dual_")
+        ways = similarity, similarity.T
+        if self.options.dual_softmax:
+            temperature = float(np.asarray(self.call(params, "temperature")))
+            ways = (dual_softmax(ways[0], temperature), dual_softmax(ways[1], temperature))
+        scores = score_matrices(*ways, owner, kind, self.dual)
         if self.options.rerank:
-            to_visual, to_text = self.rerank(params, queries, gallery, similarity)
-        scores |= score_matrices(to_visual, to_text, owner, kind, "")
-        rank, top = ranks(to_visual, [[o] for o in owner]), best(to_visual, 5)
+            ways = self.rerank(params, queries, gallery, *ways)
+            scores |= score_matrices(*ways, owner, kind, self.final)
+        rank, top = ranks(ways[0], [[o] for o in owner]), best(ways[0], 5)
         for i, record in enumerate(records):
             record["rank"], record["top"] = int(rank[i]), [gallery.index[j] for j in top[i]]
         return scores
 
-    def rerank(self, params: Any, queries: dict[str, np.ndarray], gallery: "Gallery",
-               similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Adds what `match` finds to the `task.rerank` best of each query, both ways.
+    def rerank(self, params: Any, queries: dict[str, np.ndarray], gallery: Gallery,
+               to_visual: np.ndarray, to_text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Ranks the `task.rerank` best of each query by what `match` says, both ways.
 
         Pairs wanted in either direction are computed once, at most `rerank` times the texts and
         visuals; all others keep a score below them.
@@ -237,24 +279,19 @@ class Retrieval(Task):
           params: of the model.
           queries: `text [Q, L, D]`, `text_mask [Q, L]`.
           gallery: G visuals.
-          similarity: `[Q, G]` in -1..1.
+          to_visual, to_text: similarities `[Q, G]` and `[G, Q]`.
 
         Returns:
           Scores `[Q, G]` and `[G, Q]`.
         """
-        wanted_visual = np.zeros(similarity.shape, bool)
-        wanted_text = np.zeros(similarity.T.shape, bool)
-        for wanted, matrix in ((wanted_visual, similarity), (wanted_text, similarity.T)):
-            np.put_along_axis(wanted, best(matrix, self.options.rerank), True, axis=1)
-        pairs = np.argwhere(wanted_visual | wanted_text.T)  # [P, 2] of (text, visual)
-        added = np.zeros(similarity.shape, np.float32)
-        added[tuple(pairs.T)] = self.match_spread(params, queries, gallery, pairs)
-        # A similarity is in -1..1, so what was not reranked stays behind what was.
-        others = similarity - (2.0 - min(added.min(), 0.0))
-        added += similarity
-        return (np.where(wanted_visual, added, others), np.where(wanted_text, added.T, others.T))
+        wanted = [marked(matrix, self.options.rerank) for matrix in (to_visual, to_text)]
+        pairs = np.argwhere(wanted[0] | wanted[1].T)  # [P, 2] of (text, visual)
+        said = np.zeros(to_visual.shape, np.float32)
+        said[tuple(pairs.T)] = self.match_spread(params, queries, gallery, pairs)
+        return (replaced(to_visual, self.rescored(to_visual, said), wanted[0]),
+                replaced(to_text, self.rescored(to_text, said.T), wanted[1]))
 
-    def match_spread(self, params: Any, queries: dict[str, np.ndarray], gallery: "Gallery",
+    def match_spread(self, params: Any, queries: dict[str, np.ndarray], gallery: Gallery,
                      pairs: np.ndarray) -> np.ndarray:
         """`match_pairs` over all hosts: each gives the pairs of its own visuals to every call."""
         starts = gallery.starts()
@@ -291,80 +328,6 @@ class Retrieval(Task):
         return np.concatenate(added)[:len(pairs)]
 
 
-class Gallery:
-    """The visuals of an evaluation, in its order; of the tokens just those of this host.
-
-    Attributes:
-      index: record numbers `[G]`.
-      features: `[G]` arrays `[C]`.
-      row: int `[G]`, each one's row in its batch.
-      tokens: {number: `[S, D]`}.
-      first: the batch's first row that this host holds.
-    """
-
-    def __init__(self):
-        self.index: list[int] = []
-        self.features: list[np.ndarray] = []
-        self.row: list[int] = []
-        self.tokens: dict[int, np.ndarray] = {}
-        self.first, self.sharding, self.shape = 0, None, None
-
-    def add(self, output: dict[str, Array], batch: Batch) -> None:
-        """Takes over rows of `Retrieval.predict`: features `[B, C]`, tokens `[B, S, D]`."""
-        kept = fetch({"features": output["visual_features"], "index": batch["index"],
-                      "mask": batch["example_mask"]})
-        visual = output["visual"]
-        here: dict[int, jax.Shard] = {}  # by the row at which it begins, each part once
-        if isinstance(visual, jax.Array):
-            self.sharding = getattr(batch["index"], "sharding", None)
-            for shard in visual.addressable_shards:
-                here.setdefault(shard.index[0].start or 0, shard)
-        parts = {start: np.asarray(shard.data) for start, shard in here.items()}
-        self.first = min(parts)
-        rows = {start + i: part[i] for start, part in parts.items() for i in range(len(part))}
-        self.shape = next(iter(rows.values()))
-        for row in np.flatnonzero(kept["mask"]).tolist():
-            if row in rows:
-                self.tokens[len(self.index)] = rows[row]
-            self.index.append(int(kept["index"][row]))
-            self.features.append(kept["features"][row])
-            self.row.append(row)
-
-    def starts(self) -> np.ndarray:
-        """int `[blocks]`, rising: the first rows of a batch that the hosts hold."""
-        if jax.process_count() == 1:
-            return np.array([self.first])
-        return np.unique(multihost_utils.process_allgather(np.array(self.first)))
-
-    def ways(self) -> int:
-        """Parts in which the devices hold a batch's rows."""
-        sharding = self.sharding
-        if not isinstance(sharding, jax.sharding.NamedSharding) or not sharding.spec:
-            return 1
-        axes = sharding.spec[0] or ()
-        axes = (axes,) if isinstance(axes, str) else axes
-        return int(np.prod([sharding.mesh.shape[axis] for axis in axes], dtype=int))
-
-    def rows(self, queries: dict[str, np.ndarray], pairs: np.ndarray | None,
-             count: int) -> Iterator[np.ndarray]:
-        """Visual tokens, text tokens and masks of `pairs [count, 2]`; any rows for None."""
-        if pairs is None:  # this host has no more, but takes part in the call
-            assert self.shape is not None, "no batch was added"
-            visual, text = [self.shape] * count, np.zeros(count, int)
-        else:
-            visual, text = [self.tokens[number] for number in pairs[:, 1]], pairs[:, 0]
-        yield np.stack(visual)
-        yield queries["text"][text]
-        yield queries["text_mask"][text]
-
-    def put(self, rows: np.ndarray, total: int) -> Any:
-        """This host's rows as a part of a global array of `total`, spread as batches are."""
-        if not isinstance(self.sharding, jax.sharding.NamedSharding):
-            return rows
-        return jax.make_array_from_process_local_data(self.sharding, rows,
-                                                      (total, *rows.shape[1:]))
-
-
 def score_matrices(to_visual: np.ndarray, to_text: np.ndarray, owner: Sequence[int], kind: str,
                    prefix: str) -> Scores:
     """`<prefix>text_to_<kind>_r1 ...` and back, of similarities `[Q, G]` and `[G, Q]`.
@@ -381,20 +344,7 @@ def score_matrices(to_visual: np.ndarray, to_text: np.ndarray, owner: Sequence[i
             for name, score in scores.items()}
 
 
-def best(matrix: np.ndarray, count: int) -> np.ndarray:
-    """int `[N, count]`: columns of the highest of every row of `[N, M]`, the earlier of equals."""
-    count = min(count, matrix.shape[1])
-    return np.concatenate([
-        np.argsort(-matrix[start:start + _RANK_ROWS], axis=1, kind="stable")[:, :count]
-        for start in range(0, len(matrix), _RANK_ROWS)])
-
-
-def filled(rows: np.ndarray, count: int) -> np.ndarray:
-    """`rows [N, ...]`, N >= 1, with the last repeated up to `count`."""
-    return np.concatenate([rows, np.repeat(rows[-1:], count - len(rows), axis=0)])
-
-
-def batched(rows: np.ndarray, count: int) -> Iterator[np.ndarray]:
-    """`rows [N, ...]` in parts `[count, ...]`, the last one filled up with its last row."""
-    for start in range(0, len(rows), count):
-        yield filled(rows[start:start + count], count)
+def parts(options: RetrievalOptions, matches: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Modules and heads of the dual encoder, and of matching where it `matches`."""
+    modules = options.modality, "text", "universal"
+    return ((*modules, "fusion"), ("vtc", "vtm")) if matches else (modules, ("vtc",))

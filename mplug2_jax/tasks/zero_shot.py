@@ -1,9 +1,11 @@
 """Zero-shot classification: a pretraining checkpoint's contrastive space, and prompts for classes.
 
 The contrastive head gives each prompt a probability, its softmax over all prompts; a class has the
-mean of its prompts' probabilities. Radford et al., 2021 (https://arxiv.org/abs/2103.00020, section
-3.1.4) average features, as prompts that say the same allow; here a prompt may also name one of the
-many things that an example can be beside its class. Nothing is trained; images and videos alike.
+mean of its prompts' probabilities. So a prompt may also name one of the many things that an example
+can be beside its class. Radford et al., 2021 (https://arxiv.org/abs/2103.00020, section 3.1.4)
+average features, as prompts that say the same allow: with `task.average = "features"` a class has
+the mean of its prompts' features, made of unit length again, as its only prompt. Published
+templates are meant for that. Nothing is trained; images and videos alike.
 """
 
 import dataclasses
@@ -22,6 +24,7 @@ from mplug2_jax.preprocess.text import clean_caption
 from mplug2_jax.tasks.base import Array, Batch, Scores, fetch
 from mplug2_jax.tasks.base.labels import Labelling, LabelOptions
 
+AVERAGES = ("probabilities", "features")
 ROWS = 64  # prompts or examples a call; all calls alike, so that one compilation serves
 
 
@@ -32,9 +35,14 @@ class ZeroShotOptions(LabelOptions):
     templates: tuple | str = option((), "prompts with '{}' for the class, or a file of them")
     wordings: tuple | str = option((), "what prompts call the classes, in their order ('a | b': "
                                        "two ways), or a file")
+    average: str = option("probabilities", "what of its prompts a class has the mean of: "
+                                           "'probabilities', or 'features' as CLIP")
 
     def __post_init__(self):
         super().__post_init__()
+        if self.average not in AVERAGES:
+            raise ConfigError(f"task.average = {self.average!r}: expected one of "
+                              + ", ".join(AVERAGES))
         if self.inputs != "visual":
             raise ConfigError(f"task.inputs = {self.inputs!r}: zero-shot classification is of "
                               "'visual'")
@@ -48,7 +56,8 @@ class ZeroShot(Labelling):
 
     Options = ZeroShotOptions
     card = ("Classes by prompts, in a pretraining checkpoint's contrastive space; nothing is "
-            "trained. A class has the mean probability of its prompts. Paper: experiments, "
+            "trained. A class has the mean of its prompts' probabilities, or of their features as "
+            "CLIP. Paper: experiments, "
             "zero-shot transfer.")
 
     def __init__(self, *args: Any):
@@ -100,7 +109,7 @@ class ZeroShot(Labelling):
         return (each - jax.nn.logsumexp(each, axis=-1, keepdims=True)).mean(axis=1)
 
     def prompt_features(self, params: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Features float32 `[P, C]` of all prompts, and the class of each.
+        """Features float32 `[P, C]` of all prompts, or of all classes, and the class of each.
 
         Raises:
           ConfigError: a prompt is longer than the model's positions.
@@ -115,7 +124,10 @@ class ZeroShot(Labelling):
                               f"model.max_positions = {most}")
         rows = (np.stack(part) for part in zip(
             *(tokenizer.encode_padded(prompt, length) for prompt in prompts), strict=True))
-        return in_rows(partial(self._encode, params), *rows), owners
+        features = in_rows(partial(self._encode, params), *rows)
+        if options.average == "features":
+            return averaged(features, owners)
+        return features, owners
 
     def record(self, output: dict[str, np.ndarray], annotation: dict[str, Any]) -> dict[str, Any]:
         return {"id": annotation["id"], "label": annotation["label"], "texts": [],
@@ -135,6 +147,14 @@ class ZeroShot(Labelling):
         for record, row in zip(records, logits, strict=True):
             record |= self.said(row)
         return self.score(records, kind)
+
+
+def averaged(features: np.ndarray, owners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The mean of each class's prompts, of unit length: `[P, C]` to `[classes, C]`; and them."""
+    classes = np.unique(owners)
+    means = np.stack([features[owners == one].mean(axis=0) for one in classes])
+    norm = np.linalg.norm(means, axis=1, keepdims=True).clip(1e-12)
+    return means / norm, classes
 
 
 def in_rows(function: Callable[..., Array], *arrays: np.ndarray) -> np.ndarray:

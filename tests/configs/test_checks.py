@@ -1,8 +1,10 @@
 """Wrong sections and keys of a config are named with their place, before anything compiles."""
 
 import pytest
+import small
 
 from configs import checks, common, demo, demo_tasks
+from mplug2_jax import evaluation
 from mplug2_jax.contracts.errors import ConfigError
 
 
@@ -22,6 +24,10 @@ def changed(path, value, config=None):
     ("evals.video_qa.task", {}, "evals.video_qa.task.name: missing; expected one of captioning"),
     ("evals.video_qa.validation", "", "evals.video_qa.validation: empty"),
     ("evals.video_qa.other", 1, "evals.video_qa.other: unknown key"),
+    ("evals.video_qa.submission", "CoLA.tsv", "evals.video_qa.submission = 'CoLA.tsv': task 'qa' "
+     "writes *.json"),
+    ("evals.video_retrieval.submission", "a.json", "evals.video_retrieval.submission = 'a.json': "
+     "task 'retrieval' writes none"),
     ("evals.video_qa.stream.frmes", 1, "evals.video_qa.stream.frmes: unknown key"),
     ("evals.video_qa.task.beams", "many", "evals.video_qa.task.beams = 'many': expected a whole"),
     ("data.streams.x", 1, "data.streams.x = 1: expected the keys of a stream"),
@@ -33,6 +39,19 @@ def test_wrong_sections_and_keys_are_named_with_their_place(path, value, message
     with pytest.raises(ConfigError) as raised:
         checks.validate(changed(path, value))
     assert str(raised.value).startswith(message) and "\n" not in str(raised.value)
+
+
+def test_files_for_servers_are_each_of_one_evaluation_which_need_not_be_tuned():
+    config = demo.get_config()
+    config.evals.video_qa.validation, config.evals.video_qa.submission = "", "answers.json"
+    checks.validate(config)  # a server keeps the answers
+    evaluations = checks.validate(config).evaluations
+    built = evaluation.build(config.evals, evaluations, small.model(vocab_size=32),
+                             small.tokenizer(), validation=True, only=["video_qa", "image_qa"])
+    assert list(built) == ["image_qa"]
+    config.evals.image_qa.submission = "answers.json"
+    with pytest.raises(ConfigError, match="evals.video_qa writes it, too|evals.image_qa writes it"):
+        checks.validate(config)
 
 
 def test_sources_of_a_mixture_are_checked():

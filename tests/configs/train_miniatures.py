@@ -102,7 +102,8 @@ def main(names: list[str]) -> None:
         checkpoints = Checkpoints(workdir / "checkpoints")
         examples = {}
         for key, stream in checks.validate(config).evaluations.items():
-            for split in {stream.split, config.evals[key].validation}:  # what eval.py would read
+            # What eval.py would read.
+            for split in {stream.split, config.evals[key].validation} - {""}:
                 batches = pipeline.eval_batches(
                     config.data.root, dataclasses.replace(stream, split=split), tokenizer)
                 examples[f"{key}/{split}"] = sum(int(b["example_mask"].sum()) for b in batches)

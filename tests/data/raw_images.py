@@ -83,6 +83,36 @@ def nocaps(raw: Path) -> dict[str, list[dict]]:
     }
 
 
+def coco2014(raw: Path) -> dict[str, list[dict]]:
+    def listed(split: str, number: int) -> dict:
+        name = f"COCO_{split}_{number:012d}.jpg"
+        put(raw / split / name, image(number))
+        return {"id": number, "file_name": name, "width": 40, "height": 20}
+
+    said = [(3, "One."), (1, "Two."), (3, "Three.")]
+    for split in ("train2014", "val2014"):
+        put(
+            raw / f"annotations/captions_{split}.json",
+            {
+                "images": [listed(split, 3), listed(split, 1)],
+                "annotations": [
+                    {"image_id": number, "caption": text, "id": n}
+                    for n, (number, text) in enumerate(said)
+                ],
+            },
+        )
+    put(raw / "annotations/image_info_test2014.json", {"images": [listed("test2014", 2)]})
+    captioned = [
+        wanted("3", image(3), "image", texts=["One.", "Three."]),
+        wanted("1", image(1), "image", texts=["Two."]),
+    ]
+    return {
+        "train2014": captioned,
+        "val2014": captioned,
+        "test2014": [wanted("2", image(2), "image")],
+    }
+
+
 def vqav2(raw: Path) -> dict[str, list[dict]]:
     pets, yes = ["dog"] * 8 + ["cat", "puppy"], ["yes"] * 9 + ["no"]
     asked = [(80, 9, "What is it?"), (81, 30, "Is it?"), (82, 9, "Is so?")]

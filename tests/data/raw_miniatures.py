@@ -19,6 +19,7 @@ MINIATURES = {
     "coco_karpathy": raw_images.coco_karpathy,
     "flickr30k_karpathy": raw_images.flickr30k_karpathy,
     "nocaps": raw_images.nocaps,
+    "coco2014": raw_images.coco2014,
     "vqav2": raw_images.vqav2,
     "refcoco": raw_images.refcoco,
     "refcoco_plus": raw_images.refcoco,

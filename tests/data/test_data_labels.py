@@ -132,6 +132,30 @@ def test_sentence_pairs_keep_their_punctuation(write_records, tokenizer):
     assert set(trained(root, stream, tokenizer, 3)["pair_id"]) == {0}
 
 
+def test_servers_want_a_row_for_empty_sentences_and_images_without_captions(write_records,
+                                                                            tokenizer):
+    root = write_records({
+        "test": [records.record("0", "text", texts=["", "a red three"]),
+                 records.record("1", "text", texts=["a red three", ""], label="a")],
+        "images": [records.record(str(number), "image", media=image(number),
+                                  texts=texts)
+                   for number, texts in enumerate(([], ["?!", "a red three"]))]})
+    pairs = make_stream("test", text_length=40, text_pair=True, classes=("a", "b"))
+    batch = evaluated(root, pairs, tokenizer)
+    assert batch["example_mask"].tolist()[:2] == [True, True]
+    assert batch["label"].tolist()[:2] == [-1, 0]
+    words = len(tokenizer.encode("a red three"))
+    assert batch["text_mask"][:2].sum(axis=1).tolist() == [3 + words] * 2
+    with pytest.raises(DataError):  # nothing to learn from
+        trained(root, pairs, tokenizer, 2)
+    captioned = make_stream("images", frames=1, text_length=9)
+    skips = SkipLog()
+    masks = []
+    for captioned.text_optional in (True, False):
+        masks += evaluated(root, captioned, tokenizer, skips)["example_mask"].tolist()[:2]
+    assert masks == [True, True, False, False] and skips.total() == 2
+
+
 def test_long_pairs_lose_the_longer_sentences_end(tokenizer):
     one, other = "a red three", "a blue two moves up and a green nine grows"
     short, long = tokenizer.encode(one), tokenizer.encode(other)

@@ -69,7 +69,8 @@ def of_absl(main, argv=None, flags_parser=None):
     def parse(arguments):
         rest = flags_parser([sys.argv[0], *arguments])[1:]
         if flags.FLAGS.config:
-            checks.validate(flags.FLAGS.config)  # parsing takes keys that no section has
+            # Parsing takes keys that no section has.
+            checks.validate(flags.FLAGS.config, trains=SCRIPT[0] != "eval.py")
         if known and (not rest or rest[0] not in known):
             raise ValueError(f"{rest}: expected one of {', '.join(known)}")
         if rest and not known:

@@ -205,6 +205,51 @@ def test_hidden_answers_are_counted_and_several_peoples_scored_as_vqav2_does():
     assert qa.score(rows[2:], "image") == {"image_qa_unanswered": 1.0}
 
 
+def test_hidden_captions_have_no_figures_but_a_submission(tmp_path):
+    task = small.task("captioning", memory="visual")
+    ids = np.array([task.tokenizer.cls_id, *task.tokenizer.encode("w1 w2"), 0], np.int32)
+
+    def record(number, *references):
+        return task.record({"ids": ids}, {"id": number, "texts": list(references)})
+
+    rows = [record("12"), record("3", "", " ")]
+    assert task.score(rows, "image") == {"image_caption_unreferenced": 2.0}
+    reason = "none of 2 examples has a reference"
+    assert task.absent(rows, "image") == {"image_caption_cider": reason}
+    assert task.slow_scores(rows, "image") == ({}, {
+        "image_caption_meteor": reason, "image_caption_spice": reason})
+    path = tmp_path / "any.json"
+    assert task.write_submission(path, rows) and json.loads(path.read_text()) == [
+        {"image_id": 12, "caption": "w1 w2"}, {"image_id": 3, "caption": "w1 w2"}]
+    assert not task.write_submission(tmp_path / "no.json", [*rows, record("video7")])
+    # Some of them hidden: figures of the others.
+    rows = [row | {"index": number} for number, row in enumerate(
+        (record("1"), record("2", "w1 w2"), record("3", "w5")))]
+    scores = keep(rows, task.score(rows, "image"))
+    assert scores["image_caption_unreferenced"] == 1 and not task.absent(rows, "image")
+    assert not rows[0]["scores"] and rows[1]["scores"]["image_caption_bleu1"] == pytest.approx(1)
+    assert scores == keep(rows[1:], task.score(rows[1:], "image")) | {
+        "image_caption_unreferenced": 1}
+
+
+def test_hidden_labels_have_no_figures_but_a_submission(tmp_path):
+    task = small.task("classification", inputs="text", classes=("no", "yes"))
+    rows = [{"id": number, "label": "", "prediction": said, "best": [said]}
+            for number, said in (("1", "no"), ("0", "yes"))]
+    assert task.score(rows, "text") == {"text_class_unlabelled": 2.0}
+    assert task.absent(rows, "text") == {
+        "text_class_accuracy": "the labels of all 2 examples are hidden"}
+    assert task.absent([rows[0] | {"label": "no"}, rows[1]], "text") == {}
+    assert task.write_submission(tmp_path / "MRPC.tsv", rows)
+    assert (tmp_path / "MRPC.tsv").read_text() == "index\tprediction\n0\t1\n1\t0\n"
+    assert not task.write_submission(tmp_path / "mrpc_test_submission.json", rows)
+    scored = small.task("classification", inputs="text", classes="score")
+    assert list(scored.absent(rows, "text")) == ["text_score_pearson"]
+    qa = small.task("qa")
+    assert qa.absent([{"answer": ""}], "image") == {
+        "image_qa_accuracy": "the answers to all 1 questions are hidden"}
+
+
 def test_vqav2_by_question_type_and_its_submission(tmp_path):
     qa, many = small.task("qa"), ["dog"] * 10
     rows = [{"prediction": said, "answer": "dog", "type": kind, "id": number, "answers": many}
@@ -305,7 +350,8 @@ def changed(**changes):
     ({"evals__video_caption__task__beams": 0}, "evals.video_caption.task.beams = 0"),
     ({"evals__video_caption__task__samples": 1}, "task.samples = 1: expected 0, or at least 2"),
     ({"evals__video_qa__stream__views": 2}, "evals.video_qa.stream.views = 2: expected several"),
-    ({"evals__video_qa__kin": "x"}, "evals.video_qa.kin: unknown key; known: kind, validation"),
+    ({"evals__video_qa__kin": "x"},
+     "evals.video_qa.kin: unknown key; known: kind, submission, validation"),
     ({"task__objectives__vtc": -1.0}, "task.objectives: weights must be at least 0"),
     ({"evals__video_qa__task__memory": "visual"}, "must be 'fused'"),
     ({"evals__video_retrieval__task__objectives": {"vtm": -1.0}}, "vtc and vtm must be at least 0"),

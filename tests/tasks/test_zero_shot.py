@@ -89,6 +89,25 @@ def test_classes_have_their_prompts_mean_probability():
         task.finish(params, [], "image")
 
 
+def test_clips_rule_compares_with_the_mean_of_a_class_features():
+    task = small.task("zero_shot", MODEL, **PROMPTS, average="features")
+    params = jax.tree.map(jnp.asarray, small.params_of(task.model))
+    every, owners = small.task("zero_shot", MODEL, **PROMPTS).prompt_features(params)
+    found, classes = task.prompt_features(params)
+    assert classes.tolist() == [0, 1, 2] and len(every) == 12
+    means = np.stack([sum(row for row, one in zip(every, owners, strict=True) if one == n)
+                      for n in range(3)])
+    np.testing.assert_allclose(found, means / np.linalg.norm(means, axis=1)[:, None], atol=1e-5)
+    features = np.random.default_rng(0).standard_normal((4, 1, found.shape[1])).astype(np.float32)
+    features /= np.linalg.norm(features, axis=-1, keepdims=True)
+    logits = features[:, 0] @ found.T / float(task.call(params, "temperature"))
+    expected = logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(task.compare(params, features, found, classes), expected,
+                               rtol=1e-4, atol=1e-4)
+    with pytest.raises(ConfigError, match="task.average = 'votes': expected one of prob"):
+        small.task("zero_shot", MODEL, **PROMPTS, average="votes")
+
+
 def test_neighbours_are_found_block_by_block(monkeypatch):
     monkeypatch.setattr(knn, "BANK", 16)
     monkeypatch.setattr(knn, "QUERIES", 4)

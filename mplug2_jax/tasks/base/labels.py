@@ -174,6 +174,12 @@ class Labelling(Task):
                  for name, score in scores.items()}
         return named | (hidden if len(rows) < len(records) else {})
 
+    def absent(self, records: list[dict[str, Any]], kind: str) -> dict[str, str]:
+        if any(record["label"] for record in records):
+            return {}
+        name = "score_pearson" if self.options.classes == SCORE else "class_accuracy"
+        return {f"{kind}_{name}": f"the labels of all {len(records)} examples are hidden"}
+
     def example(self, record: dict[str, Any], clip: Clip) -> Example:
         said = record["prediction"]
         scored = isinstance(said, float)

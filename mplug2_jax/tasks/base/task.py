@@ -67,9 +67,11 @@ class Task:
       expansion: what one example of an evaluation is: each "record", or each "question" or "box" of
         a record.
       figures: all that the task reports, in training and in evaluation.
+      submissions: patterns of names of the files that it writes for evaluation servers.
       best_by: the score that says how good an example is, "{kind}" in it filled in; with a "-" in
         front smaller is better. "" for none.
-      model: the composed model, of just the modules and heads of `composition`.
+      model: the composed model, of just the modules and heads of `composition`, or of
+        `evaluation_composition`.
       options: an instance of `Options`.
       tokenizer: of all its text.
     """
@@ -80,18 +82,21 @@ class Task:
     fields: ClassVar[tuple[str, ...]] = ()
     expansion: ClassVar[str] = "record"
     figures: ClassVar[tuple[Figure, ...]] = ()
+    submissions: ClassVar[tuple[str, ...]] = ()
     best_by: str = ""
 
     def __init_subclass__(cls, **more: Any):
         super().__init_subclass__(**more)
         cls.name = cls.__module__.rpartition(".")[2]
 
-    def __init__(self, options: Any, config: ModelConfig, tokenizer: Tokenizer):
+    def __init__(self, options: Any, config: ModelConfig, tokenizer: Tokenizer,
+                 evaluates: bool = False):
         if tokenizer.vocab_size != config.vocab_size:
             raise ConfigError(f"model.vocab_size = {config.vocab_size}: the tokenizer has "
                               f"{tokenizer.vocab_size} pieces; set it to that")
         self.options, self.tokenizer = options, tokenizer
-        modules, heads = self.composition(options)
+        composed = self.evaluation_composition if evaluates else self.composition
+        modules, heads = composed(options)
         self.model = build(config, modules, heads, **self.head_sizes(options))
         self._predict = jax.jit(self.predict)  # kept: evaluations repeat, compilations must not
 
@@ -101,6 +106,11 @@ class Task:
     def composition(cls, options: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """The modules and heads that the task needs under these options."""
         raise TypeError(f"{cls.__name__} does not say its composition")
+
+    @classmethod
+    def evaluation_composition(cls, options: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Those that evaluation alone needs, where training needs more."""
+        return cls.composition(options)
 
     @classmethod
     def head_sizes(cls, options: Any) -> dict[str, int]:
@@ -286,8 +296,16 @@ class Task:
         said = {key: value for key, value in record.items() if key not in ("index", "item")}
         return Example(clip(record["index"]), [(key, str(value)) for key, value in said.items()])
 
+    def absent(self, records: list[dict[str, Any]], kind: str) -> dict[str, str]:
+        """Why a figure cannot be computed of these records, by its name: what is hidden of them."""
+        del records, kind
+        return {}
+
     def write_submission(self, path: Path, records: list[dict[str, Any]]) -> bool:
-        """Writes the file that a dataset's evaluation server takes, if it has one; says so."""
+        """Writes the file that a dataset's evaluation server takes, if it has one; says so.
+
+        Its format is that of the task and, of servers of several formats, of the file's name.
+        """
         del path, records
         return False
 

@@ -1,0 +1,106 @@
+"""Evaluates configs in size tiny, each on its dataset's miniature, by eval.py: a report each.
+
+    python evaluate_miniatures.py MODULE:WORDS ...
+
+in a folder with `prepared/`, which the configs name; writes `runs/MODULE:WORDS/`. All of it is
+`eval.main` but for what only costs time: the model is cut, drawn by NumPy and written once for all,
+and evaluations of equal tasks share what they compile.
+"""
+
+import functools
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import jax
+import numpy as np
+
+import eval
+from mplug2_jax import evaluation, tasks
+from mplug2_jax.checkpoints import CheckpointError, write_params
+from mplug2_jax.model.config import ModelConfig
+from mplug2_jax.model.mplug2 import build, init_params
+from mplug2_jax.preprocess.tokenizer import load_tokenizer
+
+SMALL = dict(vision_width=64, vision_layers=1, image_size=16, width=32, heads=4, mlp_dim=64,
+             text_layers=1, universal_layers=1, latents=4, fusion_layers=1, decoder_layers=1,
+             contrastive_dim=16, dropout=0.0, max_positions=128)
+MODULES = ("vision", "text", "universal", "fusion", "decoder")
+HEADS = ("vtc", "vtm", "mlm")  # of pretraining
+
+
+def small(config, vocab_size: int):
+    """The config, cut."""
+    config.model.update(SMALL | dict(vocab_size=vocab_size))
+    for entry in config.evals.values():
+        entry.stream.batch_size = 2
+        entry.stream.frames = min(entry.stream.get("frames", 0), 2)
+        if entry.stream.frames:
+            entry.stream.image_size = config.model.image_size
+        if "max_length" in entry.task:
+            entry.task.update(beams=2, min_length=1, max_length=5)
+        if "templates" in entry.task:
+            entry.task.templates = entry.task.templates[:2]
+    return config.lock()
+
+
+def checkpoint(config) -> str:
+    """The folder of a checkpoint of a config's model and heads, drawn."""
+    classifies = config.task.name == "classification"
+    folder = Path("checkpoints") / ("classes" if classifies else "pretrained")
+    if not folder.exists():
+        sizes = ModelConfig.from_mapping(config.model)
+        model = (build(sizes, ("text", "universal"), ("classify",), outputs=2) if classifies
+                 else build(sizes, MODULES, HEADS))
+        rng = np.random.default_rng(0)
+        shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+        write_params(folder, jax.tree.map(
+            lambda x: rng.normal(0.05, 0.05, x.shape).astype(x.dtype), shapes),
+            {"model": config.model.to_dict()})
+    return str(folder)
+
+
+def evaluate(config, folder: str, out: str) -> None:
+    """`eval.main` by these flags."""
+    for flag, value in dict(CONFIG=config, CHECKPOINT=folder, ONLY=[], OUT=out).items():
+        setattr(eval, flag, SimpleNamespace(name=flag, value=value))
+    eval.main()
+
+
+def main(names: list[str]) -> None:
+    kept: dict[str, tasks.Task] = {}
+
+    def made(section, model, tokenizer, evaluates):
+        name = json.dumps([section.to_dict(), vars(model)], default=str)
+        if name not in kept:
+            kept[name] = make(section, model, tokenizer, evaluates)
+        return kept[name]
+
+    make = tasks.make
+    evaluation.run.__globals__["tasks"] = SimpleNamespace(make=made)
+    # Figures alone: intervals are tested elsewhere.
+    eval.evaluation = SimpleNamespace(**vars(evaluation) | {
+        "run": lambda *given, with_intervals=False: evaluation.run(*given)})
+    load = functools.cache(load_tokenizer)
+    for name, value in dict(UNTRAINED=False, VALIDATION=False, CARDS=0, ORDER="split",
+                            JAVA=False, WHICH="last").items():
+        setattr(eval, name, SimpleNamespace(name=name, value=value))
+    searched = None
+    for name in names:
+        module, _, words = name.partition(":")
+        config = importlib.import_module(f"configs.{module}").get_config(
+            ",".join(filter(None, (words, "tiny"))))
+        config = small(config, load("prepared/vocab.txt").vocab_size)
+        evaluate(config, checkpoint(config), f"runs/{name}")
+        if name == names[-1]:  # a checkpoint of sentences alone, which there is by then
+            try:
+                evaluate(searched, "checkpoints/classes", "runs/lacking")
+            except CheckpointError as error:
+                Path("runs/lacking.txt").write_text(str(error))
+        searched = config if "msrvtt" in name.split(":") else searched
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
