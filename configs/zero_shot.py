@@ -73,7 +73,8 @@ def get_config(options: str = "msrvtt,large"):
     (name,) = chosen
     model = ",".join(word for word in words if word != name)
     config = pretrain.get_config(*([model] if model else []))
-    config.data.streams = ConfigDict()  # nothing is trained
+    config.data.streams, config.evals = ConfigDict(), ConfigDict()  # nothing is trained
+    config.best, config.eval_every = "", 0
     makers = {"retrieval": RETRIEVAL, "questions": QUESTIONS, "classes": CLASSES}
     kind = next((kind for kind, names in makers.items() if name in names), "captions")
     make = {"retrieval": retrieval, "questions": questions, "classes": classes,
