@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Mesh
 
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.options import option, read
@@ -30,7 +29,7 @@ from mplug2_jax.tasks.base import (
     logged,
     modality,
 )
-from mplug2_jax.tasks.base.pairs import CONTRAST, check_batching, check_blocks, objectives_of
+from mplug2_jax.tasks.base.pairs import CONTRAST, check_batching, objectives_of
 
 INPUTS = ("visual", "text")
 # What a stream must have to feed an objective.
@@ -204,10 +203,6 @@ class Pretrain(Task):
         changed = unfed(section["objectives"], made, section["modality"])
         section["objectives"] |= dict.fromkeys(changed, 0.0)
         return [f"task.objectives.{name} = 0.0" for name in changed]
-
-    def check_mesh(self, streams: Mapping[str, Stream], mesh: Mesh) -> None:
-        super().check_mesh(streams, mesh)
-        check_blocks(self, streams)
 
     def init_state(self, params: Any) -> dict[str, Any]:
         options, state = self.options.momentum, {}

@@ -382,10 +382,9 @@ def test_blocks_of_negatives_divide_a_batch_of_pairs(name):
     mesh = make_mesh(1, 1, 1, jax.devices()[:1])
     task = small.task(name, negative_block=3)
     pairs = common.stream("train", 8, frames=1, image_size=16, text_length=9)
-    streams = tasks.streams(type(task), task.options, {"pairs": pairs})
-    with pytest.raises(ConfigError, match="data.streams.pairs.batch_size = 8: expected a multiple "
-                                          "of task.negative_block = 3"):
-        task.check_mesh(streams, mesh)
+    with pytest.raises(ConfigError, match=r"pairs.batch_size = 8: expected a multiple of "
+                                          r"task.negative_block = 3"):
+        task.check_mesh(tasks.streams(type(task), task.options, {"pairs": pairs}), mesh)
     small.task(name, negative_block=4).check_mesh(streams, mesh)
     text = tasks.streams(type(task), task.options, {"text": common.stream("t", 8, text_length=9)})
     task.check_mesh(text, mesh)  # which has no pairs
