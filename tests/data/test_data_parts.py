@@ -66,7 +66,8 @@ def test_the_rest_of_many_records_takes_no_memory_of_their_number():
 @pytest.fixture
 def hand(write_records):
     """45 records `train` (2 of them held out), 3 `val` and the one record of `single`."""
-    made = {name: [good(f"{name}_{n}", texts=[f"a red {name} {n}"], questions=[]) for n in range(size)]
+    made = {name: [good(f"{name}_{n}", texts=[f"a red {name} {n}"], questions=[])
+                   for n in range(size)]
             for name, size in (("train", 45), ("val", 3), ("single", 1))}
     return write_records(made)
 
