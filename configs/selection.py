@@ -68,7 +68,7 @@ def check(run: common.Run, root: str, trained: tuple[type[Task], Any],
                 for source in sources(f"data.streams.{name}", stream, root)]
     for name, entry in evaluations.items():
         _check_parts(name, entry, training, root, strict=name == chosen)
-        if run.eval_every and entry.task is trained[0]:
+        if run.eval_every:
             _check_modules(name, entry, trained)
     if not chosen:
         return None
@@ -168,14 +168,16 @@ def _check_parts(name: str, entry: Validated, training: Sources, root: str, stri
 
 def _check_modules(name: str, entry: Validated, trained: tuple[type[Task], Any]) -> None:
     """ConfigError where a validation needs a module or head that the run's task does not train."""
-    task, options = trained
-    (modules, heads), (own, own_heads) = (entry.task.composition(entry.options),
-                                          task.composition(options))
-    missing = [*(m for m in modules if m not in own),
-               *(f"heads/{h}" for h in heads if h not in own_heads)]
+    own, own_heads = trained[0].composition(trained[1])
+    modules, heads = entry.task.composition(entry.options)
+    if getattr(entry.options, "rerank", None) == 0:  # features alone are compared
+        modules, heads = (set(modules) - {"fusion"}, set(heads) - {"vtm"})
+    missing = [*sorted(set(modules) - set(own)),
+               *(f"heads/{head}" for head in sorted(set(heads) - set(own_heads)))]
     if missing:
         raise ConfigError(f"evals.{name}.task: needs {', '.join(missing)}, which this run does not "
-                          "train; give it the options of task, or eval_every = 0")
+                          "train; give it options that need less, leave it out, or set "
+                          "eval_every = 0")
 
 
 def shared(one: str, root: str, other: str, other_root: str) -> Term | None:

@@ -12,7 +12,8 @@ def get_config(stage="joint"):
     for stream in config.data.streams.values():
         stream.batch_size = 8
     config.optimizer.update(dict(steps=12, warmup_steps=2))
-    config.log_every, config.checkpoint_every, config.eval_every = 1, 4, 12
+    config.log_every, config.checkpoint_every = 1, 4
+    config.eval_every = 12 if stage == "joint" else 0  # a start has not what all of them need
     config.eval_limit = 8
     for entry in config.evals.values():
         entry.stream.batch_size = 16

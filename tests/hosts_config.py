@@ -2,7 +2,7 @@
 
 import e2e_config
 
-from configs import demo_zero_shot
+from configs import common, demo_zero_shot
 
 
 def get_config():
@@ -13,9 +13,14 @@ def get_config():
     for name in ("prefix_lm", "instruct"):
         config.task.objectives[name] = 0.0
     config.optimizer.update(dict(steps=4, warmup_steps=1))
-    config.checkpoint_every, config.eval_every = 2, 0
+    config.checkpoint_every, config.eval_every = 2, 4
     for name in set(config.evals) - {"video_retrieval"}:
         del config.evals[name]
+    streams.video.split, held_out = "video_train[rest]", "video_train[held_out]"
+    config.evals.held_out = common.evaluation(
+        "pretrain", held_out, 8, held_out, options=common.named(config.task), frames=2,
+        image_size=config.model.image_size, text_length=24)
+    config.best, config.select_on_test = "video_held_out_loss", True
     config.evals.video_retrieval.task.rerank = 4
     for name, entry in demo_zero_shot.get_config().evals.items():
         if name.startswith("video_motion"):

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from data.pipeline.batches import annotation, eval_batches, prefetch_to_device
+from data.pipeline.evaluation import EvalStream
 from data.pipeline.skips import SkipLog
 from data.pipeline.sources import open_split
 
@@ -29,6 +30,10 @@ class Reading:
         self._part, self._put, self._ways = part, put, (threads, workers)
         self._split = open_split(stream.root or root, stream.split)
         self._skips = SkipLog()
+
+    def check(self) -> None:
+        """DataError where no batch can be made of it: other media, or nothing that is asked."""
+        EvalStream(self._root, self._stream, self._tokenizer, *self._part, limit=1)
 
     @property
     def skipped(self) -> int:

@@ -46,6 +46,9 @@ class Evaluation(NamedTuple):
 class Reading(Protocol):
     """A split that is read for evaluation."""
 
+    def check(self) -> None:
+        """Raises DataError where batches cannot be made of it."""
+
     @property
     def skipped(self) -> int:
         """Records that could not be used so far, on this host."""

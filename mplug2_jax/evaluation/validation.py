@@ -62,15 +62,16 @@ class Validation:
             step % self.every == 0 or step == self.last)
 
     def check(self) -> None:
-        """Opens every split once: what is not there is an error before the first step.
+        """Opens every split once: what cannot be read is an error before the first step.
 
         Raises:
-          ConfigError, DataError: a batch does not divide, a split is not there.
+          ConfigError: the devices do not divide a batch.
+          DataError: a split is not there, or is of other media.
         """
         for name, entry in self.evaluations.items() if self.every else ():
             check_batch(f"evals.{name}.stream.batch_size", entry.stream.batch_size, self.mesh)
             for split in filter(None, (entry.stream.split, entry.task.reference)):
-                self.read(dataclasses.replace(entry.stream, split=split))
+                self.read(dataclasses.replace(entry.stream, split=split)).check()
 
     def run(self, moment: Moment) -> dict[str, float]:
         """The figures of a state, which becomes the best checkpoint if they are.

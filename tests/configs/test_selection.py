@@ -133,6 +133,13 @@ def test_validation_needs_no_more_than_the_run_trains():
     made.evals.held.task.objectives = {}
     made.eval_every = 0  # `eval.py` alone reads it, of whatever checkpoint
     checks.validate(made)
+    # Retrieval without reranking compares features alone.
+    start = demo.get_config("start")
+    start.eval_every = 10
+    assert "_retrieval.task: needs heads/vtm, which this run does not train" in refused(start)
+    for kind in ("video", "image"):
+        start.evals[f"{kind}_retrieval"].task.rerank = 0
+    checks.validate(start)
 
 
 @pytest.mark.parametrize("path, value, message", [

@@ -66,7 +66,8 @@ def test_the_rest_of_many_records_takes_no_memory_of_their_number():
 @pytest.fixture
 def hand(write_records):
     """45 records `train` (2 of them held out), 3 `val` and the one record of `single`."""
-    made = {name: [good(f"{name}_{n}", texts=[f"a red {name} {n}"]) for n in range(size)]
+    made = {name: [good(f"{name}_{n}", texts=[f"a red {name} {n}"], questions=[])
+                   for n in range(size)]
             for name, size in (("train", 45), ("val", 3), ("single", 1))}
     return write_records(made)
 
@@ -124,6 +125,10 @@ def test_streams_and_evaluations_read_parts(hand, tokenizer):
     assert batch["index"].tolist() == [0, 1] + 6 * [-1]
     assert [reading.annotation(index)["id"] for index in (0, 1)] == held
     assert not set(held) & set(rest)
+    reading.check()
+    asked = dataclasses.replace(evaluated, split="val", expand="question")
+    with pytest.raises(DataError, match="has no questions"):
+        pipeline.Reading(str(hand), asked, tokenizer, (0, 1), lambda batch: batch, 0).check()
 
 
 def test_names_are_taken_apart_and_compared():

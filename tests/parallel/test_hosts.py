@@ -114,6 +114,9 @@ def test_two_processes_train_as_one(both):
     assert list(one) == [1, 2, 3, 4] and {"video/vtc", "text/mlm"} <= one[1].keys()
     assert_equal_losses(two, one)
     assert len(list((both[1] / "tensorboard").glob("events*"))) == 1
+    one, two = (json.loads((workdir / "validation.jsonl").read_text()) for workdir in both)
+    assert two == pytest.approx(one, rel=1e-5) and "video_held_out_vtc" in one
+    assert [path.name for path in (both[1] / "best").iterdir() if path.name.isdigit()] == ["4"]
 
 
 def test_one_process_goes_on_where_two_stopped(data, both, tmp_path):
@@ -129,8 +132,8 @@ def test_two_processes_evaluate_as_one(both, tmp_path):
     reports, said = [], []
     for name, processes in (
             ("one", lambda *a: [start(*a, devices=8)]), ("two", start_all)):
-        outputs, codes = end(processes("eval.py", f"--checkpoint={both[1]}", "--cards=2",
-                                       f"--out={tmp_path / name}"))
+        outputs, codes = end(processes("eval.py", f"--checkpoint={both[1]}", "--which=best",
+                                       "--cards=2", f"--out={tmp_path / name}"))
         assert not any(codes), "\n".join(output[-5000:] for output in outputs)
         reports.append(json.loads((tmp_path / name / "report.json").read_text()))
         said.append({(kind, r["index"]): (r["label"], *r["best"]) for kind in LABELLED

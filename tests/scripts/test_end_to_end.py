@@ -31,9 +31,14 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory):
-    """A work folder trained without interruption, and the output of the training."""
+    """A work folder trained without interruption, and the output of the training.
+
+    The best checkpoint is chosen on the test split of captions, which needs a key.
+    """
     workdir = tmp_path_factory.mktemp("run") / "straight"
-    return workdir, run(*train(data, workdir))
+    return workdir, run(*train(
+        data, workdir, "--config.best=video_caption_cider", "--config.select_on_test",
+        "--config.evals.video_caption.validation=video_test[held_out]+video_validation"))
 
 
 def test_training_logs_learns_and_writes(trained):
@@ -48,6 +53,12 @@ def test_training_logs_learns_and_writes(trained):
     for part in ("loss", "video/vtc", "examples/s", "MFU", "left"):
         assert part in line
     assert "validation at step 12:" in output and "Total:" in output  # the parameter overview
+    assert "best checkpoint: step 12, video_caption_cider" in output
+    (validated,) = (workdir / "validation.jsonl").read_text().splitlines()
+    assert {"video_caption_cider", "image_qa_accuracy", "step"} <= json.loads(validated).keys()
+    # Eight examples a step, of 48 records and of 400.
+    assert (logged[12]["video/epoch"], logged[12]["text/epoch"]) == (2.0, 0.24)
+    assert "| epoch image 2.00 text 0.24 video 2.00 |" in line
     assert list((workdir / "tensorboard").glob("events*"))
     assert sorted(p.name for p in (workdir / "checkpoints").iterdir() if p.name.isdigit()) == [
         "12", "8"]
@@ -74,8 +85,17 @@ def test_a_killed_run_goes_on_with_the_same_bits(data, trained, tmp_path):
 
 def test_evaluation_reports(data, trained, tmp_path):
     workdir, _ = trained
-    run("eval.py", f"--checkpoint={workdir}", f"--out={tmp_path}", "--untrained", "--cards=3")
+    output = run("eval.py", f"--checkpoint={workdir}", "--which=best", f"--out={tmp_path}",
+                 "--untrained", "--cards=3")
     report = json.loads((tmp_path / "report.json").read_text())
+    chosen = report["checkpoint"]
+    assert (chosen["which"], chosen["step"], chosen["figure"]) == ("best", 12,
+                                                                   "video_caption_cider")
+    assert f"best checkpoint, step 12 (video_caption_cider {chosen['value']:.4g} on " in (
+        report["summary"])
+    assert report["warning"].startswith("selected on test") and "selected on test" in output
+    assert set(chosen["selected_on"]) == {"video_caption", "video_qa", "video_retrieval"}
+    assert "selected on test" in (tmp_path / "report.html").read_text()
     for kind in ("video", "image"):
         assert 0 <= report[f"text_to_{kind}_r1"] <= 1
         assert report["gallery"][f"{kind}_retrieval"] == 3 * 20  # every caption asks

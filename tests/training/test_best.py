@@ -149,7 +149,10 @@ class Reading:
     annotation = None
 
     def __init__(self, stream):
-        if stream.split == "nowhere":
+        self.split = stream.split
+
+    def check(self):
+        if self.split == "nowhere":
             raise DataError("no split 'nowhere'")
 
     def batches(self, limit=0):
