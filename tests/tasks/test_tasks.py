@@ -385,6 +385,7 @@ def test_blocks_of_negatives_divide_a_batch_of_pairs(name):
     with pytest.raises(ConfigError, match=r"pairs.batch_size = 8: expected a multiple of "
                                           r"task.negative_block = 3"):
         task.check_mesh(tasks.streams(type(task), task.options, {"pairs": pairs}), mesh)
-    small.task(name, negative_block=4).check_mesh(streams, mesh)
+    task = small.task(name, negative_block=4)
+    task.check_mesh(tasks.streams(type(task), task.options, {"pairs": pairs}), mesh)
     text = tasks.streams(type(task), task.options, {"text": common.stream("t", 8, text_length=9)})
     task.check_mesh(text, mesh)  # which has no pairs
