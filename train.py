@@ -215,7 +215,7 @@ def validations(run: Run, fresh: bool) -> evaluation.Validation:
     found = evaluation.Validation(
         entries, run.read, run.mesh, config.eval_every, config.optimizer.steps, config.eval_limit,
         best, chosen.figure if chosen else "", note or "")
-    found.check()
+    found.check(run.task.model)
     return found
 
 

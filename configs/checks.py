@@ -76,7 +76,7 @@ def validate(config: ConfigDict, trains: bool = True) -> Checked:
             validated[name] = selection.Validated(
                 task, found, evaluations[name], own.validation,
                 own.kind or task.kind_of(found, evaluations[name]))
-    chosen = selection.check(run, config.data.root, tasks.read(config.task), streams, validated)
+    chosen = selection.check(run, config.data.root, streams, validated)
     return Checked(model, streams, evaluations, chosen)
 
 

@@ -49,14 +49,13 @@ class Selection(NamedTuple):
     on_test: bool
 
 
-def check(run: common.Run, root: str, trained: tuple[type[Task], Any],
-          streams: Mapping[str, Stream], evaluations: Mapping[str, Validated]) -> Selection | None:
+def check(run: common.Run, root: str, streams: Mapping[str, Stream],
+          evaluations: Mapping[str, Validated]) -> Selection | None:
     """The choice that a config asks for, and all that validation may not see.
 
     Args:
       run: the keys of no section.
       root: folder of the data, where streams name none.
-      trained: the run's task and its options.
       streams: of training.
       evaluations: by name.
 
@@ -68,8 +67,6 @@ def check(run: common.Run, root: str, trained: tuple[type[Task], Any],
                 for source in sources(f"data.streams.{name}", stream, root)]
     for name, entry in evaluations.items():
         _check_parts(name, entry, training, root, strict=name == chosen)
-        if run.eval_every:
-            _check_modules(name, entry, trained)
     if not chosen:
         return None
     entry = evaluations[chosen]
@@ -164,20 +161,6 @@ def _check_parts(name: str, entry: Validated, training: Sources, root: str, stri
             raise ConfigError(f"{place}.task.reference = {reference!r}: holds examples of "
                               f"{where} = {split!r}, which would find themselves; name another "
                               "split or part")
-
-
-def _check_modules(name: str, entry: Validated, trained: tuple[type[Task], Any]) -> None:
-    """ConfigError where a validation needs a module or head that the run's task does not train."""
-    own, own_heads = trained[0].composition(trained[1])
-    modules, heads = entry.task.composition(entry.options)
-    if getattr(entry.options, "rerank", None) == 0:  # features alone are compared
-        modules, heads = (set(modules) - {"fusion"}, set(heads) - {"vtm"})
-    missing = [*sorted(set(modules) - set(own)),
-               *(f"heads/{head}" for head in sorted(set(heads) - set(own_heads)))]
-    if missing:
-        raise ConfigError(f"evals.{name}.task: needs {', '.join(missing)}, which this run does not "
-                          "train; give it options that need less, leave it out, or set "
-                          "eval_every = 0")
 
 
 def shared(one: str, root: str, other: str, other_root: str) -> Term | None:

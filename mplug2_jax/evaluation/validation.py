@@ -9,9 +9,12 @@ from absl import logging
 from jax.sharding import Mesh
 
 from mplug2_jax.checkpoints import Best
+from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.streams import Stream
 from mplug2_jax.evaluation.run import Evaluation, Reading, run, summary
+from mplug2_jax.model.mplug2 import MPlug2
 from mplug2_jax.parallel.mesh import check_batch
+from mplug2_jax.tasks import Task
 
 
 class Moment(NamedTuple):
@@ -61,14 +64,22 @@ class Validation:
         return bool(self.evaluations and self.every and step) and (
             step % self.every == 0 or step == self.last)
 
-    def check(self) -> None:
-        """Opens every split once: what cannot be read is an error before the first step.
+    def check(self, trained: MPlug2) -> None:
+        """Opens every split once: what cannot be done is an error before the first step.
+
+        Args:
+          trained: the model of the run.
 
         Raises:
-          ConfigError: the devices do not divide a batch.
+          ConfigError: a task needs what the run does not train, or the devices do not divide a
+            batch.
           DataError: a split is not there, or is of other media.
         """
         for name, entry in self.evaluations.items() if self.every else ():
+            if missing := lacking(entry.task, trained):
+                raise ConfigError(
+                    f"evals.{name}.task: needs {', '.join(missing)}, which this run does not "
+                    "train; give it options that need less, leave it out, or set eval_every = 0")
             check_batch(f"evals.{name}.stream.batch_size", entry.stream.batch_size, self.mesh)
             for split in filter(None, (entry.stream.split, entry.task.reference)):
                 self.read(dataclasses.replace(entry.stream, split=split)).check()
@@ -110,3 +121,11 @@ class Validation:
         """Waits for what is being written."""
         if self.best is not None:
             self.best.close()
+
+
+def lacking(task: Task, trained: MPlug2) -> list[str]:
+    """The modules and heads that a task needs for its figures, and that a model does not have."""
+    needed = {*task.model.modules, *(f"heads/{head}" for head in task.model.heads_used)}
+    if getattr(task.options, "rerank", None) == 0:  # retrieval then compares features alone
+        needed -= {"fusion", "heads/vtm"}
+    return sorted(needed - {*trained.modules, *(f"heads/{head}" for head in trained.heads_used)})

@@ -123,25 +123,6 @@ def test_neighbours_are_not_the_examples_themselves():
         f"evals.{name}.validation = 'image_digit_validation'" in refused(made)
 
 
-def test_validation_needs_no_more_than_the_run_trains():
-    made = config("", task__objectives__mlm=0.0)
-    made.evals.held = common.evaluation(
-        "pretrain", "video_test", 8, "video_validation", frames=4, text_length=24)
-    assert "evals.held.task: needs heads/mlm, which this run does not train" in refused(made)
-    made.evals.held.task.update(common.named(made.task))
-    checks.validate(made)
-    made.evals.held.task.objectives = {}
-    made.eval_every = 0  # `eval.py` alone reads it, of whatever checkpoint
-    checks.validate(made)
-    # Retrieval without reranking compares features alone.
-    start = demo.get_config("start")
-    start.eval_every = 10
-    assert "_retrieval.task: needs heads/vtm, which this run does not train" in refused(start)
-    for kind in ("video", "image"):
-        start.evals[f"{kind}_retrieval"].task.rerank = 0
-    checks.validate(start)
-
-
 @pytest.mark.parametrize("path, value, message", [
     ("data__streams__video__split", "video_train[hold]",
      "data.streams.video.split: split 'video_train[hold]': there is no part 'hold'"),

@@ -78,9 +78,9 @@ def test_what_fills_a_batch_counts_for_nothing(pretrain):
 def test_dropout_and_micro_batches_change_nothing(pretrain):
     _, params, (scores, _) = pretrain
     model = dataclasses.replace(TINY, dropout=0.5)
-    other = small.task("pretrain", model, accumulation=4, momentum=dict(teacher=True, queue=True))
+    other = small.task("pretrain", model, accumulation=3, momentum=dict(teacher=True, queue=True))
     assert other.evaluate(params, BATCHES, None, "video")[0] == pytest.approx(scores, rel=1e-6)
-    assert other.options.accumulation == 4  # of training
+    assert other.options.accumulation == 3  # of training
 
 
 def test_it_is_an_evaluation_as_any_other_and_eight_devices_give_the_same_figures(pretrain):

@@ -11,8 +11,9 @@ import small
 
 from mplug2_jax import evaluation
 from mplug2_jax.checkpoints import Best, CheckpointError, Checkpoints, open_which
-from mplug2_jax.contracts.errors import DataError
+from mplug2_jax.contracts.errors import ConfigError, DataError
 from mplug2_jax.contracts.streams import Stream
+from mplug2_jax.evaluation.validation import lacking
 from mplug2_jax.parallel.mesh import make_mesh
 from mplug2_jax.training.runlog import RunLog
 
@@ -132,7 +133,8 @@ class Scored:
     reference = ""
 
     def __init__(self, *values):
-        self.values, self.model = list(values), small.task("captioning", memory="visual").model
+        task = small.task("captioning", memory="visual")
+        self.values, self.model, self.options = list(values), task.model, task.options
 
     def evaluate(self, *_):
         value = self.values.pop(0)
@@ -188,10 +190,24 @@ def test_validation_is_due_at_its_steps_and_at_the_end(tmp_path):
     found = validation(tmp_path)
     assert [step for step in range(46) if found.due(step)] == [10, 20, 30, 40, 45]
     assert not any(validation(tmp_path, every=0).due(step) for step in range(46))
-    found.check()
+    trained = small.task("captioning", memory="visual").model
+    found.check(trained)
     with pytest.raises(DataError, match="nowhere"):  # before the first step
-        validation(tmp_path, split="nowhere").check()
-    validation(tmp_path, every=0, split="nowhere").check()
+        validation(tmp_path, split="nowhere").check(trained)
+    validation(tmp_path, every=0, split="nowhere").check(trained)
+    text = small.task("pretrain", inputs="text", objectives=dict(prefix_lm=0.0)).model
+    with pytest.raises(ConfigError, match="evals.one.task: needs vision, which this run"):
+        found.check(text)
+
+
+def test_retrieval_without_reranking_needs_no_matching():
+    contrast = dict(vtm=0.0, mlm=0.0, prefix_lm=0.0, instruct=0.0)
+    trained = small.task("pretrain", objectives=contrast).model
+    assert lacking(small.task("retrieval", rerank=8), trained) == ["fusion", "heads/vtm"]
+    assert lacking(small.task("retrieval", rerank=0), trained) == []
+    assert lacking(small.task("pretrain"), trained) == ["decoder", "fusion", "heads/mlm",
+                                                        "heads/vtm"]
+    assert lacking(small.task("pretrain", objectives=contrast), trained) == []
 
 
 def test_a_validation_that_the_run_did_not_come_to_is_known(tmp_path):
