@@ -71,8 +71,8 @@ def share_work() -> None:
         start = {"scale": 1.0, "temperature": 0.07}.get(path[-1].key, 0.0)
         return (start + rng.normal(0, 0.01, x.shape)).astype(x.dtype)
 
-    def put_state(create, mesh, params):
-        assert params is None  # nothing is loaded
+    def put_state(create, mesh, params, task_state):
+        assert params is None and task_state is None  # nothing is loaded
         state = jax.tree.map(np.array, create())  # a copy, for a step writes where it reads
         return jax.device_put(state, train.sharding.tree_shardings(state, mesh))
 

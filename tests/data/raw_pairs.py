@@ -83,13 +83,15 @@ _GLUE = {
             )
             for name, rows in (("train.tsv", (("A cat", "0.5"), ("A bird", "1"))),
                                ("dev.tsv", (("A jet", "3.750"),)))
-        },
+        } | {"test.tsv": ("index|genre|filename|year|old_index|source1|source2|sentence1|sentence2",
+                          "0|main|f|2012|1|none|none|x|y")},
         {
             "train": [
                 _sentences(0, "A plane.", "A cat.", label="0.5"),
                 _sentences(1, "A plane.", "A bird.", label="1"),
             ],
             "validation": [_sentences(0, "A plane.", "A jet.", label="3.750")],
+            "test": [_sentences(0, "x", "y")],
         },
     ),
     "qqp": (
@@ -102,9 +104,11 @@ _GLUE = {
                 "6|3|4|Who?|Who is it?|1",
             ),
             "dev.tsv": ("id|qid1|qid2|question1|question2|is_duplicate", "7|5|6|Is it?|Is it?|1"),
+            "test.tsv": ("id|question1|question2", "0|x|y"),
         },
         {
             "validation": [_sentences(0, "Is it?", "Is it?", label="duplicate")],
+            "test": [_sentences(0, "x", "y")],
             "train": [
                 _sentences(0, "How?", "Why?", label="not_duplicate"),
                 _sentences(1, "Who?", "Who is it?", label="duplicate"),
@@ -128,6 +132,7 @@ _GLUE = {
                 "0|1|1n|x|It rains.|It is wet.|neutral|entailment|entailment",
             ),
             "test_matched.tsv": ("index|promptID|sentence1|sentence2", "0|1|a|b"),
+            "test_mismatched.tsv": ("index|promptID|sentence1|sentence2", "0|1|c|d"),
         },
         {
             "train": [
@@ -139,6 +144,7 @@ _GLUE = {
                 _sentences(0, "It rains.", "It is wet.", label="entailment")
             ],
             "test_matched": [_sentences(0, "a", "b")],
+            "test_mismatched": [_sentences(0, "c", "d")],
         },
     ),
     "qnli": (
@@ -147,6 +153,7 @@ _GLUE = {
             "train.tsv": ("index|question|sentence|label", "0|When?|Now.|entailment",
                           "1|Why?|Here.|not_entailment"),
             "dev.tsv": ("index|question|sentence|label", "0|Who?|There.|not_entailment"),
+            "test.tsv": ("index|question|sentence", "0|x|y"),
         },
         {
             "train": [
@@ -154,6 +161,7 @@ _GLUE = {
                 _sentences(1, "Why?", "Here.", label="not_entailment"),
             ],
             "validation": [_sentences(0, "Who?", "There.", label="not_entailment")],
+            "test": [_sentences(0, "x", "y")],
         },
     ),
     "rte": (
@@ -162,6 +170,7 @@ _GLUE = {
             "train.tsv": ("index|sentence1|sentence2|label", "0|a|b|not_entailment",
                           "1|d|d|entailment"),
             "dev.tsv": ("index|sentence1|sentence2|label", "0|c|c|entailment"),
+            "test.tsv": ("index|sentence1|sentence2", "0|x|y"),
         },
         {
             "train": [
@@ -169,6 +178,7 @@ _GLUE = {
                 _sentences(1, "d", "d", label="entailment"),
             ],
             "validation": [_sentences(0, "c", "c", label="entailment")],
+            "test": [_sentences(0, "x", "y")],
         },
     ),
 }
