@@ -14,7 +14,7 @@ FAST := $(addprefix tests/,metrics model objectives parallel preprocess evaluati
 	stored.py)) $(addprefix --ignore=tests/,objectives/test_momentum.py \
 	objectives/test_self_critical.py parallel/test_accumulation.py data/test_data_resume.py)
 
-.PHONY: setup setup-dev demo demo-tasks joint instructions check lint types test-fast test coverage docs clean
+.PHONY: setup setup-dev demo demo-tasks joint plans dry-run instructions check lint types test-fast test coverage docs clean
 
 setup: $(VENV)/.ready
 setup-dev: $(VENV)/.ready-dev
@@ -48,6 +48,15 @@ joint: setup
 # Pretraining with instructions and without: benchmarks/instructions.json. It goes on, too.
 instructions: setup
 	$(MEMORY) $(BIN)/python -m benchmarks.instructions
+
+# What the step of every config takes of a slice of TPUs, without one: benchmarks/plans.json.
+plans: setup-dev
+	$(BIN)/python -m benchmarks.plans
+
+# The whole reproduction in small, from files in the real formats.
+dry-run: setup-dev
+	rm -rf runs/dry_run
+	$(BIN)/python tests/dry_run.py runs/dry_run
 
 # Before every commit: two minutes.
 check: lint types test-fast

@@ -8,6 +8,7 @@
 import argparse
 import dataclasses
 import importlib
+import json
 import textwrap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -150,22 +151,39 @@ def headlines(config: ConfigDict) -> Iterator[str]:
                     if figure.headline and "{kind}" in figure.name)
 
 
+def plan(known: dict[str, dict[str, Any]], name: str) -> str:
+    """What a config's step takes of a named slice, by `benchmarks/plans.json`; "-" for no plan."""
+    if name not in known:
+        return "-"
+    entry, found = known[name], known[name]["plan"]
+    memory = f"{found['used_gib']} of {found['of_gib']} GiB"
+    if not found["fits"]:
+        return f"`{entry['topology']}`: does not fit, {memory}"
+    return f"`{entry['topology']}`: {memory}, {entry['hours_at_least']} h"
+
+
 def configs_page() -> str:
-    """What every config reads, learns, sets and reports."""
+    """What every config reads, learns, sets, takes and reports."""
+    file = ROOT / "benchmarks" / "plans.json"
+    plans = json.loads(file.read_text())["configs"] if file.is_file() else {}
     rows = []
     for name, config in configs():
         found = keys.keys(config)
         roots = {config.data.root, *(value for path, value in keys.leaves(config)
                                      if path.endswith(".root"))}
         rows.append((f"`{name}`", code(sorted(roots)), config.task.name, str(len(found)),
-                     str(sum(map(len, found.values()))), code(dict.fromkeys(headlines(config)))))
+                     str(sum(map(len, found.values()))), plan(plans, name),
+                     code(dict.fromkeys(headlines(config)))))
     text = prose(
         "Of each config as it is without a size or a preset: the folders of its data, its task, "
         "how many different keys it has (each kind of stream, source and evaluation counts once) "
-        "and how many leaves, and the figures in the summary of its evaluations, where classes "
-        "have an accuracy and scores a correlation. `--help_config` prints the keys of one. The "
-        "paper's figures: [configs.md](../configs.md).")
-    head = ("config", "data", "task", "different keys", "leaves", "figures")
+        "and how many leaves; of a slice of TPUs what a device holds, and the hours that the "
+        "training takes at least (`make plans`; a real step is longer); and the figures in the "
+        "summary of its evaluations, where classes have an accuracy and scores a correlation. "
+        "Tests validate every config, train it on raw files in small, and ask for the source of "
+        "each of its numbers ([recipes.md](recipes.md)). `--help_config` prints the keys of one. "
+        "The paper's figures: [configs.md](../configs.md).")
+    head = ("config", "data", "task", "different keys", "leaves", "plan", "figures")
     return "\n\n".join(["# Configs", NOTE, text, table(head, rows)]) + "\n"
 
 
