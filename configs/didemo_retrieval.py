@@ -25,7 +25,7 @@ SOURCES = recipe.VIDEO_RETRIEVAL | {
 
 def get_config(options: str = "large"):
     config = recipe.start(options, "didemo",
-                          new=("fusion", "heads/vtc", "heads/vtm"))
+                          new=("heads/vtc", "heads/vtm"))
     config.model.max_positions = max(config.model.max_positions, TOKENS)  # of tiny
     config.task = common.task("retrieval", rerank=128)
     clips = dict(frames=16, image_size=config.model.image_size, text_length=TOKENS)

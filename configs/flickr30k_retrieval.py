@@ -18,7 +18,7 @@ SOURCES = recipe.IMAGE_RETRIEVAL | {"examples": "data: 29,000 images of 5 captio
 
 def get_config(options: str = "large"):
     config = recipe.start(options, "flickr30k_karpathy",
-                          new=("fusion", "heads/vtc", "heads/vtm"))
+                          new=("heads/vtc", "heads/vtm"))
     config.task = common.task("retrieval", rerank=256)
     images = dict(frames=1, image_size=config.model.image_size * 3 // 2, text_length=30)
     config.data.streams.image = common.stream("train", BATCH, **recipe.IMAGES, **images)

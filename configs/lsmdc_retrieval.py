@@ -24,7 +24,7 @@ SOURCES = recipe.VIDEO_RETRIEVAL | {
 
 def get_config(options: str = "large"):
     config = recipe.start(options, "lsmdc",
-                          new=("fusion", "heads/vtc", "heads/vtm"))
+                          new=("heads/vtc", "heads/vtm"))
     config.task = common.task("retrieval", rerank=128)
     clips = dict(frames=16, image_size=config.model.image_size, text_length=40)
     config.data.streams.video = common.stream("train", BATCH, **recipe.VIDEOS, **clips)

@@ -19,7 +19,7 @@ SOURCES = recipe.VIDEO_QA | {"examples": "data: questions of the training split"
 
 
 def get_config(options: str = "large"):
-    config = recipe.start(options, "msrvtt_qa", new=("fusion",))
+    config = recipe.start(options, "msrvtt_qa")
     config.task = common.task("qa", beams=5, min_length=1, max_length=10)
     clips = dict(frames=16, image_size=config.model.image_size, prompt_length=50, target_length=12)
     config.data.streams.video = common.stream("train", BATCH, **recipe.VIDEOS, **clips)

@@ -26,7 +26,7 @@ SOURCES = recipe.PIXELS | {
 
 
 def get_config(options: str = "large"):
-    config = recipe.start(options, "nlvr2", new=("fusion", "heads/classify"))
+    config = recipe.start(options, "nlvr2", new=("heads/classify",))
     config.task = common.task("classification", inputs="images", classes=CLASSES)
     pairs = dict(frames=2, image_size=config.model.image_size * 3 // 2, text_length=40)
     config.data.streams.pair = common.stream("train", BATCH, **recipe.IMAGES, **pairs)

@@ -17,8 +17,7 @@ such.
 
 `docs/data.md` says how each source is prepared, into folders of their names below `data/pretrain`;
 the labelled ones of the instructions are those of fine-tuning, in `prepared`. Tiny starts from
-nothing; START holds the weights of CLIP and BERT for the others, which lack the fusion and the
-heads of pairs:
+nothing; START holds the weights of CLIP and BERT for the others, which lack the heads of pairs:
 
     python -m mplug2_jax.convert bert BERT --config=configs/pretrain.py:large --out=BERT_DIR
     python -m mplug2_jax.convert clip CLIP --config=configs/pretrain.py:large --with=BERT_DIR \
@@ -47,7 +46,7 @@ BATCHES = {"image": 4_096, "video": 512, "text": 4_096,
 # (all, vision) by size.
 RATES = {"tiny": (1e-4, 1e-5), "base": (1e-4, 1e-5), "large": (5e-5, 5e-6)}
 # What START may lack; BERT without a head of masked words is one, too.
-NEW = ("fusion", "heads/vtc", "heads/vtm", "heads/mlm")
+NEW = ("heads/vtc", "heads/vtm", "heads/mlm")
 # By stream what it is validated on: folder, test split and split for tuning.
 HELD_OUT = {"image": ("coco_karpathy", "test", "val"), "video": ("webvid", "val", "val"),
             "text": ("wikipedia", "train[held_out]", "train[held_out]")}

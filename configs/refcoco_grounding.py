@@ -48,7 +48,7 @@ SOURCES = recipe.PIXELS | {
 def get_config(options: str = "refcoco,large"):
     said = recipe.words(options, dataset=DATASETS)
     phrases, splits = DATASETS[said["dataset"]]
-    config = recipe.start(said, said["dataset"], new=("fusion",))
+    config = recipe.start(said, said["dataset"])
     config.task = common.task("grounding")
     images = dict(frames=1, image_size=config.model.image_size * 3 // 2, ask="box",
                   prompt_length=20)

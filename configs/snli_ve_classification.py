@@ -25,7 +25,7 @@ SOURCES = recipe.PIXELS | {
 
 
 def get_config(options: str = "large"):
-    config = recipe.start(options, "snli_ve", new=("fusion", "heads/classify"))
+    config = recipe.start(options, "snli_ve", new=("heads/classify",))
     config.task = common.task("classification", inputs="both", classes=CLASSES,
                               expand="question")  # each hypothesis of an image
     images = dict(frames=1, image_size=config.model.image_size * 3 // 2, text_length=40)

@@ -19,7 +19,7 @@ SOURCES = recipe.VIDEO_QA | {
 
 
 def get_config(options: str = "large"):
-    config = recipe.start(options, "tgif_frameqa", new=("fusion",))
+    config = recipe.start(options, "tgif_frameqa")
     config.task = common.task("qa", beams=5, min_length=1, max_length=10)
     clips = dict(frames=16, image_size=config.model.image_size, prompt_length=50, target_length=12)
     config.data.streams.video = common.stream("train[rest]", BATCH, **recipe.VIDEOS, **clips)

@@ -58,7 +58,7 @@ def get_config(options: str = "large"):
     tags = said["sources"] == "tags"
     used = {name: SETS[name] for name in SOURCED[said["sources"]]}
     folder = "mplug_vqa" if tags else "vqav2"
-    config = recipe.start(said, folder, new=("fusion",))
+    config = recipe.start(said, folder)
     config.task = common.task("qa", beams=5, min_length=1, max_length=10)
     images = dict(frames=1, image_size=config.model.image_size * 3 // 2, target_length=12,
                   prompt_length=80 if tags else 25, tags="ocr+objects" if tags else "")

@@ -1,8 +1,10 @@
 """Hugging Face BERT and CLIP weights as a start for pretraining.
 
-BERT gives the text encoder, the universal layers and the decoder their self-attention and MLP,
-and the vocabulary heads; CLIP's image tower gives the vision encoder. What they do not have
-(cross-attention, latents, local temporal modules) keeps its fresh initial value.
+BERT gives the text encoder, the universal layers, the fusion and the decoder their self-attention
+and MLP, and the vocabulary heads; CLIP's image tower gives the vision encoder. What they do not
+have (cross-attention, latents, local temporal modules) keeps its fresh initial value. The fusion
+has BERT's last layers, the decoder its first, as in the release, whose fusion and decoder are
+initialised from BERT by the names of its layers.
 """
 
 import re
@@ -29,6 +31,7 @@ from mplug2_jax.convert.layout import (
     patches,
 )
 from mplug2_jax.convert.official import Converted, layers
+from mplug2_jax.convert.release_names import fusion_place
 from mplug2_jax.convert.weights_file import Tensors
 from mplug2_jax.model.config import MODULES, ModelConfig
 from mplug2_jax.model.mplug2 import HEADS, build, init_params
@@ -51,7 +54,7 @@ BERT_TIED = {"cls.predictions.decoder.weight": "embeddings.word_embeddings.weigh
 
 
 def convert_bert(tensors: Tensors, config: ModelConfig, source: str, seed: int = 0) -> Converted:
-    """`BertModel` or `BertForMaskedLM` as `text, universal, decoder` and, if there, `heads/mlm`.
+    """`BertModel` or `BertForMaskedLM` as all text modules and, if there, `heads/mlm`.
 
     Raises:
       ConfigError: other numbers of layers than the config's.
@@ -65,15 +68,17 @@ def convert_bert(tensors: Tensors, config: ModelConfig, source: str, seed: int =
     if stored != config.text_layers + config.universal_layers:
         raise ConfigError(f"model.text_layers + model.universal_layers = {config.text_layers} + "
                           f"{config.universal_layers}: {source} has {stored} layers")
-    if config.decoder_layers > stored:
-        raise ConfigError(f"model.decoder_layers = {config.decoder_layers}: {source} has only "
-                          f"{stored} layers")
+    for key in ("decoder_layers", "fusion_layers"):
+        if getattr(config, key) > stored:
+            raise ConfigError(f"model.{key} = {getattr(config, key)}: {source} has only {stored} "
+                              "layers")
     with_head = any(name.startswith("cls.") for name in kept)
     layout = bert_layout(config, with_head)
     ours = parameter_shapes(config, MODULES, HEADS)
     check_tied(kept, source, BERT_TIED, required=False)
     kept = {name: tensor for name, tensor in kept.items() if name not in BERT_TIED}
-    modules = ("text/", "universal/", "decoder/", *(("heads/mlm/",) if with_head else ()))
+    modules = ("text/", "universal/", "fusion/", "decoder/",
+               *(("heads/mlm/",) if with_head else ()))
     return finish(kept, layout, ours, config, source, BERT_POSITIONS, ignored, modules, seed)
 
 
@@ -121,6 +126,9 @@ def bert_layout(config: ModelConfig, with_head: bool) -> Layout:
             sides.append(bert_names.layer(theirs, f"universal/text_layers_{inner}", None))
         if i < config.decoder_layers:
             sides.append(bert_names.layer(theirs, "decoder/layers/layer", i))
+    last = config.text_layers + config.universal_layers - config.fusion_layers
+    for i in range(config.fusion_layers):
+        sides.append(bert_names.layer(f"encoder.layer.{last + i}", *fusion_place(config, i)))
     if with_head:
         sides += [bert_names.head("cls.predictions", place) for place in ("heads/mlm",
                                                                           "decoder/head")]

@@ -43,6 +43,7 @@ from mplug2_jax.convert.release_names import (
     VISUAL,
     connected_layers,
     dropped_names,
+    fusion_place,
     heads_layout,
     heads_of,
     ignored_rule,
@@ -223,8 +224,7 @@ def text_layout(config: ModelConfig, stored_fusion: int) -> Layout:
     connected = connected_layers(config)
     for i in range(config.fusion_layers):
         theirs = f"{FUSION}.encoder.layer.{stored_fusion - config.fusion_layers + i}"
-        ours, place = (f"fusion/layers_{i}", None) if connected else ("fusion/layers/layer", i)
-        layout |= bert_names.layer(theirs, ours, place, cross=i not in connected)
+        layout |= bert_names.layer(theirs, *fusion_place(config, i), cross=i not in connected)
     layout |= bert_names.embeddings(f"{DECODER}.embeddings", "decoder/embeddings")
     for i in range(config.decoder_layers):
         layout |= bert_names.layer(f"{DECODER}.encoder.layer.{i}", "decoder/layers/layer", i,

@@ -112,6 +112,13 @@ def require_unneeded(dropped: Mapping[str, str], needed: Iterable[str]) -> None:
                               "a head, drop all names or none")
 
 
+def fusion_place(config: ModelConfig, index: int) -> tuple[str, int | None]:
+    """The path of a running fusion layer, and its place in the stack, if they are one."""
+    if connected_layers(config):  # whose layers differ
+        return f"fusion/layers_{index}", None
+    return "fusion/layers/layer", index
+
+
 def connected_layers(config: ModelConfig) -> tuple[int, ...]:
     """Indices of the connected ones among the running fusion layers."""
     return tuple(i for i in range(1, config.fusion_layers) if i % config.fusion_stride == 0)

@@ -211,24 +211,37 @@ def golden_bert(**changes):
     return dataclasses.replace(config, **changes)
 
 
-def test_bert_fills_text_universal_and_decoder():
+def test_bert_fills_the_text_modules():
     tensors = official.read_weights(GOLDEN / "hf_bert_tiny.safetensors")
     converted = hugging_face.convert_bert(tensors, golden_bert(max_positions=30), "x.safetensors")
     params = converted.params
-    assert {name.split("/")[0] for name in params} == {"text", "universal", "decoder", "heads"}
+    assert {name.split("/")[0] for name in params} == {
+        "text", "universal", "fusion", "decoder", "heads"}
     layer = "bert.encoder.layer.{}.intermediate.dense.weight"
     one, two, three = (tensors[layer.format(i)].load().T for i in range(3))
     np.testing.assert_array_equal(params["text/layers/layer/mlp/wi/kernel"], [one, two])
     np.testing.assert_array_equal(params["decoder/layers/layer/mlp/wi/kernel"], [one, two])
     np.testing.assert_array_equal(params["universal/layers_0/mlp/wi/kernel"], three)
+    np.testing.assert_array_equal(params["fusion/layers/layer/mlp/wi/kernel"], [three])  # the last
     np.testing.assert_array_equal(params["heads/mlm/bias"], params["decoder/head/bias"])
     np.testing.assert_array_equal(
         params["text/embeddings/position"],
         tensors["bert.embeddings.position_embeddings.weight"].load()[:30])
     assert {"universal/latents", "universal/norm/scale",
+            "fusion/layers/layer/cross_attention/key/kernel",
             "decoder/layers/layer/cross_attention/key/kernel"} <= set(converted.fresh)
     assert not any("self_attention" in name or "mlp" in name for name in converted.fresh)
     assert params["universal/latents"].std() > 0
+
+
+def test_connected_fusion_layers_are_berts_too():
+    tensors = official.read_weights(GOLDEN / "hf_bert_tiny.safetensors")
+    config = golden_bert(fusion_layers=3, fusion_stride=2)
+    params = hugging_face.convert_bert(tensors, config, "x.safetensors").params
+    for i in range(3):
+        np.testing.assert_array_equal(
+            params[f"fusion/layers_{i}/mlp/wi/kernel"],
+            tensors[f"bert.encoder.layer.{i}.intermediate.dense.weight"].load().T)
 
 
 def test_bert_by_its_other_names(tmp_path):
@@ -251,6 +264,7 @@ def test_bert_by_its_other_names(tmp_path):
 @pytest.mark.parametrize("changes, match", [
     ({"text_layers": 3}, "model.text_layers .* = 3 . 1: .* has 3 layers"),
     ({"decoder_layers": 4}, "model.decoder_layers = 4: .* has only 3"),
+    ({"fusion_layers": 4}, "model.fusion_layers = 4: .* has only 3"),
     ({"vocab_size": 99}, "of another shape: embeddings.word_embeddings.weight"),
     ({"max_positions": 41}, "40 positions, fewer than model.max_positions = 41"),
 ])

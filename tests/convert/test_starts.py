@@ -27,7 +27,7 @@ from mplug2_jax.preprocess.tokenizer import SPECIAL_TOKENS, Tokenizer
 from mplug2_jax.training.state import create_state
 
 pytestmark = pytest.mark.slow
-NEW = ("fusion", "heads/vtc", "heads/vtm")  # what neither CLIP nor BERT has
+NEW = ("heads/vtc", "heads/vtm")  # what neither CLIP nor BERT has
 
 
 def task_of(model, **options):
@@ -52,7 +52,7 @@ def loaded(task, folder, allow_new=()):
         source.close()
 
 
-def test_clip_and_bert_start_pretraining_but_for_fusion_and_two_heads(tmp_path):
+def test_clip_and_bert_start_pretraining_but_for_two_heads(tmp_path):
     model = ModelConfig(
         vision_width=128, vision_layers=2, patch_size=8, image_size=24, width=32, heads=4,
         mlp_dim=64, vocab_size=120, max_positions=40, text_layers=2, universal_layers=1,
@@ -62,7 +62,7 @@ def test_clip_and_bert_start_pretraining_but_for_fusion_and_two_heads(tmp_path):
         read_weights(GOLDEN / "hf_clip_vision_tiny.safetensors"), model, "c")
     write_params(tmp_path, nest(bert.params | clip.params), {"model": {}})
     task = task_of(model)
-    with pytest.raises(CheckpointError, match="'fusion', 'heads/vtc', 'heads/vtm'$"):
+    with pytest.raises(CheckpointError, match="'heads/vtc', 'heads/vtm'$"):
         loaded(task, tmp_path)
     for one in NEW:  # all of them are needed
         with pytest.raises(CheckpointError, match=f"allow_new: '{one}'$"):
