@@ -40,6 +40,7 @@ class MemorySplit:
 
     def __init__(self, name: str, size: int, bad: set[int] = frozenset()):
         self.name, self.root, self._size, self._bad = name, "memory", size, bad
+        self.label_words: dict[str, str] = {}
 
     def __len__(self) -> int:
         return self._size

@@ -206,8 +206,9 @@ def test_the_pretraining_configs_are_valid(size, streams):
     assert config.task.momentum.teacher == (len(config.data.streams) > 1)
     asked = {name for name, stream in config.data.streams.items() if "target_length" in stream}
     assert asked == (set(instructions.SOURCES) if streams == "joint" else set())
-    for wrong in (f"{size},{size}", "image,video", "paper,other"):
-        with pytest.raises(ValueError, match=f"'{wrong}': expected one of tiny, base, large and"):
+    for wrong, said in ((f"{size},{size}", "both a size"), ("image,video", "both a streams"),
+                        ("paper,other", "'other' of 'paper,other': expected a size")):
+        with pytest.raises(ValueError, match=said):
             pretrain.get_config(wrong)
 
 
