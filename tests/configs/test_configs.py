@@ -163,7 +163,7 @@ def test_variants_are_valid(name):
 
 def test_what_start_lacks_may_be_new():
     """The weights of CLIP and BERT are a start for every config, without a flag."""
-    given = {"vision", "text", "universal", "decoder"}  # see `convert/hugging_face.py`
+    given = {"vision", "text", "universal", "fusion", "decoder"}  # see `convert/hugging_face.py`
     for name, (modules, heads) in COMPOSITIONS.items():
         missing = (set(modules.split()) - given) | {f"heads/{head}" for head in heads.split()}
         assert missing <= set(listing.make(name, "tiny").allow_new), name

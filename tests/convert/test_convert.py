@@ -363,7 +363,7 @@ def test_clip_and_bert_make_one_start_for_pretraining(tmp_path):
     start = Checkpoints(tmp_path / "both")
     with pytest.raises(CheckpointError) as raised:
         start.load_params(shapes, make_mesh(1, -1, 1))
-    lacks = {"fusion", "heads/vtc", "heads/vtm"}
+    lacks = {"heads/vtc", "heads/vtm"}
     advice = str(raised.value).rpartition("allow_new: ")[2].split(", ")
     assert {name.strip("'") for name in advice} == lacks
     assert set(pretrain.get_config("large").allow_new) == lacks | {"heads/mlm"}  # a bare BERT's
