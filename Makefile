@@ -56,7 +56,7 @@ plans: setup-dev
 # The whole reproduction in small, from files in the real formats.
 dry-run: setup-dev
 	rm -rf runs/dry_run
-	$(BIN)/python tests/dry_run.py runs/dry_run
+	PYTHONPATH=.:tests/data $(BIN)/python tests/dry_run.py runs/dry_run
 
 # Before every commit: two minutes.
 check: lint types test-fast

@@ -1,6 +1,6 @@
 """The whole reproduction in small, as a user would walk it, from files in the real formats.
 
-    python tests/dry_run.py FOLDER
+    PYTHONPATH=.:tests/data python tests/dry_run.py FOLDER          (make dry-run)
 
 The weights of CLIP and BERT become START; `configs/pretrain.py` begins with it, preset `paper`, all
 streams and instructions, and goes on after a stop; its best checkpoint is evaluated zero-shot,
@@ -19,14 +19,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from raw_miniatures import MINIATURES
+
+from configs import instructions, msrvtt_caption, pretrain, vqav2_qa, zero_shot
+from data.prepare.__main__ import main as prepare
+
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests/data")]
-
-from raw_miniatures import MINIATURES  # noqa: E402
-
-from configs import instructions, msrvtt_caption, pretrain, vqav2_qa, zero_shot  # noqa: E402
-from data.prepare.__main__ import main as prepare  # noqa: E402
-
 GOLDEN = ROOT / "tests/golden"
 # The golden weights' sizes, and few layers.
 MODEL = dict(vision_width=128, vision_layers=2, patch_size=8, image_size=24, width=32, heads=4,
