@@ -14,7 +14,7 @@ FAST := $(addprefix tests/,metrics model objectives parallel preprocess evaluati
 	stored.py)) $(addprefix --ignore=tests/,objectives/test_momentum.py \
 	objectives/test_self_critical.py parallel/test_accumulation.py data/test_data_resume.py)
 
-.PHONY: setup setup-dev demo demo-tasks joint plans dry-run instructions check lint types test-fast test coverage docs clean
+.PHONY: setup setup-dev demo demo-tasks joint plans dry-run instructions walks check lint types test-fast test coverage docs clean
 
 setup: $(VENV)/.ready
 setup-dev: $(VENV)/.ready-dev
@@ -56,7 +56,11 @@ plans: setup-dev
 # The whole reproduction in small, from files in the real formats.
 dry-run: setup-dev
 	rm -rf runs/dry_run
-	PYTHONPATH=.:tests/data $(BIN)/python tests/dry_run.py runs/dry_run
+	PYTHONPATH=.:tests/data:tests/configs $(BIN)/python tests/dry_run.py runs/dry_run
+
+# Every config through the commands of its docstring, in small; the tests do so with some.
+walks: setup-dev
+	WALKS=all $(BIN)/python -m pytest tests/configs/test_walks.py
 
 # Before every commit: two minutes.
 check: lint types test-fast

@@ -26,7 +26,8 @@ OUT = Path("benchmarks/plans.json")
 PRETRAINING, FINE_TUNING = "v5e:16x16", "v5e:4x4"
 # By folder of the data: how many names its file of classes has.
 CLASSES = {"class_folders": 1000, "imagenet2012": 1000, "kinetics400": 400, "kinetics600": 600,
-           "kinetics700": 700, "kinetics710": 710, "ssv2": 174, "flowers102": 102}
+           "kinetics700": 700, "kinetics710": 710, "ssv2": 174, "flowers102": 102,
+           "oxford_flowers102": 102}
 
 
 def planned() -> dict[str, ConfigDict]:
@@ -44,7 +45,8 @@ def with_classes(config: ConfigDict) -> ConfigDict:
     """The config, a file of classes replaced by as many names."""
     if isinstance(config.task.get("classes"), str) and "/" in config.task.classes:
         count = CLASSES[Path(config.data.root).name]
-        config.task.classes = tuple(f"class {n}" for n in range(count))
+        with config.ignore_type():
+            config.task.classes = tuple(f"class {n}" for n in range(count))
     return config
 
 

@@ -2,6 +2,7 @@
 
     python train.py --config=configs/pretrain.py:large --workdir=runs/pretrain \
         --config.init_from=START
+    python eval.py --checkpoint=runs/pretrain --which=best
 
 What a step reads is one of
 
@@ -13,7 +14,7 @@ What a step reads is one of
 
 Once an epoch the loss of each objective is computed on examples that nothing trains on, and R@1 of
 COCO, by which the best checkpoint is kept; `eval.py` does the same on test splits, where there are
-such.
+such. "video" reads no COCO: there is only its last checkpoint, `--which=last`.
 
 `docs/data.md` says how each source is prepared, into folders of their names below `data/pretrain`;
 the labelled ones of the instructions are those of fine-tuning, in `prepared`. Tiny starts from

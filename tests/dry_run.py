@@ -1,6 +1,6 @@
 """The whole reproduction in small, as a user would walk it, from files in the real formats.
 
-    PYTHONPATH=.:tests/data python tests/dry_run.py FOLDER          (make dry-run)
+    PYTHONPATH=.:tests/data:tests/configs python tests/dry_run.py FOLDER          (make dry-run)
 
 The weights of CLIP and BERT become START; `configs/pretrain.py` begins with it, preset `paper`, all
 streams and instructions, and goes on after a stop; its best checkpoint is evaluated zero-shot,
@@ -15,80 +15,40 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from raw_miniatures import MINIATURES
+import docstrings
+import small
 
-from configs import instructions, msrvtt_caption, pretrain, vqav2_qa, zero_shot
-from data.prepare.__main__ import main as prepare
+from configs import msrvtt_caption, pretrain, vqav2_qa, zero_shot
 
 ROOT = Path(__file__).parents[1]
-GOLDEN = ROOT / "tests/golden"
-# The golden weights' sizes, and few layers.
-MODEL = dict(vision_width=128, vision_layers=2, patch_size=8, image_size=24, width=32, heads=4,
-             mlp_dim=64, vocab_size=120, max_positions=40, text_layers=2, universal_layers=1,
-             latents=4, fusion_layers=1, decoder_layers=1, contrastive_dim=16, dropout=0.0)
-MOST = dict(batch_size=4, frames=2, text_length=30, prompt_length=30, target_length=12)
 WORDS = "tiny,paper"
 ZERO_SHOT = ("msrvtt", "msrvtt_qa")
 TUNED = {"msrvtt_caption": msrvtt_caption, "vqav2_qa": vqav2_qa}
 
 
-def folders() -> dict[str, str]:
-    """By data set that the walk reads, where it is prepared."""
-    found = {folder: pretrain.DATA for folder, _ in pretrain.IMAGES.values()}
-    found |= dict.fromkeys(("webvid", *pretrain.TEXTS), pretrain.DATA)
-    asked = (folder for sources in instructions.SOURCES.values()
-             for folder, *_ in sources.values())
-    found |= {name: root for root, _, name in (folder.rpartition("/") for folder in asked)}
-    return found | dict.fromkeys(("msrvtt", "msrvtt_1ka", "msrvtt_qa", "vqav2"), "prepared")
-
-
-def write_data(folder: Path) -> None:
-    """Raw files, what `data.prepare` makes of them, and a vocabulary of letters."""
-    for name, root in folders().items():
-        MINIATURES[name](folder / "raw" / name)
-        if prepare([name, f"--raw={folder}/raw/{name}", f"--out={folder}/{root}",
-                    "--processes=1"]):
-            raise SystemExit(f"{name} could not be prepared")
-    letters = "abcdefghijklmnopqrstuvwxyz0123456789"
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters,
-              *(f"##{letter}" for letter in letters)]
-    pieces += [f"[unused{n}]" for n in range(MODEL["vocab_size"] - len(pieces))]
-    # ImageNet's classes are numbers: the words that are published beside them.
-    (folder / "prepared/class_folders/1.0.0/label_words.txt").write_text(
-        "n01440764 tench, Tinca tinca\nn02119022 red fox, Vulpes vulpes\n")
-    for root in {pretrain.DATA, "prepared"}:
-        (folder / root / "vocab.txt").write_text("\n".join(pieces) + "\n")
+def roots() -> set[str]:
+    """The prepared data sets that the walk reads."""
+    configs = (pretrain.get_config(WORDS),
+               *(zero_shot.get_config(f"{name},{WORDS}") for name in ZERO_SHOT),
+               *(module.get_config(WORDS) for module in TUNED.values()))
+    return set().union(*map(docstrings.datasets, configs))
 
 
 def smaller(config: Any) -> Iterator[str]:
-    """The flags that cut a config's model, streams and run."""
-    settings = {f"model.{key}": value for key, value in MODEL.items()}
-    streams: dict[str, Mapping[str, Any]] = {
-        **{f"data.streams.{name}": stream for name, stream in config.data.streams.items()},
-        **{f"evals.{name}.stream": entry.stream for name, entry in config.evals.items()}}
-    for place, stream in streams.items():
-        cut = {key: min(stream[key], most) for key, most in MOST.items() if stream.get(key)}
-        if cut.get("frames"):
-            cut["image_size"] = MODEL["image_size"]
-        settings |= {f"{place}.{key}": value for key, value in cut.items()}
-    if config.data.streams:
-        settings |= {"optimizer.warmup_steps": 1, "log_every": 1, "checkpoint_every": 2,
-                     "eval_every": 2}
-    if config.task.get("negative_block"):
-        settings["task.negative_block"] = 2
-    return (f"--config.{key}={value}" for key, value in settings.items())
+    """The flags that cut a config."""
+    return (f"--config.{key}={value}" for key, value in small.settings(config).items())
 
 
 def commands() -> Iterator[list[str]]:
     """What is typed, in its order."""
     first = [f"--config=configs/pretrain.py:{WORDS}", *smaller(pretrain.get_config(WORDS))]
-    yield ["-m", "mplug2_jax.convert", "bert", str(GOLDEN / "hf_bert_tiny.safetensors"),
+    yield ["-m", "mplug2_jax.convert", "bert", str(small.BERT),
            "--out=BERT_DIR", *first]
-    yield ["-m", "mplug2_jax.convert", "clip", str(GOLDEN / "hf_clip_vision_tiny.safetensors"),
+    yield ["-m", "mplug2_jax.convert", "clip", str(small.CLIP),
            "--with=BERT_DIR", "--out=START", *first]
     for steps in (2, 4):  # the second goes on
         yield ["train.py", *first, "--workdir=runs/pretrain", "--config.init_from=START",
@@ -143,8 +103,8 @@ def main(folder: Path) -> dict[str, Any]:
         if (ROOT / name).exists():
             (folder / name).symlink_to(ROOT / name)
     start = time.perf_counter()
-    write_data(folder)
-    print(f"{time.perf_counter() - start:6.1f} s  python -m data.prepare ... of {len(folders())} "
+    small.write_data(folder, read := roots(), small.MODEL["vocab_size"])
+    print(f"{time.perf_counter() - start:6.1f} s  python -m data.prepare ... of {len(read)} "
           "data sets", flush=True)
     for command in commands():
         run(command, folder)

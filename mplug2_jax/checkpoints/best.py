@@ -101,7 +101,7 @@ def open_which(path: str | Path, which: str) -> Checkpoints:
     if which == "last":
         return Checkpoints(find_folder(path))
     advice = ("training keeps one where `best` names a figure of its validation "
-              "(--config.best, --config.eval_every)")
+              "(--config.best, --config.eval_every), and the figure has a value")
     folder = Path(path) / BEST
     if not folder.is_dir():
         folder = Path(path)

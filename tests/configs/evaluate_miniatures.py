@@ -9,16 +9,14 @@ and evaluations of equal tasks share what they compile.
 
 import functools
 import importlib
-import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import jax
 import numpy as np
+from sharing import set_flags, share_evaluation
 
 import eval
-from mplug2_jax import evaluation, tasks
 from mplug2_jax.checkpoints import CheckpointError, write_params
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import build, init_params
@@ -62,41 +60,24 @@ def checkpoint(config) -> str:
     return str(folder)
 
 
-def evaluate(config, folder: str, out: str) -> None:
-    """`eval.main` by these flags."""
-    for flag, value in dict(CONFIG=config, CHECKPOINT=folder, ONLY=[], OUT=out).items():
-        setattr(eval, flag, SimpleNamespace(name=flag, value=value))
-    eval.main()
-
-
 def main(names: list[str]) -> None:
-    kept: dict[str, tasks.Task] = {}
-
-    def made(section, model, tokenizer, evaluates):
-        name = json.dumps([section.to_dict(), vars(model)], default=str)
-        if name not in kept:
-            kept[name] = make(section, model, tokenizer, evaluates)
-        return kept[name]
-
-    make = tasks.make
-    evaluation.run.__globals__["tasks"] = SimpleNamespace(make=made)
-    # Figures alone: intervals are tested elsewhere.
-    eval.evaluation = SimpleNamespace(**vars(evaluation) | {
-        "run": lambda *given, with_intervals=False: evaluation.run(*given)})
+    share_evaluation(eval)
     load = functools.cache(load_tokenizer)
-    for name, value in dict(UNTRAINED=False, VALIDATION=False, CARDS=0, ORDER="split",
-                            JAVA=False, WHICH="last").items():
-        setattr(eval, name, SimpleNamespace(name=name, value=value))
+    set_flags(eval, UNTRAINED=False, VALIDATION=False, CARDS=0, ORDER="split", JAVA=False,
+              WHICH="last", ONLY=[])
     searched = None
     for name in names:
         module, _, words = name.partition(":")
         config = importlib.import_module(f"configs.{module}").get_config(
             ",".join(filter(None, (words, "tiny"))))
         config = small(config, load("prepared/vocab.txt").vocab_size)
-        evaluate(config, checkpoint(config), f"runs/{name}")
+        set_flags(eval, CONFIG=config, CHECKPOINT=checkpoint(config), OUT=f"runs/{name}")
+        eval.main()
         if name == names[-1]:  # a checkpoint of sentences alone, which there is by then
             try:
-                evaluate(searched, "checkpoints/classes", "runs/lacking")
+                set_flags(eval, CONFIG=searched, CHECKPOINT="checkpoints/classes",
+                          OUT="runs/lacking")
+                eval.main()
             except CheckpointError as error:
                 Path("runs/lacking.txt").write_text(str(error))
         searched = config if "msrvtt" in name.split(":") else searched

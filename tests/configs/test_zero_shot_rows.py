@@ -9,16 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import small
 
 from configs import checks, coco_server, common, zero_shot
 from data.datasets import DATASETS
-from data.prepare.__main__ import main as prepare
 from mplug2_jax import tasks
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.preprocess.classes import class_prompts
 
 ROOT = Path(__file__).parents[2]
-LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 ROWS = {name: f"zero_shot:{name}" for name in zero_shot.NAMES}
 SERVERS = ("coco_server", "glue_classification:cola", "vqav2_qa")
 # By row, figures of each that papers have.
@@ -98,22 +97,10 @@ def test_cocos_own_splits_are_captioned_for_its_server(size):
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory):
     """The folder of reports of every row, and of what servers score."""
-    sys.path.insert(0, str(ROOT / "tests/data"))
-    from raw_miniatures import MINIATURES
-
     folder = tmp_path_factory.mktemp("evaluations")
-    out = folder / "prepared"
     rows = (*zero_shot.RETRIEVAL.values(), *zero_shot.CLASSES.values())
-    for dataset in {*(row[0] for row in rows), *zero_shot.QUESTIONS, "nocaps", "coco2014",
-                    "glue_cola"}:
-        MINIATURES[dataset](folder / "raw" / dataset)
-        assert prepare([dataset, f"--raw={folder}/raw/{dataset}", f"--out={out}",
-                        "--processes=1"]) == 0
-    (out / "class_folders/1.0.0/label_words.txt").write_text(
-        "n01440764 tench, Tinca tinca\nn02119022 red fox, Vulpes vulpes\n")
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    (out / "vocab.txt").write_text(
-        "\n".join([*special, *LETTERS, *(f"##{letter}" for letter in LETTERS)]) + "\n")
+    names = {*(row[0] for row in rows), *zero_shot.QUESTIONS, "nocaps", "coco2014", "glue_cola"}
+    small.write_data(folder, {f"prepared/{name}" for name in names}, small.MODEL["vocab_size"])
     (ROOT / ".cache").mkdir(exist_ok=True)
     (folder / ".cache").symlink_to(ROOT / ".cache")  # compilations of the last time
     paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests/configs")))

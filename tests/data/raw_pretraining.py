@@ -193,6 +193,9 @@ def mplug_vqa(raw: Path) -> dict[str, list[dict]]:
                  "ocr": []}])
     put(raw / "vg_qa.json", [{"question_id": 986769, "question": "What is white?", "dataset": "vg",
                               "image": genome, "answer": "pipe"}])
+    for name, question in (("nominival", "Who?"), ("minival", "When?")):
+        put(raw / f"vqa_{name}_ocr.json", [
+            shown | {"question_id": 2, "question": question, "answer": people}])
     put(raw / "vqa_test_ocr.json",
         [shown | {"question_id": 1, "question": "Where?"}])
     put(raw / "answer_list.json", ["net"])
@@ -204,6 +207,9 @@ def mplug_vqa(raw: Path) -> dict[str, list[dict]]:
             {"question": "What is white?", "answer": "pipe", "id": "986769"}])],
         "vqa_test_ocr": [wanted(coco, image(1), "image", questions=[
             {"question": "Where?", "answer": "", "id": "1"} | tags])],
+        **{f"vqa_{name}_ocr": [wanted(coco, image(1), "image", questions=[
+            {"question": question, "answer": "net", "answers": people, "id": "2"} | tags])]
+            for name, question in (("nominival", "Who?"), ("minival", "When?"))},
         "vqa_train_ocr": [wanted(coco, image(1), "image", questions=[
             {"question": "What is it?", "answer": "net", "answers": people, "id": "262148000"}
             | tags,

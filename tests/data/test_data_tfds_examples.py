@@ -7,8 +7,8 @@ import ml_collections
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from etils import epath
 from raw_media import image
+from raw_tfds import write
 
 from data.datasets import flowers
 from data.pipeline import eval_batches, open_split, train_batches
@@ -16,30 +16,6 @@ from mplug2_jax.contracts.errors import DataError
 from mplug2_jax.preprocess.image import decode_image, resize
 
 CLASSES = ["tench", "goldfish", "great white shark"]
-
-
-def write(out, name: str, features: dict, examples: list[dict]):
-    """A dataset of TFDS of that name, with the features that TFDS has for it."""
-
-    class Examples(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-        VERSION = tfds.core.Version("5.1.0")
-        code_path = epath.Path(__file__)
-
-        def _info(self):
-            return tfds.core.DatasetInfo(
-                builder=self, features=tfds.features.FeaturesDict(features), disable_shuffling=True
-            )
-
-        def _split_generators(self, dl_manager):
-            return {"validation": self._generate_examples()}
-
-        def _generate_examples(self):
-            yield from enumerate(examples)
-
-    Examples.name = name
-    builder = Examples(data_dir=out, file_format="array_record")
-    builder.download_and_prepare(download_dir=out / "downloads")
-    return out / name
 
 
 def test_imagenet_becomes_labelled_images(tmp_path, tokenizer):
@@ -51,10 +27,10 @@ def test_imagenet_becomes_labelled_images(tmp_path, tokenizer):
             "label": tfds.features.ClassLabel(names=CLASSES),
             "file_name": tfds.features.Text(),
         },
-        [
+        {"validation": [
             {"image": io.BytesIO(image(n)), "label": label, "file_name": f"val_{n}.JPEG"}
             for n, label in enumerate((2, 0, -1))
-        ],
+        ]},
     )
     source = open_split(root, "validation")
     records = [source[index] for index in range(3)]
@@ -92,7 +68,7 @@ def test_glue_becomes_labelled_sentences(names, label, stored, words, tmp_path):
         tmp_path,
         "glue",
         {name: text for name in names} | {"label": label, "idx": np.int32},
-        [{name: f"the {name}" for name in names} | {"label": stored, "idx": 7}],
+        {"validation": [{name: f"the {name}" for name in names} | {"label": stored, "idx": 7}]},
     )
     record = open_split(root, "validation")[0]
     order = {"hypothesis": ("premise", "hypothesis"), "sentence2": ("sentence1", "sentence2")}
@@ -102,6 +78,7 @@ def test_glue_becomes_labelled_sentences(names, label, stored, words, tmp_path):
 
 
 def test_other_features_are_refused(tmp_path):
-    root = write(tmp_path, "sounds", {"audio": tfds.features.Text()}, [{"audio": "x"}])
+    root = write(tmp_path, "sounds", {"audio": tfds.features.Text()},
+                 {"validation": [{"audio": "x"}]})
     with pytest.raises(DataError, match="sounds has the features audio: only records"):
         open_split(root, "validation")

@@ -1,8 +1,11 @@
 """The planner's commands by name."""
 
+import jax
 import pytest
 
+from configs import msrvtt_caption
 from mplug2_jax.planning import __main__ as planning
+from mplug2_jax.planning.shapes import batch_shapes, planned
 
 
 @pytest.mark.parametrize("arguments, given", [([], "none"), (["predict"], "predict")])
@@ -21,3 +24,13 @@ def test_a_command_gets_the_flags_behind_it(monkeypatch):
     monkeypatch.setattr("sys.argv", ["planning", "describe", "--config=x"])
     planning.main()
     assert called == [True]
+
+
+def test_a_step_that_asks_the_host_for_rewards_is_planned_without_references():
+    config = msrvtt_caption.get_config("tiny,scst")
+    config.data.streams.video.batch_size = 2
+    task, streams = planned(config)
+    params = jax.eval_shape(task.init_params, jax.random.key(0))
+    loss, (metrics, _) = jax.eval_shape(task.loss, params, batch_shapes(task, streams),
+                                        jax.random.key(0))
+    assert loss.shape == () and {"video/reward"} <= set(metrics)

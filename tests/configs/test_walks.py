@@ -1,0 +1,93 @@
+"""Every config, from its data sets' files as they are published, through its docstring's commands.
+
+`make walks` walks all of them; the suite walks one of each task, and one of what is odd, and reads
+what all read.
+"""
+
+import dataclasses
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import docstrings
+import listing
+import pytest
+import small
+
+from configs import checks
+from data import pipeline
+from docs import make
+from mplug2_jax.preprocess.tokenizer import load_tokenizer
+
+ROOT = Path(__file__).parents[2]
+EVERY = [name.replace(".py", "") for name, _ in make.configs()
+         if not name.startswith(("demo", "zero_shot"))]  # which have tests of their own
+SOME = ["msrvtt_caption", "msrvtt_caption:scst", "msvd_qa", "flickr30k_retrieval",
+        "refcoco_grounding:refcoco_plus", "nlvr2_classification", "glue_classification:stsb",
+        "imagenet_classification:tfds", "ssv2_classification", "text_pretrain", "vqav2_qa:tags"]
+NAMES = EVERY if os.environ.get("WALKS") == "all" else SOME
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Holds what every config reads, prepared from raw files."""
+    made = tmp_path_factory.mktemp("walks")
+    small.write_data(made, set().union(*(docstrings.datasets(listing.make(name, "tiny"))
+                                         for name in EVERY)), small.WORDS)
+    (ROOT / ".cache").mkdir(exist_ok=True)
+    (made / ".cache").symlink_to(ROOT / ".cache")  # compilations of the last time
+    return made
+
+
+@pytest.fixture(scope="module")
+def walked(folder):
+    """What each walk gave: {name: line of `walk.py`}."""
+    paths = os.pathsep.join(str(ROOT / place) for place in (".", "tests/configs", "tests/data"))
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests/configs/walk.py", *NAMES], cwd=folder,
+        env=os.environ | {"PYTHONPATH": paths, "XLA_FLAGS": flags},
+        capture_output=True, text=True, timeout=2400)
+    assert done.returncode == 0, done.stderr[-5000:]
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    return {line["name"]: line for line in lines}
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_all_that_a_config_reads_is_in_its_files(name, folder, monkeypatch):
+    """Every stream, and every evaluation's split and validation, as batches."""
+    monkeypatch.chdir(folder)
+    config = listing.make(name, "tiny")
+    config.update_from_flattened_dict(small.settings(config, vocab_size=small.WORDS))
+    tokenizer = load_tokenizer(config.data.tokenizer)
+    checked = checks.validate(config, trains=bool(config.data.streams))
+    if checked.streams:
+        log = pipeline.SkipLog(0)
+        batch = next(pipeline.train_batches(config.data.root, checked.streams, tokenizer, 0,
+                                            skips=log))
+        assert batch.keys() == checked.streams.keys() and log.total() == 0
+        assert all(rows["example_mask"].any() for rows in batch.values())
+    for key, stream in checked.evaluations.items():
+        for split in {stream.split, config.evals[key].validation} - {""}:
+            batches = pipeline.eval_batches(
+                config.data.root, dataclasses.replace(stream, split=split), tokenizer)
+            assert sum(rows["example_mask"].sum() for rows in batches) > 0, f"{key}, {split}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_docstrings_commands(name, walked):
+    line, config = walked[name], listing.make(name, "tiny")
+    assert all(map(math.isfinite, line["figures"].values())) and all(line["gallery"].values())
+    assert set(config.evals) == set(line["gallery"])
+    commands = docstrings.walk(name)
+    evaluation = commands[-1]
+    assert line["checkpoint"]["which"] == evaluation.flags.get("which", "last")
+    assert line["checkpoint"]["step"] == 2
+    if config.data.streams:
+        assert commands[0].script == "train.py" and len(line["losses"]) == 2
+        assert all(map(math.isfinite, line["losses"]))
+        assert line["again"] == line["losses"][1:]  # from the first step's checkpoint, bit for bit

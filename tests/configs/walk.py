@@ -1,0 +1,125 @@
+"""Walks configs through the commands of their docstrings, in small: a line of JSON each.
+
+    python walk.py NAME ...
+
+in a folder with `prepared/` and `data/pretrain/`, which the configs name. CLIP and BERT become
+START by the converters' commands; every config trains two steps from what its docstring says,
+trains the second again from the checkpoint of the first, and is evaluated as it says. All of it is
+`train.main` and `eval.main` in one process, for importing and compiling take most of the time; what
+only costs time is cut or shared.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import docstrings
+import small
+from absl import flags
+from sharing import set_flags, share_evaluation, share_training
+
+import train
+
+delattr(flags.FLAGS, "config")  # which both scripts define
+import eval  # noqa: E402
+
+STEPS = 2
+START = "START"
+
+
+def cut(config: Any, trains: bool) -> Any:
+    """The config, cut."""
+    given = small.settings(config, vocab_size=small.WORDS)
+    given |= {key: 2 for key in given if key.endswith("batch_size")}
+    if trains:
+        given |= {"optimizer.steps": STEPS, "checkpoint_every": 1, "eval_every": STEPS,
+                  "optimizer.learning_rate": 1e-3, "optimizer.vision_learning_rate": 1e-3}
+    config.update_from_flattened_dict(given)
+    # A miniature has one example to validate on, of which a correlation is not defined.
+    config.best = config.best.replace("pearson", "rmse")
+    for section_of in (config.task, *(entry.task for entry in config.evals.values())):
+        for key, most in dict(beams=2, min_length=1, max_length=5, samples=2, rerank=2).items():
+            if section_of.get(key):
+                section_of[key] = min(section_of[key], most)
+        if len(section_of.get("templates", ())) > 1:
+            section_of.templates = section_of.templates[:2]
+    return config.lock()
+
+
+def losses(workdir: str) -> list[float]:
+    lines = (Path(workdir) / "train.jsonl").read_text().splitlines()
+    return [json.loads(line)["loss"] for line in lines]
+
+
+def trained(command: docstrings.Command, pretrained: str) -> dict[str, Any]:
+    """Both trainings of a command: the losses of the first, and of the step done again."""
+    workdir, start = command.flags["workdir"], command.flags["config.init_from"]
+    for again in (False, True):
+        config = command.get_config("tiny")
+        config.init_from = {"PRETRAINED": pretrained}.get(start, start)
+        set_flags(train, CONFIG=cut(config, True), WORKDIR=workdir, HELP=False)
+        if again:
+            before = losses(workdir)
+            shutil.rmtree(Path(workdir) / train.LAST / str(STEPS))
+        train.main()
+    found = losses(workdir)
+    assert found[:1] == before[:1]
+    return {"losses": before, "again": found[1:], "init_from": config.init_from}
+
+
+def evaluated(command: docstrings.Command) -> dict[str, Any]:
+    """What an evaluation's report has."""
+    given = command.flags
+    config = cut(command.get_config("tiny"), False) if command.module else None
+    set_flags(eval, CONFIG=config, CHECKPOINT=given["checkpoint"], WHICH=given.get("which", "last"),
+              OUT=given.get("out"), JAVA="java" in given, ONLY=[])
+    eval.main()
+    report = json.loads((Path(given.get("out", given["checkpoint"])) / "report.json").read_text())
+    return {"figures": {name: row["value"] for name, row in report["figures"].items()},
+            "absent": report["absent"], "gallery": report["gallery"],
+            "checkpoint": report["checkpoint"]}
+
+
+def convert() -> None:
+    """START, by the commands of `configs/pretrain.py`."""
+    small.write_bert(Path("bert.safetensors"), small.WORDS)
+    config = docstrings.listing.module("pretrain").get_config("tiny")
+    cuts = [f"--config.{key}={value}" for key, value in small.settings(
+        config, vocab_size=small.WORDS).items() if key.startswith("model.")]
+    for words in (["bert", "bert.safetensors", "--out=BERT_DIR"],
+                  ["clip", str(small.CLIP), "--with=BERT_DIR", f"--out={START}"]):
+        subprocess.run([sys.executable, "-m", "mplug2_jax.convert", *words,
+                        f"--config={small.ROOT}/configs/pretrain.py:tiny", *cuts], check=True,
+                       stdout=sys.stderr, env=os.environ | {"PYTHONPATH": str(small.ROOT)})
+
+
+def walks(names: list[str]) -> Iterator[dict[str, Any]]:
+    """What each gave; where pretraining is among them, others begin with its best."""
+    pretrained = START
+    for name in names:
+        start, found = time.perf_counter(), {"name": name}
+        for command in docstrings.walk(name):
+            found |= (trained(command, pretrained) if command.script == "train.py"
+                      else evaluated(command))
+            if name == "pretrain:joint" and command.script == "train.py":
+                pretrained = f"{command.flags['workdir']}/best"
+        yield found | {"seconds": round(time.perf_counter() - start, 1)}
+
+
+def main(names: list[str]) -> None:
+    convert()
+    share_training(train)
+    share_evaluation(eval)
+    set_flags(eval, UNTRAINED=False, VALIDATION=False, CARDS=0, ORDER="split")
+    for found in walks(names):
+        print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
