@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cuts
 import docstrings
-import small
 
 from configs import msrvtt_caption, pretrain, vqav2_qa, zero_shot
 
@@ -40,15 +40,15 @@ def roots() -> set[str]:
 
 def smaller(config: Any) -> Iterator[str]:
     """The flags that cut a config."""
-    return (f"--config.{key}={value}" for key, value in small.settings(config).items())
+    return (f"--config.{key}={value}" for key, value in cuts.settings(config).items())
 
 
 def commands() -> Iterator[list[str]]:
     """What is typed, in its order."""
     first = [f"--config=configs/pretrain.py:{WORDS}", *smaller(pretrain.get_config(WORDS))]
-    yield ["-m", "mplug2_jax.convert", "bert", str(small.BERT),
+    yield ["-m", "mplug2_jax.convert", "bert", str(cuts.BERT),
            "--out=BERT_DIR", *first]
-    yield ["-m", "mplug2_jax.convert", "clip", str(small.CLIP),
+    yield ["-m", "mplug2_jax.convert", "clip", str(cuts.CLIP),
            "--with=BERT_DIR", "--out=START", *first]
     for steps in (2, 4):  # the second goes on
         yield ["train.py", *first, "--workdir=runs/pretrain", "--config.init_from=START",
@@ -103,7 +103,7 @@ def main(folder: Path) -> dict[str, Any]:
         if (ROOT / name).exists():
             (folder / name).symlink_to(ROOT / name)
     start = time.perf_counter()
-    small.write_data(folder, read := roots(), small.MODEL["vocab_size"])
+    cuts.write_data(folder, read := roots(), cuts.MODEL["vocab_size"])
     print(f"{time.perf_counter() - start:6.1f} s  python -m data.prepare ... of {len(read)} "
           "data sets", flush=True)
     for command in commands():

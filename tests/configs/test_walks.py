@@ -12,10 +12,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cuts
 import docstrings
 import listing
 import pytest
-import small
 
 from configs import checks
 from data import pipeline
@@ -36,8 +36,8 @@ pytestmark = pytest.mark.slow
 def folder(tmp_path_factory):
     """Holds what every config reads, prepared from raw files."""
     made = tmp_path_factory.mktemp("walks")
-    small.write_data(made, set().union(*(docstrings.datasets(listing.make(name, "tiny"))
-                                         for name in EVERY)), small.WORDS)
+    cuts.write_data(made, set().union(*(docstrings.datasets(listing.make(name, "tiny"))
+                                         for name in EVERY)), cuts.WORDS)
     (ROOT / ".cache").mkdir(exist_ok=True)
     (made / ".cache").symlink_to(ROOT / ".cache")  # compilations of the last time
     return made
@@ -62,7 +62,7 @@ def test_all_that_a_config_reads_is_in_its_files(name, folder, monkeypatch):
     """Every stream, and every evaluation's split and validation, as batches."""
     monkeypatch.chdir(folder)
     config = listing.make(name, "tiny")
-    config.update_from_flattened_dict(small.settings(config, vocab_size=small.WORDS))
+    config.update_from_flattened_dict(cuts.settings(config, vocab_size=cuts.WORDS))
     tokenizer = load_tokenizer(config.data.tokenizer)
     checked = checks.validate(config, trains=bool(config.data.streams))
     if checked.streams:

@@ -8,8 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cuts
 import pytest
-import small
 
 from configs import checks, coco_server, common, zero_shot
 from data.datasets import DATASETS
@@ -100,7 +100,7 @@ def evaluated(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluations")
     rows = (*zero_shot.RETRIEVAL.values(), *zero_shot.CLASSES.values())
     names = {*(row[0] for row in rows), *zero_shot.QUESTIONS, "nocaps", "coco2014", "glue_cola"}
-    small.write_data(folder, {f"prepared/{name}" for name in names}, small.MODEL["vocab_size"])
+    cuts.write_data(folder, {f"prepared/{name}" for name in names}, cuts.MODEL["vocab_size"])
     (ROOT / ".cache").mkdir(exist_ok=True)
     (folder / ".cache").symlink_to(ROOT / ".cache")  # compilations of the last time
     paths = os.pathsep.join(map(str, (ROOT, ROOT / "tests/configs")))

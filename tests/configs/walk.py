@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cuts
 import docstrings
-import small
 from absl import flags
 from sharing import set_flags, share_evaluation, share_training
 
@@ -35,7 +35,7 @@ START = "START"
 
 def cut(config: Any, trains: bool) -> Any:
     """The config, cut."""
-    given = small.settings(config, vocab_size=small.WORDS)
+    given = cuts.settings(config, vocab_size=cuts.WORDS)
     given |= {key: 2 for key in given if key.endswith("batch_size")}
     if trains:
         given |= {"optimizer.steps": STEPS, "checkpoint_every": 1, "eval_every": STEPS,
@@ -88,15 +88,15 @@ def evaluated(command: docstrings.Command) -> dict[str, Any]:
 
 def convert() -> None:
     """START, by the commands of `configs/pretrain.py`."""
-    small.write_bert(Path("bert.safetensors"), small.WORDS)
+    cuts.write_bert(Path("bert.safetensors"), cuts.WORDS)
     config = docstrings.listing.module("pretrain").get_config("tiny")
-    cuts = [f"--config.{key}={value}" for key, value in small.settings(
-        config, vocab_size=small.WORDS).items() if key.startswith("model.")]
+    sizes = [f"--config.{key}={value}" for key, value in cuts.settings(
+        config, vocab_size=cuts.WORDS).items() if key.startswith("model.")]
     for words in (["bert", "bert.safetensors", "--out=BERT_DIR"],
-                  ["clip", str(small.CLIP), "--with=BERT_DIR", f"--out={START}"]):
+                  ["clip", str(cuts.CLIP), "--with=BERT_DIR", f"--out={START}"]):
         subprocess.run([sys.executable, "-m", "mplug2_jax.convert", *words,
-                        f"--config={small.ROOT}/configs/pretrain.py:tiny", *cuts], check=True,
-                       stdout=sys.stderr, env=os.environ | {"PYTHONPATH": str(small.ROOT)})
+                        f"--config={cuts.ROOT}/configs/pretrain.py:tiny", *sizes], check=True,
+                       stdout=sys.stderr, env=os.environ | {"PYTHONPATH": str(cuts.ROOT)})
 
 
 def walks(names: list[str]) -> Iterator[dict[str, Any]]:
