@@ -180,8 +180,10 @@ def configs_page() -> str:
         "and how many leaves; of a slice of TPUs what a device holds, and the hours that the "
         "training takes at least (`make plans`; a real step is longer); and the figures in the "
         "summary of its evaluations, where classes have an accuracy and scores a correlation. "
-        "Tests validate every config, train it on raw files in small, and ask for the source of "
-        "each of its numbers ([recipes.md](recipes.md)). `--help_config` prints the keys of one. "
+        "Tests validate every config, read all that it reads from raw files, and ask for the "
+        "source of each of its numbers ([recipes.md](recipes.md)); `make walks` takes each through "
+        "the commands of its docstring, in small: converted weights, training, a second start, "
+        "evaluation. `--help_config` prints the keys of one. "
         "The paper's figures: [configs.md](../configs.md).")
     head = ("config", "data", "task", "different keys", "leaves", "plan", "figures")
     return "\n\n".join(["# Configs", NOTE, text, table(head, rows)]) + "\n"
