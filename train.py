@@ -204,8 +204,9 @@ def validations(run: Run, fresh: bool) -> evaluation.Validation:
       ConfigError, DataError: a split cannot be validated on.
     """
     config, chosen = run.config, run.checked.selection
-    entries = evaluation.build(config.evals, run.checked.evaluations, run.checked.model,
-                               run.tokenizer, validation=True)
+    entries = evaluation.distinct(evaluation.build(
+        config.evals, run.checked.evaluations, run.checked.model, run.tokenizer, validation=True),
+        chosen.figure if chosen else "")
     best = note = None
     if chosen is not None:
         about = dict(figure=chosen.figure, root=chosen.root, split=chosen.split,

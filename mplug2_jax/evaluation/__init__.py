@@ -12,8 +12,8 @@ from mplug2_jax.evaluation.run import (
     run,
     summary,
 )
-from mplug2_jax.evaluation.validation import Moment, Validation
+from mplug2_jax.evaluation.validation import Moment, Validation, distinct
 
 __all__ = ["Evaluation", "Moment", "Origin", "Records", "Section", "Validation", "best_first",
-           "build", "choose", "create_params", "noted", "run", "summary", "write_records",
-           "write_report"]
+           "build", "choose", "create_params", "distinct", "noted", "run", "summary",
+           "write_records", "write_report"]

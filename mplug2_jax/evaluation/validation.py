@@ -123,6 +123,27 @@ class Validation:
             self.best.close()
 
 
+def distinct(evaluations: Mapping[str, Evaluation], figure: str) -> dict[str, Evaluation]:
+    """The evaluations without those that differ from another in their names alone.
+
+    Several test splits may have one split to tune on. Of those alike the one that gives `figure`
+    stays, else the first.
+    """
+    kept: dict[str, Evaluation] = {}
+    for name, entry in evaluations.items():
+        alike = [one for one, other in kept.items() if other.stream == entry.stream
+                 and type(other.task) is type(entry.task)
+                 and other.task.options == entry.task.options]
+        if alike and not entry.task.figure(figure, entry.kind):
+            logging.info("evals.%s: validated as evals.%s is", name, alike[0])
+            continue
+        for one in alike:
+            logging.info("evals.%s: validated as evals.%s is", one, name)
+            del kept[one]
+        kept[name] = entry
+    return kept
+
+
 def lacking(task: Task, trained: MPlug2) -> list[str]:
     """The modules and heads that a task needs for its figures, and that a model does not have."""
     needed = {*task.model.modules, *(f"heads/{head}" for head in task.model.heads_used)}

@@ -1,5 +1,7 @@
 """Evaluations of a config: what they read, what they give, and which figures stand in front."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -83,3 +85,18 @@ def test_validation_has_its_split_a_limit_and_some_of_them():
     assert not any(name.endswith("_low") for name in figures)
     with pytest.raises(ValueError, match="evaluation 'birds': the config has animals, near"):
         built(only=["birds"])
+
+
+def test_what_differs_in_its_name_alone_is_validated_once():
+    entries = built(validation=True)
+    names = ("animals", "first", "second", "other")
+    entries = dict(zip(names, (entries["animals"],) * 4, strict=True)) | {"near": entries["near"]}
+    for name in ("first", "second"):
+        entries[name] = entries[name]._replace(kind=name)
+    entries["other"] = entries["other"]._replace(stream=dataclasses.replace(
+        entries["other"].stream, split="train"))
+    for figure, kept in (("", "animals"), ("second_class_accuracy", "second"),
+                         ("near_class_accuracy", "animals")):
+        found = evaluation.distinct(entries, figure)
+        assert set(found) == {kept, "other", "near"}
+        assert all(found[name] is entries[name] for name in found)
