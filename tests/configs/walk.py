@@ -30,7 +30,7 @@ delattr(flags.FLAGS, "config")  # which both scripts define
 import eval  # noqa: E402
 
 STEPS = 2
-START = "START"
+START, PRETRAINED = "START", "runs/pretrain_joint/best"
 
 
 def cut(config: Any, trains: bool) -> Any:
@@ -87,7 +87,9 @@ def evaluated(command: docstrings.Command) -> dict[str, Any]:
 
 
 def convert() -> None:
-    """START, by the commands of `configs/pretrain.py`."""
+    """START, by the commands of `configs/pretrain.py`, if it is not there."""
+    if Path(START).exists():
+        return
     cuts.write_bert(Path("bert.safetensors"), cuts.WORDS)
     config = docstrings.listing.module("pretrain").get_config("tiny")
     sizes = [f"--config.{key}={value}" for key, value in cuts.settings(
@@ -100,15 +102,13 @@ def convert() -> None:
 
 
 def walks(names: list[str]) -> Iterator[dict[str, Any]]:
-    """What each gave; where pretraining is among them, others begin with its best."""
-    pretrained = START
+    """What each gave; where pretraining was walked before, others begin with its best."""
     for name in names:
         start, found = time.perf_counter(), {"name": name}
+        pretrained = PRETRAINED if Path(PRETRAINED).exists() else START
         for command in docstrings.walk(name):
             found |= (trained(command, pretrained) if command.script == "train.py"
                       else evaluated(command))
-            if name == "pretrain:joint" and command.script == "train.py":
-                pretrained = f"{command.flags['workdir']}/best"
         yield found | {"seconds": round(time.perf_counter() - start, 1)}
 
 
