@@ -5,7 +5,6 @@ The weighted vote of Wu et al., 2018 (https://arxiv.org/abs/1805.01978), section
 
 import dataclasses
 from collections.abc import Iterable
-from functools import partial
 from typing import Any
 
 import jax
@@ -16,10 +15,11 @@ from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.options import option
 from mplug2_jax.contracts.streams import SCORE
 from mplug2_jax.preprocess.classes import count_outputs
-from mplug2_jax.tasks.base import Annotate, Array, Batch, Scores, fetch
+from mplug2_jax.tasks.base import Annotate, Array, Batch, Scores
 from mplug2_jax.tasks.base.labels import INPUTS, Labelling, LabelOptions
+from mplug2_jax.tasks.base.rows import Rows
 
-QUERIES, BANK = 256, 16_384  # rows of a block of similarities
+QUERIES, BANK = 1_024, 16_384  # rows of a block of similarities, 64 MiB
 TEMPERATURE = 0.07  # of a neighbour's weight, exp(cosine / temperature)
 
 
@@ -82,16 +82,20 @@ class Knn(Labelling):
           ConfigError: there are none.
           ValueError: there is nothing to classify.
         """
-        known = [row for row in self.outputs(params, reference) if row["label"] >= 0]
-        if not known:
+        bank, labels = Rows(), []
+        for row in self.outputs(params, reference):
+            if row["label"] >= 0:
+                bank.append(row["features"][None])
+                labels.append(row["label"])
+        if not labels:
             raise ConfigError(f"task.reference = {self.reference!r}: expected a split of labelled "
                               "examples, such as the training split")
-        bank, labels = (np.stack([row[key] for row in known]) for key in ("features", "label"))
         rows = list(self.outputs(params, batches))
         if not rows:
             raise ValueError("k-NN has nothing to classify: no example could be used")
-        votes = vote(np.stack([row["features"] for row in rows]), bank, labels,
-                     self.options.neighbours, count_outputs(self.options.classes))
+        votes = vote(np.stack([row.pop("features") for row in rows]), bank.array(),
+                     np.array(labels), self.options.neighbours,
+                     count_outputs(self.options.classes))
         records = []
         for row, logits in zip(rows, votes, strict=True):
             index, item = int(row["index"]), int(row["item"])
@@ -122,48 +126,42 @@ def vote(queries: np.ndarray, bank: np.ndarray, labels: np.ndarray, neighbours: 
 def nearest(queries: np.ndarray, bank: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
     """The `count` most similar of a bank: their similarities and numbers, `[Q, count]` each.
 
-    Best first, the first of equal ones. Blocks of the bank pass one after the other, each with the
-    best so far, so that no more than `QUERIES x BANK` similarities exist at once. All of it is one
-    call: the bank goes to the devices once.
+    Best first, the first of equal ones. Blocks of the bank pass one after the other, each for all
+    queries, so that the bank is read once and no more than `QUERIES x BANK` similarities exist at
+    once: it may be mapped from a file.
 
     Args:
       queries: float32 `[Q, D]`.
       bank: float32 `[N, D]`, N at least `count`.
       count: of each query.
     """
+    rows = max(1, min(QUERIES, len(queries)))
+    asked = in_blocks(queries, rows)
+    values = np.full((*asked.shape[:2], count), -np.inf, np.float32)
+    numbers = np.zeros((*asked.shape[:2], count), np.int32)
     size = max(count, min(BANK, len(bank)))
-    found = fetch(_search(in_blocks(queries, min(QUERIES, len(queries))), in_blocks(bank, size),
-                          len(bank), count))
-    values, numbers = (x.reshape(-1, count)[:len(queries)] for x in found)
-    return values, numbers
+    for first in range(0, len(bank), size):
+        block = jnp.asarray(in_blocks(bank[first:first + size], size)[0])
+        for part, of_part in enumerate(asked):
+            values[part], numbers[part] = jax.device_get(_better(
+                of_part, block, first, len(bank), values[part], numbers[part]))
+    return (values.reshape(-1, count)[:len(queries)], numbers.reshape(-1, count)[:len(queries)])
 
 
 def in_blocks(rows: np.ndarray, size: int) -> np.ndarray:
     """`[N, D]` to `[blocks, size, D]`, the last one filled up with zeros."""
-    filled = np.pad(rows, ((0, -len(rows) % size), (0, 0)))
+    filled = np.pad(rows, ((0, -len(rows) % size), (0, 0))) if len(rows) % size else rows
     return filled.reshape(-1, size, rows.shape[1])
 
 
-@partial(jax.jit, static_argnames=("total", "count"))
-def _search(queries: Array, blocks: Array, total: int, count: int) -> tuple[Array, Array]:
-    """Of queries `[P, Q, D]` in `blocks [N, size, D]`: similarities and numbers `[P, Q, count]`."""
-    size = blocks.shape[1]
-    firsts = jnp.arange(blocks.shape[0]) * size
-
-    def search(part):  # [Q, D]
-        def step(best, block):
-            first, rows = block
-            number = first + jnp.arange(size)
-            similarity = jnp.einsum("qd,nd->qn", part, rows, precision=jax.lax.Precision.HIGHEST)
-            similarity = jnp.where(number < total, similarity, -jnp.inf)
-            values = jnp.concatenate([best[0], similarity], axis=1)
-            numbers = jnp.concatenate(
-                [best[1], jnp.broadcast_to(number, similarity.shape)], axis=1)
-            values, places = jax.lax.top_k(values, count)
-            return (values, jnp.take_along_axis(numbers, places, axis=1)), None
-
-        start = (jnp.full((part.shape[0], count), -jnp.inf),
-                 jnp.zeros((part.shape[0], count), jnp.int32))
-        return jax.lax.scan(step, start, (firsts, blocks))[0]
-
-    return jax.lax.map(search, queries)
+@jax.jit
+def _better(queries: Array, block: Array, first: int, total: int, values: Array,
+            numbers: Array) -> tuple[Array, Array]:
+    """The best so far, `[Q, count]` each, and a block `[size, D]` that begins at `first`."""
+    number = first + jnp.arange(block.shape[0])
+    similarity = jnp.einsum("qd,nd->qn", queries, block, precision=jax.lax.Precision.HIGHEST)
+    similarity = jnp.where(number < total, similarity, -jnp.inf)
+    every = jnp.concatenate([values, similarity], axis=1)
+    which = jnp.concatenate([numbers, jnp.broadcast_to(number, similarity.shape)], axis=1)
+    values, places = jax.lax.top_k(every, values.shape[1])  # of equal ones the first
+    return values, jnp.take_along_axis(which, places, axis=1)

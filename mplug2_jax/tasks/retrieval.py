@@ -14,8 +14,9 @@ from jax.sharding import Mesh
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.options import option
 from mplug2_jax.contracts.streams import Stream
-from mplug2_jax.metrics.retrieval import captions_of, rank_scores, ranks
-from mplug2_jax.metrics.scores import Score, within
+from mplug2_jax.metrics.ranking import Ranked, dual_softmax, reranked, search
+from mplug2_jax.metrics.retrieval import rank_scores
+from mplug2_jax.metrics.scores import within
 from mplug2_jax.objectives.pretraining import pair_losses
 from mplug2_jax.parallel.sharding import shard_batch
 from mplug2_jax.preprocess.text import clean_caption
@@ -35,17 +36,10 @@ from mplug2_jax.tasks.base import (
 )
 from mplug2_jax.tasks.base.gallery import Gallery, batched, filled
 from mplug2_jax.tasks.base.pairs import CONTRAST, check_batching, check_blocks, objectives_of
-from mplug2_jax.tasks.base.reranking import (
-    DEFAULT,
-    DUAL_SOFTMAX,
-    RULES,
-    best,
-    dual_softmax,
-    marked,
-    prefix_of,
-    replaced,
-)
+from mplug2_jax.tasks.base.reranking import DEFAULT, DUAL_SOFTMAX, RULES, prefix_of
+from mplug2_jax.tasks.base.rows import Rows
 
+SHOWN = 5  # best of a query that a record has
 RERANK_BATCH = 64  # pairs a call, about; all calls alike, so that one compilation serves
 WAYS = (("text_to_{kind}", "texts"), ("{kind}_to_text", "clips or images"))
 DUAL = "dual encoder alone"
@@ -106,7 +100,7 @@ class Retrieval(Task):
     Gutmann and Hyvarinen, 2010). They are drawn both ways, so this holds as far as the softmax's
     sums are alike. A score is that, times the temperature. A visual with several captions is a
     query for all of them, found with the first; each caption is a query. With `task.dual_softmax` a
-    similarity is multiplied by its softmax over all queries (`base.reranking.dual_softmax`),
+    similarity is multiplied by its softmax over all queries (`metrics.ranking.dual_softmax`),
     wherever it is used.
     """
 
@@ -232,17 +226,19 @@ class Retrieval(Task):
                        thumbnails=[(clip(index), f"{place}.", index == record["index"])
                                    for place, index in enumerate(record["top"], 1)])
 
-    def encode_all(self, params: Any, texts: Sequence[str], length: int) -> dict[str, np.ndarray]:
-        """`encode_queries` of all texts, on every host: `[Q, ...]`."""
+    def encode_all(self, params: Any, texts: Sequence[str], length: int) -> dict[str, Any]:
+        """`encode_queries` of all texts, on every host: `[Q, ...]`, the tokens `Rows`."""
         encoded = [self.tokenizer.encode_padded(text, length) for text in texts]
-        parts = []
+        parts, tokens = [], Rows()
         for chunk in batched(np.arange(len(texts)), RERANK_BATCH):
             ids, mask = (np.stack([encoded[i][k] for i in chunk]) for k in (0, 1))
-            parts.append(fetch(self._encode(params, ids, mask)))
-        return {key: np.concatenate([part[key] for part in parts])[:len(texts)]
-                for key in parts[0]}
+            part = fetch(self._encode(params, ids, mask))
+            tokens.append(part.pop("text"))
+            parts.append(part)
+        return {"text": tokens} | {key: np.concatenate([part[key] for part in parts])[:len(texts)]
+                                   for key in parts[0]}
 
-    def rank(self, params: Any, queries: dict[str, np.ndarray], gallery: Gallery,
+    def rank(self, params: Any, queries: Mapping[str, Any], gallery: Gallery,
              owner: Sequence[int], records: list[dict[str, Any]], kind: str) -> Scores:
         """Recall of the dual encoder and, with `task.rerank`, of the reranked lists beside it.
 
@@ -254,44 +250,53 @@ class Retrieval(Task):
           records: one a query; gets its `rank` and the `top` five.
           kind: for the names of the figures.
         """
-        similarity = queries["text_features"] @ np.stack(gallery.features).T  # [Q, G]
-        ways = similarity, similarity.T
-        if self.options.dual_softmax:
-            temperature = float(np.asarray(self.call(params, "temperature")))
-            ways = (dual_softmax(ways[0], temperature), dual_softmax(ways[1], temperature))
-        scores = score_matrices(*ways, owner, kind, self.dual)
+        text, visual = queries["text_features"], np.stack(gallery.features)
+        sides = [(text, np.asarray(owner)), (visual, np.arange(len(visual)))]
+        ways = [(*sides[0], *sides[1]), (*sides[1], *sides[0])]
+        found = []
+        for asked, asked_owner, items, item_owner in ways:
+            weigh = (dual_softmax(asked, items, float(np.asarray(self.call(params, "temperature"))))
+                     if self.options.dual_softmax else None)
+            found.append(search(asked, items, asked_owner, item_owner,
+                                max(SHOWN, self.options.rerank), weigh))
+        scores = score_ways([one.rank for one in found], owner, kind, self.dual)
         if self.options.rerank:
-            ways = self.rerank(params, queries, gallery, *ways)
-            scores |= score_matrices(*ways, owner, kind, self.final)
-        rank, top = ranks(ways[0], [[o] for o in owner]), best(ways[0], 5)
-        for i, record in enumerate(records):
-            record["rank"], record["top"] = int(rank[i]), [gallery.index[j] for j in top[i]]
+            again = self.rerank(params, queries, gallery, *found)
+            found = [reranked(old, new, asked_owner, item_owner) for old, new, (
+                _, asked_owner, _, item_owner) in zip(found, again, ways, strict=True)]
+            scores |= score_ways([one.rank for one in found], owner, kind, self.final)
+        for record, rank, top in zip(records, found[0].rank, found[0].top, strict=True):
+            record["rank"] = int(rank)
+            record["top"] = [gallery.index[item] for item in top[:SHOWN]]
         return scores
 
-    def rerank(self, params: Any, queries: dict[str, np.ndarray], gallery: Gallery,
-               to_visual: np.ndarray, to_text: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Ranks the `task.rerank` best of each query by what `match` says, both ways.
+    def rerank(self, params: Any, queries: Mapping[str, Any], gallery: Gallery,
+               to_visual: Ranked, to_text: Ranked) -> list[np.ndarray]:
+        """The scores of the `task.rerank` best of each query by what `match` says, both ways.
 
         Pairs wanted in either direction are computed once, at most `rerank` times the texts and
-        visuals; all others keep a score below them.
+        visuals.
 
         Args:
           params: of the model.
           queries: `text [Q, L, D]`, `text_mask [Q, L]`.
           gallery: G visuals.
-          to_visual, to_text: similarities `[Q, G]` and `[G, Q]`.
+          to_visual, to_text: of `search`.
 
         Returns:
-          Scores `[Q, G]` and `[G, Q]`.
+          Float32 `[Q, K]` and `[G, K]`.
         """
-        wanted = [marked(matrix, self.options.rerank) for matrix in (to_visual, to_text)]
-        pairs = np.argwhere(wanted[0] | wanted[1].T)  # [P, 2] of (text, visual)
-        said = np.zeros(to_visual.shape, np.float32)
-        said[tuple(pairs.T)] = self.match_spread(params, queries, gallery, pairs)
-        return (replaced(to_visual, self.rescored(to_visual, said), wanted[0]),
-                replaced(to_text, self.rescored(to_text, said.T), wanted[1]))
+        texts, visuals, most = len(to_visual.top), len(to_text.top), self.options.rerank
+        there, back = to_visual.top[:, :most], to_text.top[:, :most]
+        numbers = [np.arange(texts)[:, None] * visuals + there,  # of pairs (text, visual)
+                   back * visuals + np.arange(visuals)[:, None]]
+        wanted = np.unique(np.concatenate([one.ravel() for one in numbers]))
+        said = self.match_spread(params, queries, gallery,
+                                 np.stack(np.divmod(wanted, visuals), axis=1))
+        return [self.rescored(one.values[:, :most], said[np.searchsorted(wanted, number)])
+                for one, number in zip((to_visual, to_text), numbers, strict=True)]
 
-    def match_spread(self, params: Any, queries: dict[str, np.ndarray], gallery: Gallery,
+    def match_spread(self, params: Any, queries: Mapping[str, Any], gallery: Gallery,
                      pairs: np.ndarray) -> np.ndarray:
         """`match_pairs` over all hosts: each gives the pairs of its own visuals to every call."""
         starts = gallery.starts()
@@ -328,18 +333,17 @@ class Retrieval(Task):
         return np.concatenate(added)[:len(pairs)]
 
 
-def score_matrices(to_visual: np.ndarray, to_text: np.ndarray, owner: Sequence[int], kind: str,
-                   prefix: str) -> Scores:
-    """`<prefix>text_to_<kind>_r1 ...` and back, of similarities `[Q, G]` and `[G, Q]`.
+def score_ways(ranks: Sequence[np.ndarray], owner: Sequence[int], kind: str,
+               prefix: str) -> Scores:
+    """`<prefix>text_to_<kind>_r1 ...` and back, of their ranks int `[Q]` and `[G]`.
 
-    All are over the Q queries; a visual counts at the first of its own.
+    All are over the Q queries; a visual counts at the first of its own, one without any not at all.
     """
-    captions = captions_of(owner, len(to_text))
-    first = [int(texts[0]) for texts in captions]
-    there = rank_scores(ranks(to_visual, [[o] for o in owner]))
-    back: dict[str, Score] = {name: within(score, first, len(owner)) for name, score in
-                              rank_scores(ranks(to_text, captions)).items()}
-    ways = {f"text_to_{kind}": there, f"{kind}_to_text": back}
+    to_visual, to_text = ranks
+    visuals, first = np.unique(np.asarray(owner), return_index=True)
+    ways = {f"text_to_{kind}": rank_scores(to_visual),
+            f"{kind}_to_text": {name: within(score, first.tolist(), len(owner)) for name, score in
+                                rank_scores(to_text[visuals]).items()}}
     return {f"{prefix}{way}_{name}": score for way, scores in ways.items()
             for name, score in scores.items()}
 

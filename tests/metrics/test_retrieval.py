@@ -1,90 +1,117 @@
-"""Recall and ranks, by hand and against a slow count."""
+"""Recall and ranks, by hand and against full sorts."""
 
 import numpy as np
 import pytest
 
-from mplug2_jax.metrics.retrieval import captions_of, ranks, recall
+from mplug2_jax.metrics import ranking
+from mplug2_jax.metrics.ranking import Ranked, dual_softmax, highest, reranked, search
+from mplug2_jax.metrics.retrieval import rank_scores
+
+
+def whole(similarity, query_owner, item_owner):
+    """Ranks by sorting whole rows: among equals the wrong items come first; 0 for no right one."""
+    ranks = []
+    for row, own in zip(similarity, query_owner, strict=True):
+        order = sorted(range(len(row)), key=lambda g: (-row[g], item_owner[g] == own))
+        places = [place for place, g in enumerate(order, 1) if item_owner[g] == own]
+        ranks.append(min(places, default=0))
+    return ranks
+
+
+def drawn(seed, queries=40, items=25, owners=9, ties=True):
+    rng = np.random.default_rng(seed)
+    found = [rng.integers(-2, 3, (n, 4)) if ties else rng.standard_normal((n, 4))
+             for n in (queries, items)]
+    return *(x.astype(np.float32) for x in found), *(rng.integers(0, owners, n)
+                                                      for n in (queries, items))
 
 
 def test_by_hand():
-    similarity = np.array([[0.9, 0.1, 0.5], [0.9, 0.1, 0.5], [0.2, 0.3, 0.1]])
-    positives = [{0}, {1}, {0, 2}]
-    np.testing.assert_array_equal(ranks(similarity, positives), [1, 3, 2])
-    assert recall(similarity, positives) == pytest.approx(
-        {"r1": 1 / 3, "r5": 1, "r10": 1, "median_rank": 2, "mean_rank": 2}
-    )
+    queries = np.array([[0.9, 0.1, 0.5], [0.9, 0.1, 0.5], [0.2, 0.3, 0.1]], np.float32)
+    found = search(queries, np.eye(3, dtype=np.float32), np.array([0, 1, 2]), np.arange(3), 2)
+    assert found.rank.tolist() == [1, 3, 3] and found.top.tolist() == [[0, 2], [0, 2], [1, 0]]
+    assert {name: score.value for name, score in rank_scores(found.rank).items()} == (
+        pytest.approx({"r1": 1 / 3, "r5": 1, "r10": 1, "median_rank": 3, "mean_rank": 7 / 3}))
 
 
-def test_against_slow_count():
-    rng = np.random.default_rng(0)
-    similarity = rng.integers(0, 6, (40, 25)).astype(np.float32)  # many ties
-    right = rng.random((40, 25)) < 0.1
-    right[np.arange(40), rng.integers(0, 25, 40)] = True
-    expected = []
-    for row, mask in zip(similarity, right, strict=True):
-        # Among equals the wrong items come first.
-        order = sorted(range(25), key=lambda g: (-row[g], mask[g]))
-        expected.append(1 + min(place for place, g in enumerate(order) if mask[g]))
-    np.testing.assert_array_equal(ranks(similarity, right), expected)
-    np.testing.assert_array_equal(
-        ranks(similarity, [set(np.flatnonzero(m)) for m in right]), expected
-    )
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("block", [1, 60, 1 << 24])
+def test_blocks_are_the_whole_sort(seed, block, monkeypatch):
+    monkeypatch.setattr(ranking, "BLOCK", block)
+    queries, items, query_owner, item_owner = drawn(seed, ties=seed < 4)
+    similarity = queries @ items.T
+    for count in (1, 5, 25, 40):
+        found = search(queries, items, query_owner, item_owner, count)
+        assert found.rank.tolist() == whole(similarity, query_owner, item_owner)
+        order = np.argsort(-similarity, axis=1, kind="stable")[:, :count]
+        np.testing.assert_array_equal(found.top, order)
+        np.testing.assert_allclose(found.values, np.take_along_axis(similarity, order, axis=1),
+                                   rtol=1e-6, atol=1e-6)  # products of rows and of matrices
 
 
-@pytest.mark.parametrize("value", [0.0, 1.0, -np.inf])
+@pytest.mark.parametrize("value", [0.0, 1.0, -2.0])
 def test_constant_similarity_is_last(value):
-    scores = recall(np.full((50, 50), value), np.eye(50, dtype=bool))
-    assert scores["r10"] == 0 and scores["median_rank"] == 50
+    same = np.full((50, 1), value, np.float32)
+    found = search(same, np.ones((50, 1), np.float32), np.arange(50), np.arange(50), 3)
+    assert set(found.rank) == {50} and found.top.tolist() == [[0, 1, 2]] * 50
 
 
-def test_several_captions_a_visual_against_sorting():
-    """Both ways, with one to four captions a visual in any order, against a full sort."""
-    rng = np.random.default_rng(1)
-    owner = rng.permutation(np.concatenate([np.arange(30), rng.integers(0, 30, 45)]))
-    similarity = rng.standard_normal((75, 30)) + 1.5 * (owner[:, None] == np.arange(30))
-    texts = captions_of(owner, 30)
-    assert sorted(np.concatenate(texts)) == list(range(75))
-
-    def place(row, right):
-        return 1 + min(list(np.argsort(-row)).index(one) for one in right)
-
-    to_visual = [place(similarity[t], [owner[t]]) for t in range(75)]
-    to_text = [place(similarity[:, v], np.flatnonzero(owner == v)) for v in range(30)]
-    for matrix, right, rank in ((similarity, [[o] for o in owner], to_visual),
-                                (similarity.T, texts, to_text)):
-        found = recall(matrix, right)
-        assert found == pytest.approx({
-            **{f"r{k}": np.mean([r <= k for r in rank]) for k in (1, 5, 10)},
-            "median_rank": np.median(rank), "mean_rank": np.mean(rank)})
+def test_the_highest_of_rows_full_of_ties():
+    rng = np.random.default_rng(0)
+    block = rng.integers(0, 3, (200, 17)).astype(np.float32)
+    for count in range(1, 18):
+        np.testing.assert_array_equal(
+            highest(block, count), np.argsort(-block, axis=1, kind="stable")[:, :count])
 
 
-@pytest.mark.parametrize(("owner", "message"), [
-    ([0, 2, 0], "visual 1 has no caption"), ([0, 1, 3, 2], "text 2 belongs to visual 3"),
-    ([-1, 0, 1, 2], "text 0 belongs to visual -1"),
-])
-def test_captions_and_visuals_must_match(owner, message):
-    with pytest.raises(ValueError, match=message):
-        captions_of(owner, 3)
+def test_nan_is_an_error():
+    with pytest.raises(ValueError, match="NaN"):
+        search(np.full((2, 3), np.nan, np.float32), np.ones((2, 3), np.float32), np.arange(2),
+               np.arange(2), 1)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_was_not_reranked_stays_behind_in_its_order(seed):
+    queries, items, query_owner, item_owner = drawn(seed)
+    similarity = queries @ items.T
+    rng = np.random.default_rng(seed)
+    for count in (1, 3, 25):
+        found = search(queries, items, query_owner, item_owner, max(count, 5))
+        scores = rng.integers(-3, 3, (len(queries), count)).astype(np.float32)
+        again = reranked(found, scores, query_owner, item_owner)
+        matrix = similarity - 1e4  # all behind, by similarity
+        np.put_along_axis(matrix, found.top[:, :count], scores, axis=1)
+        assert again.rank.tolist() == whole(matrix, query_owner, item_owner)
+        for row, (top, values) in enumerate(zip(again.top, again.values, strict=True)):
+            new = dict(zip(found.top[row, :count], scores[row], strict=True))
+            assert top[:count].tolist() == sorted(found.top[row, :count].tolist(),
+                                                  key=lambda item, new=new: -new[item])
+            assert top[count:].tolist() == found.top[row, count:].tolist()
+            np.testing.assert_array_equal(values, similarity[row, top])
+
+
+def test_dual_softmax_is_similarity_times_its_softmax_over_the_queries(monkeypatch):
+    monkeypatch.setattr(ranking, "BLOCK", 8)
+    queries, items, *_ = drawn(2, 6, 4, ties=False)
+    similarity = queries @ items.T
+    weigh = dual_softmax(queries, items, 0.05)
+    found = np.concatenate([weigh(similarity[:1]), weigh(similarity[1:])])
+    for item in range(4):
+        powers = [np.exp((float(x) - float(similarity[:, item].max())) / 0.05)
+                  for x in similarity[:, item]]
+        for query in range(6):
+            expected = similarity[query, item] * powers[query] / sum(powers)
+            assert found[query, item] == pytest.approx(expected, rel=1e-4, abs=1e-30)
+    # An item that all queries are like loses against one that is liked by its own alone.
+    hub = np.float32([[0.9, 0.8], [0.9, 0.1], [0.9, 0.1]])
+    again = dual_softmax(hub, np.eye(2, dtype=np.float32), 0.05)(hub)
+    assert hub[0].argmax() == 0 and again[0].argmax() == 1
+    assert np.isfinite(dual_softmax(queries, items, 1e-3)(similarity)).all()
 
 
 def test_perfect():
-    scores = recall(np.eye(12), [[i] for i in range(12)])
-    assert scores["r1"] == 1 and scores["mean_rank"] == 1
-
-
-@pytest.mark.parametrize(
-    ("similarity", "positives", "message"),
-    [
-        (np.zeros((2, 3)), [{0}], "positives for 1 queries, similarity has 2"),
-        (np.zeros((2, 3)), [{0}, set()], "query 1 has no positive"),
-        (np.zeros((2, 3)), [{0}, {3}], "positive 3 of query 1"),
-        (np.zeros((2, 3)), np.zeros((2, 2), bool), r"bool \[2, 3\]"),
-        (np.zeros((2, 2)), np.eye(2), "got float64"),
-        (np.full((2, 2), np.nan), np.eye(2, dtype=bool), "NaN"),
-        (np.zeros(3), [{0}], r"must be \[Q, G\]"),
-        (np.zeros((0, 3)), [], "no queries"),
-    ],
-)
-def test_errors(similarity, positives, message):
-    with pytest.raises(ValueError, match=message):
-        recall(similarity, positives)
+    eye = np.eye(12, dtype=np.float32)
+    found = search(eye, eye, np.arange(12), np.arange(12), 1)
+    scores = rank_scores(found.rank)
+    assert isinstance(found, Ranked)
+    assert scores["r1"].value == 1 and scores["mean_rank"].value == 1

@@ -172,10 +172,9 @@ def test_what_is_scored_is_spoken_of_and_each_example_can_be_seen(name, more, ki
 
 def test_what_retrieval_scores_is_spoken_of():
     task = small.task("retrieval", TINY)
-    similarity = np.random.default_rng(0).standard_normal((7, 5))
+    there, back = np.array([1, 2, 3, 1, 2, 5, 1]), np.array([1, 1, 2, 3, 7])
     for prefix in ("", "dual_"):
-        scores = retrieval.score_matrices(similarity, similarity.T, [0, 1, 1, 2, 3, 4, 4], "video",
-                                          prefix)
+        scores = retrieval.score_ways((there, back), [0, 1, 1, 2, 3, 4, 4], "video", prefix)
         assert_spoken_of(task, {key: score.value for key, score in scores.items()}, "video")
     assert_spoken_of(task, {"text_to_video_wordless": 3.0}, "video")
     assert task.figure(task.best_by.removeprefix("-").format(kind="video"), "video")

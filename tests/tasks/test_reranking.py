@@ -1,4 +1,4 @@
-"""Rules of reranking and dual softmax, against loops over plain numbers."""
+"""Rules of reranking, with dual softmax and without, against loops over plain numbers."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,7 +8,7 @@ import small
 from mplug2_jax import tasks
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.metrics.scores import keep
-from mplug2_jax.tasks.base.reranking import DEFAULT, RULES, dual_softmax, prefix_of, replaced
+from mplug2_jax.tasks.base.reranking import DEFAULT, RULES, prefix_of
 
 TEMPERATURE = 0.1
 CLIPS, QUERIES = 7, 12
@@ -36,31 +36,6 @@ def test_odds_and_probability_give_one_order_and_a_logit_alone_another():
     # Certain matches keep an order, which their probabilities have not in float32.
     sure = RULES["probability"].matching(np.float32([0, 0]), np.float32([50, 60]), TEMPERATURE)
     assert sure[0] < sure[1] and logistic(np.float32(50)) == logistic(np.float32(60))
-
-
-def test_what_was_not_reranked_stays_behind_in_its_order():
-    rng = np.random.default_rng(1)
-    similarity, scores = rng.uniform(-1, 1, (5, 9)), rng.normal(0, 30, (5, 9))
-    wanted = rng.random((5, 9)) < 0.4
-    found = replaced(similarity, scores, wanted)
-    np.testing.assert_array_equal(found[wanted], scores[wanted])
-    assert found[~wanted].max() < found[wanted].min()
-    for row, true, left in zip(found, similarity, ~wanted, strict=True):
-        np.testing.assert_array_equal(np.argsort(row[left]), np.argsort(true[left]))
-
-
-def test_dual_softmax_is_similarity_times_its_softmax_over_the_queries():
-    similarity = np.random.default_rng(2).uniform(-1, 1, (6, 4)).astype(np.float32)
-    found = dual_softmax(similarity, 0.05)
-    for item in range(4):
-        powers = [np.exp(float(x) / 0.05) for x in similarity[:, item]]
-        for query in range(6):
-            expected = similarity[query, item] * powers[query] / sum(powers)
-            assert found[query, item] == pytest.approx(expected, rel=1e-4)
-    # An item that all queries are like loses against one that is liked by its own alone.
-    hub = np.float32([[0.9, 0.8], [0.9, 0.1], [0.9, 0.1]])
-    assert hub[0].argmax() == 0 and dual_softmax(hub, 0.05)[0].argmax() == 1
-    assert np.isfinite(dual_softmax(similarity, 1e-3)).all()
 
 
 class Given:
@@ -147,6 +122,18 @@ def test_rules_rank_as_they_say_and_say_so_in_their_names(rule, rerank, dual):
         assert ("dual softmax" in meaning) == dual
         if not dual and not name.startswith("dual_"):
             assert RULES[rule].meaning in meaning
+
+
+def test_a_clip_without_words_is_in_the_gallery_and_asks_nothing():
+    given = Given(rerank=3)
+    given.owner = np.array([0, 0, 1, 2, 2, 2, 3, 4, 5, 5, 5, 5])  # none of 6
+    figures, records = given.evaluate()
+    there, back = expected(given, DEFAULT, 3, False)[""]
+    ranks = [order.index(own) + 1 for order, own in zip(there, given.owner, strict=True)]
+    assert [record["rank"] for record in records] == ranks
+    backwards = [1 + min(back[clip].index(n) for n in np.flatnonzero(given.owner == clip))
+                 for clip in range(6)]
+    assert figures["video_to_text_mean_rank"] == pytest.approx(np.mean(backwards))
 
 
 def test_rules_differ():

@@ -1,12 +1,13 @@
 """The visuals of a retrieval evaluation: features everywhere, tokens on the host that fed them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from mplug2_jax.tasks.base.rows import Rows
 from mplug2_jax.tasks.base.task import Array, Batch, fetch
 
 
@@ -20,7 +21,8 @@ class Gallery:
       index: record numbers `[G]`.
       features: `[G]` arrays `[C]`.
       row: int `[G]`, each one's row in its batch.
-      tokens: {number: `[S, D]`}.
+      tokens: `[H, S, D]` of this host.
+      place: {number: its row of `tokens`}.
       first: the batch's first row that this host holds.
     """
 
@@ -28,7 +30,7 @@ class Gallery:
         self.index: list[int] = []
         self.features: list[np.ndarray] = []
         self.row: list[int] = []
-        self.tokens: dict[int, np.ndarray] = {}
+        self.tokens, self.place = Rows(), {}
         self.first, self.sharding, self.shape = 0, None, None
 
     def add(self, output: dict[str, Array], batch: Batch) -> None:
@@ -45,9 +47,13 @@ class Gallery:
         self.first = min(parts)
         rows = {start + i: part[i] for start, part in parts.items() for i in range(len(part))}
         self.shape = next(iter(rows.values()))
-        for row in np.flatnonzero(kept["mask"]).tolist():
+        used = np.flatnonzero(kept["mask"]).tolist()
+        held = [row for row in used if row in rows]
+        if held:
+            self.tokens.append(np.stack([rows[row] for row in held]))
+        for row in used:
             if row in rows:
-                self.tokens[len(self.index)] = rows[row]
+                self.place[len(self.index)] = len(self.place)
             self.index.append(int(kept["index"][row]))
             self.features.append(kept["features"][row])
             self.row.append(row)
@@ -67,15 +73,15 @@ class Gallery:
         axes = (axes,) if isinstance(axes, str) else axes
         return int(np.prod([sharding.mesh.shape[axis] for axis in axes], dtype=int))
 
-    def rows(self, queries: dict[str, np.ndarray], pairs: np.ndarray | None,
+    def rows(self, queries: Mapping[str, Any], pairs: np.ndarray | None,
              count: int) -> Iterator[np.ndarray]:
         """Visual tokens, text tokens and masks of `pairs [count, 2]`; any rows for None."""
         if pairs is None:  # this host has no more, but takes part in the call
             assert self.shape is not None, "no batch was added"
-            visual, text = [self.shape] * count, np.zeros(count, int)
+            visual, text = np.stack([self.shape] * count), np.zeros(count, int)
         else:
-            visual, text = [self.tokens[number] for number in pairs[:, 1]], pairs[:, 0]
-        yield np.stack(visual)
+            visual, text = self.tokens[[self.place[n] for n in pairs[:, 1].tolist()]], pairs[:, 0]
+        yield visual
         yield queries["text"][text]
         yield queries["text_mask"][text]
 
