@@ -21,7 +21,7 @@ _SHORT = set("n ol lil mo th".split())  # "guns n' roses"
 _VERBS = set("says reads is was as has this means spells yes".split())  # no plurals: "says 'stop'"
 _AFTER_STOP = set("""
     com org net edu gov info co uk jpg jpeg png gif bmp pdf txt doc docx mp3 mp4 avi mov html htm
-    php js json exe csv zip
+    php js json exe csv zip tar gz
 """.split())
 _DEGREES = {("ph", "d"), ("m", "sc"), ("b", "sc"), ("m", "phil"), ("d", "phil"), ("b", "com"),
             ("b", "tech"), ("m", "tech"), ("b", "ed"), ("m", "ed"), ("b", "eng"), ("m", "eng")}
@@ -159,7 +159,9 @@ def _comma(words: Sequence[str], place: int) -> Sides:
     """Close in "1,000" and "1,00,000", whose last group has three digits, in "0,5" and "5,50 €"."""
     before, after = _around(words, place)
     price = after + _at(words, place + 2)[:1] * (len(after) == 2)
-    if before == "0" and after[:1].isdigit() or re.fullmatch(r"\d\d€", price):
+    grouped = _at(words, place - 2) == "." and re.fullmatch(r"\d{3}", before)  # "1.000,50"
+    if before == "0" and after[:1].isdigit() or re.fullmatch(r"\d\d€", price) or (
+            grouped and re.fullmatch(r"\d\d", after)):
         return _WITHIN
     run = re.search(r"\d+$", before)
     if run and len(run[0]) <= 3 and (re.match(r"\d{3}(?!\d)", after) or (
@@ -210,7 +212,7 @@ def _asterisk(words: Sequence[str], place: int) -> Sides:
     if not before:
         return _OPENING
     alike = before[0].isdigit() == after[:1].isdigit()  # "5*5", "m*a*s*h", but "5* hotel"
-    return True, alike and _is_short(before) and _is_short(after)
+    return True, alike and (before == "*" or _is_short(before)) and _is_short(after)
 
 
 def _plus(words: Sequence[str], place: int) -> Sides:
@@ -282,8 +284,8 @@ def _quote(words: Sequence[str], place: int) -> Sides:
     marks = [at for at, word in enumerate(words) if word == '"']
     for number, at in enumerate(marks):
         rest = marks[number + 1:]
-        inches = not opened and _at(words, at - 1)[-1:].isdigit() and (
-            len(rest) % 2 == 0 or _at(words, rest[0] - 1)[-1:].isdigit())
+        inches = not opened and _at(words, at - 1)[-1:].isnumeric() and (
+            len(rest) % 2 == 0 or _at(words, rest[0] - 1)[-1:].isnumeric())
         if at == place and inches:
             return True, bool(_SIZE.match(_at(words, at + 1)))
         if at == place:

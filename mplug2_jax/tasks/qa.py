@@ -91,6 +91,9 @@ class QuestionAnswering(Writing):
     def text(self, output: dict[str, np.ndarray]) -> str:
         return self.answers[int(output["answer"])] if "answer" in output else super().text(output)
 
+    def example_id(self, annotation: dict[str, Any], item: int) -> str:
+        return annotation["questions"][item]["id"]
+
     def write_submission(self, path: Path, records: list[dict[str, Any]]) -> bool:
         """VQAv2's: every question's id and answer, where each has a number of its own."""
         numbers = numbers_of([record["id"] for record in records])

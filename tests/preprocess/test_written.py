@@ -38,6 +38,7 @@ SPECIAL = """
     he said: "it's 10:30."|dog(s)|(left)|left (side)|[1]|{a}|a_b|a|1. dog 2. cat|red, white & blue
     don’t|o’clock|dogs’ toys|l’oréal|“stop”|‘stop’|it’s 5 o’clock|8–9|2010–2012|yes—no|€5–€10|5′10″
     ¿que?|¡hola!|«oui»|„ja“|café|crème brûlée|jalapeño|naïve|zürich|são paulo|piñata|el niño|łódź
+    jack-o'-lantern|€1.000,50|¼ lb.|2½-inch|f***|5* hotel|'12|class of '85|703.555.1212|c:\\windows
     cost $5, not $6|25°c|70°f|45° angle|-40°f|€5|5€|5,50 €|0,5|£5.50|¥100|₹500|10¢|½|1½|3½ cups
     ¾ mile|2×4|±5|−5|x²|日本|日本、東京|привет, мир|как дела?|ελλάδα|한국|مرحبا، عالم|שלום
 """
