@@ -34,7 +34,7 @@ _OTHERWISE = re.compile(r"""
     | \brt\.?\ \d\d+ | \bbrand[ -]new\b | \brite\ aid\b
     | \b(?:kanye|mae|adam|wild|old|key|middle|far)\ (?:west|east)\b
     | \b(?:west|east)\ (?:virginia|coast|ham|indies|germany|africa|asia|point)\b
-    | \b(?:time\ of\ (?:the\ )?(?:day|year)|numbers?\ of)\b
+    | \btime\ of\ (?:the\ )?(?:day|year)\b
     """, re.VERBOSE)
 # Several words of a side, of a clock, and of what is read.
 _PHRASES = re.compile(r"""
@@ -42,9 +42,10 @@ _PHRASES = re.compile(r"""
     | \b(?:driver|passenger)s?'?\ +(?:side|seat|door|window)\b | \brite\ (?:side|one|hand)\b
     | \bo\ ?['\u2019]?\ ?clock\b | \b\d\d?:\d\d\b | \b\d\d?\ ?[ap]\.?m\b | \bwhat\ time\b
     | \bhalf\ past\b | \bquarter\ (?:past|to)\b
-    | \b(?:letters?|words?|texts?|written|writings?|writes?|spell(?:s|ed|ing|ings)?|digits?
-           |numerals?|numbers?|logos?|brands?|captions?|subtitles?|says?|saying|reads|initials?
-           |alphabets?|(?:license|number)\ plates?|speed\ limits?|(?:street|store)\ names?)\b
+    | \b(?:letters?|words?|texts?|written\ (?:on|at|above|under|below|across)|writings?
+           |spell(?:s|ed)?|logos?|brands?|subtitles?|says?|saying|reads|initials?|alphabets?
+           |speed\ limits?|(?:license|number)\ plates?|(?:street|store)\ names?
+           |(?:what|which)\ numbers?|numbers?\ (?:on|\d+))\b
     | \#\ ?\d | \bno\.\ ?\d | \b(?:player|jersey|shirt|bib|uniform|bus|train|horse|route)\ \d+
     | \b\d+\ (?:jersey|shirt|bib|uniform|bus)\b | \d+\ on\ (?:the\ |his\ |her\ |its\ )?
       (?:jersey|shirt|bib|uniform|back|chest|front)\b
@@ -69,6 +70,6 @@ def names_side(text: str) -> bool:
 def as_class(label: str) -> str:
     """A class in words: of one letter, or a number, it is what is read in the picture."""
     label = label.strip()
-    if label.isdigit() or label.lower() in _DIGITS:
-        return f"the number {label}"
-    return f"the letter {label}" if len(label) == 1 and label.isalpha() else label
+    said = re.sub(r"^(?:digit|number|numeral)[ _-]*", "", label.lower())
+    read = said.isdigit() or said in _DIGITS or len(said) == 1 and said.isalpha()
+    return f"it reads {label}" if read else label

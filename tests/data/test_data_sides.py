@@ -144,6 +144,8 @@ l'oreal bottle
 rt. 66
 a brand new car
 a number of people
+how many digits are there
+a red three written in blue ink
 kanye west
 west virginia
 the wild west
@@ -211,7 +213,7 @@ def test_what_names_none(text):
 
 
 def test_classes_that_are_read_are_named_so():
-    for label in (*"0123456789", "12", "seven", "B", "l", "Zero", "é"):
+    for label in (*"0123456789", "12", "seven", "B", "l", "Zero", "é", "digit_7", "number 3"):
         assert names_side(as_class(label)), label
     for label in ("cat", "three dogs", "n01440764", "737-800", "up", "", "?", "2012 bmw m3"):
         assert as_class(label) == label and not names_side(label)
