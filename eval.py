@@ -223,8 +223,10 @@ def submit(report: Report, name: str, file: str, folder: Path, split: pipeline.R
         logging.warning("no %s: %s", path, made.reason)
     if made.filled:
         report.filled[path.name] = made.facts()
-        logging.warning("%s: %d of %d examples could not be used and are filled with %r: %s", path,
-                        len(made.filled), made.total, made.answer, ", ".join(made.filled))
+        logging.warning("%s: %d of %d examples could not be used and are filled with %r: %s%s",
+                        path, len(made.filled), made.total, made.answer,
+                        ", ".join(made.filled[:10]),
+                        ", ... (report.json has all)" if len(made.filled) > 10 else "")
 
 
 def contents(report: Report, config: ConfigDict, origin: evaluation.Origin) -> dict[str, Any]:
