@@ -141,7 +141,7 @@ class Labelling(Task):
         return own or annotation["id"]
 
     def record(self, output: dict[str, np.ndarray], annotation: dict[str, Any]) -> dict[str, Any]:
-        item = int(output["item"])
+        item = int(output["item"]) if self.asked(annotation) else 0
         texts = annotation["texts"][:2] if self.options.inputs != "visual" else []
         record = {"id": self.example_id(annotation, item), "label": annotation["label"],
                   "texts": texts}
