@@ -116,6 +116,8 @@ class Report:
       figures, untrained: by name.
       records: by evaluation.
       absent: why a figure is missing, by its name.
+      filled: of a server's file, by its name, the ids of examples that could not be used, and what
+        stands for them.
       origin: which evaluation gave a figure, by its name.
     """
 
@@ -125,6 +127,7 @@ class Report:
         self.untrained: dict[str, float] = {}
         self.records: evaluation.Records = {}
         self.absent: dict[str, str] = {}
+        self.filled: dict[str, dict[str, Any]] = {}
         self.origin: dict[str, str] = {}
 
     def add(self, name: str, scores: dict[str, float], records: list[dict[str, Any]],
@@ -187,7 +190,7 @@ def write(report: Report, config: ConfigDict, origin: evaluation.Origin, read: A
     folder = Path(OUT.value or CHECKPOINT.value)
     folder.mkdir(parents=True, exist_ok=True)
     for name, entry in report.evaluations.items():
-        submit(report, name, entry.task, config.evals[name].get("submission", ""), folder)
+        submit(report, name, config.evals[name].get("submission", ""), folder, read(entry.stream))
     sections = [report.section(name, read(entry.stream), config.seed)
                 for name, entry in report.evaluations.items()]
     page = evaluation.write_report(folder, contents(report, config, origin), sections)
@@ -199,24 +202,31 @@ def write(report: Report, config: ConfigDict, origin: evaluation.Origin, read: A
     logging.info("wrote %s, %s and every example in .jsonl files", folder / "report.json", page)
 
 
-def submit(report: Report, name: str, task: Any, file: str, folder: Path) -> None:
-    """Writes an evaluation's file for a server, or notes why there is none.
+def submit(report: Report, name: str, file: str, folder: Path, split: pipeline.Reading) -> None:
+    """Writes an evaluation's file for a server, or notes why there is none, and what was filled.
 
-    Without a name of its own it is `<name>_submission.json`, where the records have numbers. A
-    server refuses a file that lacks an example, so none is written then; an older one goes.
+    Without a name of its own it is `<name>_submission.json`, where the records have numbers; an
+    older one goes.
     """
     if file and VALIDATION.value:
         return  # its name is that of the test
+    task, skipped = report.evaluations[name].task, bool(report.figures.get(f"{name}_skipped", 0))
     path = folder / (file or f"{name}_submission.json")
     path.unlink(missing_ok=True)
-    skipped = report.figures.get(f"{name}_skipped", 0)
-    if not skipped and task.write_submission(path, report.records[name]):
-        logging.info("wrote %s, for the evaluation server", path)
-    elif file or skipped and task.submissions:
-        report.absent[path.name] = (
-            f"{skipped:.0f} examples could not be used, and a server takes all or none" if skipped
-            else "the records have no numbers of their own as ids")
-        logging.warning("no %s: %s", path, report.absent[path.name])
+    if not task.submissions:
+        return
+    made = evaluation.submit(task, path, report.records[name], split, skipped)
+    if made.total:
+        logging.info("wrote %s, %d examples, for the evaluation server", path, made.total)
+    elif file or skipped:
+        report.absent[path.name] = made.reason
+        logging.warning("no %s: %s", path, made.reason)
+    if made.filled:
+        report.filled[path.name] = made.facts()
+        logging.warning("%s: %d of %d examples could not be used and are filled with %r: %s%s",
+                        path, len(made.filled), made.total, made.answer,
+                        ", ".join(made.filled[:10]),
+                        ", ... (report.json has all)" if len(made.filled) > 10 else "")
 
 
 def contents(report: Report, config: ConfigDict, origin: evaluation.Origin) -> dict[str, Any]:
@@ -233,6 +243,7 @@ def contents(report: Report, config: ConfigDict, origin: evaluation.Origin) -> d
         "figures": report.headline(),
         **report.figures,
         "absent": report.absent,
+        "filled": report.filled,
         **{f"{name}_untrained": value for name, value in report.untrained.items()},
         "gallery": {name: len(value) for name, value in report.records.items()},
         "examples_per_second": training.get("average_examples_per_second", 0.0),
@@ -245,6 +256,8 @@ def contents(report: Report, config: ConfigDict, origin: evaluation.Origin) -> d
             "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
             **{name: importlib.metadata.version(name) for name in packages},
             **({"absent": report.absent} if report.absent else {}),
+            **({"filled": {name: f"{len(one['ids'])} of {one['of']} with {one['with']!r}"
+                           for name, one in report.filled.items()}} if report.filled else {}),
         },
     }
 

@@ -7,21 +7,21 @@ are drawn: that of ALPRO, which mPLUG-2 takes for videos. Its movements go one w
 """
 
 import math
-import re
 from collections.abc import Callable
 
 import numpy as np
+
+from data.pipeline.sides import names_side
 
 MAX_LEVEL = 10
 _PROBABILITY = 0.5  # with which each of an image's chosen operations is applied
 _FILL = 128  # grey where a moved frame leaves nothing
 _SHEAR, _TRANSLATE, _ROTATE = 0.3, 10 / 224, 30  # at MAX_LEVEL: slope, share of the side, degrees
-_SIDES = re.compile(r"\b(?:left|right)", re.IGNORECASE)
 
 
 def mentions_sides(texts: list[str]) -> bool:
-    """Whether a text speaks of left or right, so that a flipped picture would make it wrong."""
-    return any(_SIDES.search(text) for text in texts)
+    """Whether a flipped picture would make one of the texts wrong (`sides.names_side`)."""
+    return any(names_side(text) for text in texts)
 
 
 def flip(clip: np.ndarray) -> np.ndarray:

@@ -12,7 +12,11 @@ from mplug2_jax.contracts.errors import DataError, RecordError
 
 
 class EvalStream:
-    """Batches of one split by number; `len` is the number of batches."""
+    """Batches of one split by number; `len` is the number of batches.
+
+    Attributes:
+        examples: (record, item) of each, in order.
+    """
 
     def __init__(self, root, stream, tokenizer, process_index, process_count, limit):
         stream = resolve(stream)
@@ -27,12 +31,12 @@ class EvalStream:
         if stream.reader:
             first = load_media(first_readable(self._split), stream.reader)
             self._blank = {field: np.zeros_like(value) for field, value in first.items()}
-        self._examples = self._list_examples(limit)
+        self.examples = self._list_examples(limit)
         self._rows = stream.batch_size // process_count
         self._first_row = process_index * self._rows
 
     def __len__(self) -> int:
-        return -(-len(self._examples) // self._stream.batch_size)
+        return -(-len(self.examples) // self._stream.batch_size)
 
     def _list_examples(self, limit: int) -> list[tuple[int, int]]:
         """All (record, item) pairs, in order."""
@@ -57,7 +61,7 @@ class EvalStream:
     def batch(self, number: int) -> tuple[dict[str, np.ndarray], Report]:
         report = Report()
         start = number * self._stream.batch_size + self._first_row
-        examples = self._examples[start : start + self._rows]
+        examples = self.examples[start : start + self._rows]
         rows, index, record, clip = [], None, None, None
         for next_index, item in examples:
             if next_index != index:

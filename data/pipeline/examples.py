@@ -11,6 +11,7 @@ from data.media import unpack_images
 from data.pipeline import augment
 from data.pipeline.labels import asks, label_field, mirrored
 from data.pipeline.prompts import eval_prompt, prompt_lengths, train_prompt
+from data.pipeline.sides import as_class
 from mplug2_jax.contracts.errors import MediaError, RecordError
 from mplug2_jax.contracts.streams import Reader
 from mplug2_jax.preprocess.classes import SCORE
@@ -31,7 +32,7 @@ from mplug2_jax.preprocess.video import decode_video
 def train_texts(
     record: dict, stream, tokenizer: Tokenizer, rng: np.random.Generator
 ) -> tuple[dict, list[str]]:
-    """All fields of one training example but its frames, and the texts among them.
+    """All fields of one training example but its frames, and what they say, its class among it.
 
     The caption, the question or the box are random ones of the record's.
 
@@ -67,6 +68,9 @@ def train_texts(
         texts += said
     if stream.classes:
         fields |= label_field(label, stream, training=True)
+        if label == record["label"] and stream.classes != SCORE:
+            label = as_class(stream.label_words.get(label, label))
+        texts.append(label)  # else an answer, perhaps a count
     return fields, texts
 
 
@@ -111,7 +115,7 @@ def augmented(
 
     Args:
         clip: result of `decode`.
-        texts: what is said of it; no picture is mirrored if they speak of left or right.
+        texts: what is said of it; no picture is mirrored of which they would be wrong then.
         stream: the stream.
         rng: draws it all.
         box: float32 [4] in 0..1, an object of the clip, or None.

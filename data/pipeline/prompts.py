@@ -11,6 +11,7 @@ import functools
 import numpy as np
 
 from data.pipeline.labels import box_field, in_words
+from data.pipeline.sides import as_class
 from mplug2_jax.contracts.errors import RecordError
 from mplug2_jax.contracts.streams import ALONE, wordings
 from mplug2_jax.preprocess.text import clean_caption, clean_question
@@ -42,7 +43,8 @@ def train_prompt(
         said = in_words(record["label"], stream.label_words)
         if not said:
             raise RecordError("no class", "there is none to say")
-        return _class_fields(record, said, stream, tokenizer, _wording(stream, rng)), [said]
+        fields = _class_fields(record, said, stream, tokenizer, _wording(stream, rng))
+        return fields, [as_class(said)]
     item, tags = _draw(record, stream, rng), []
     if stream.ask == "question":
         answers = _answers(item)

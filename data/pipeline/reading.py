@@ -35,6 +35,10 @@ class Reading:
         """DataError where no batch can be made of it: other media, or nothing that is asked."""
         EvalStream(self._root, self._stream, self._tokenizer, *self._part, limit=1)
 
+    def examples(self) -> list[tuple[int, int]]:
+        """(record, item) of every example, in order, also of those that cannot be used."""
+        return EvalStream(self._root, self._stream, self._tokenizer, *self._part, limit=0).examples
+
     @property
     def skipped(self) -> int:
         """Records that could not be used so far, on this host."""

@@ -56,8 +56,9 @@ class Stream:
     crop_area: tuple = option((1.0, 1.0), "(least, most) share of the frame in training crops")
     resize: float = option(0.0, "training, in place of crop_area: to a square of so many times "
                            "image_size, then RandAugment, then a square crop; 0 for not")
-    flip: bool = option(False, "training: mirror half of the clips whose texts name no side; with "
-                        "resize, mirroring is one of RandAugment's operations instead")
+    flip: bool = option(False, "training: mirror half of the clips whose texts and class name no "
+                        "side, in English; with resize, mirroring is one of RandAugment's "
+                        "operations instead")
     rand_augment: tuple = option((0, 0), "training: (operations, level 0..10) of RandAugment")
     text_length: int = option(0, "ids of a caption with [CLS] and [SEP]; 0 for no text field")
     text_pair: bool = option(False, "the first two texts as one, [CLS] a [SEP] b [SEP]")

@@ -12,8 +12,9 @@ from mplug2_jax.evaluation.run import (
     run,
     summary,
 )
+from mplug2_jax.evaluation.submission import Submission, submit
 from mplug2_jax.evaluation.validation import Moment, Validation, distinct
 
-__all__ = ["Evaluation", "Moment", "Origin", "Records", "Section", "Validation", "best_first",
-           "build", "choose", "create_params", "distinct", "noted", "run", "summary",
-           "write_records", "write_report"]
+__all__ = ["Evaluation", "Moment", "Origin", "Records", "Section", "Submission", "Validation",
+           "best_first", "build", "choose", "create_params", "distinct", "noted", "run", "submit",
+           "summary", "write_records", "write_report"]

@@ -1,5 +1,6 @@
 """Exact-match accuracy of answers, overall and by question type, with a majority baseline."""
 
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 
@@ -7,8 +8,24 @@ import numpy as np
 
 
 def normalize_answer(text: str) -> str:
-    """Lower case, outer space removed, inner runs of white space made one space."""
-    return " ".join(text.lower().split())
+    """The form in which answers are compared: NFKC, lower case, single spaces, none beside a mark.
+
+    So "10 : 30" is "10:30" and "U. S." is "u.s.": how a tokenizer spaces marks does not count, nor
+    that some write "1/2" in one character. Spaces between two words do, and so do accents.
+    """
+    text = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+    kept = []
+    for place, char in enumerate(text):
+        # Of single spaces each has a character before and after it.
+        if char != " " or not (_stands_alone(text[place - 1]) or _stands_alone(text[place + 1])):
+            kept.append(char)
+    return unicodedata.normalize("NFKC", "".join(kept))
+
+
+def _stands_alone(char: str) -> bool:
+    """Punctuation, symbols, and Chinese characters, which are written without spaces."""
+    return unicodedata.category(char)[0] in "PS" or "\u3400" <= char <= "\u9fff" or (
+        "\U00020000" <= char <= "\U0002fa1f")
 
 
 def exact_match(predictions: Sequence[str], answers: Sequence[str]) -> np.ndarray:

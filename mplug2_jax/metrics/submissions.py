@@ -16,9 +16,12 @@ import json
 import re
 import sys
 import zipfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 _BINARY, _SAME = ("0", "1"), ("entailment", "not_entailment")
 _INFERENCE = ("entailment", "neutral", "contradiction")
@@ -51,6 +54,18 @@ def numbers_of(ids: Sequence[str]) -> list[int] | None:
     """Ids as whole numbers, each once; None where they are not, or where there are none."""
     numbers = [int(one) for one in ids if str(one).isdecimal()]
     return numbers if numbers and len(set(numbers)) == len(ids) else None
+
+
+def filling(predictions: Sequence[str | float]) -> str | float:
+    """What stands for an example that could not be used: the most frequent prediction.
+
+    Of equally frequent ones the first in the alphabet; of numbers the median.
+    """
+    numbers = [said for said in predictions if isinstance(said, float)]
+    if numbers:
+        return float(np.median(numbers))
+    counts = Counter(predictions)
+    return min(counts, key=lambda said: (-counts[said], str(said)))
 
 
 def write_captions(path: str | Path, image_ids: Sequence[int], captions: Sequence[str]) -> None:

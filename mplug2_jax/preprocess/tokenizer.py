@@ -16,8 +16,14 @@ import sentencepiece
 import tokenizers
 from tokenizers import models, pre_tokenizers
 
+from mplug2_jax.preprocess.written import is_chinese, is_mark, join_words
+
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _RESERVED = re.compile(r"\[unused(\d+)\]")  # BERT's name for an entry that no text becomes
+_FRACTIONS = {unicodedata.normalize("NFKC", char): char
+              for char in "\u00bc\u00bd\u00be\u2150\u2151\u2152\u2153\u2154\u2155\u2156\u2157"
+              "\u2158\u2159\u215a\u215b\u215c\u215d\u215e\u2189"}
+_FRACTION = re.compile("|".join(f"{written}(?![0-9])" for written in _FRACTIONS))
 _WORD_START = "\u2581"  # SentencePiece marks a piece that begins a word with this character
 
 
@@ -40,6 +46,7 @@ class Tokenizer:
         word_starts: Sequence[bool],
         encode: Callable[[str], list[int]],
         decode: Callable[[list[int]], str],
+        said: Callable[[str], str] = str,
     ):
         ids = {piece: index for index, piece in enumerate(pieces)}
         missing = [token for token in SPECIAL_TOKENS if token not in ids]
@@ -57,6 +64,7 @@ class Tokenizer:
         self.word_starts[list(self._specials)] = False
         self._encode = encode
         self._decode = decode
+        self._said = said
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without special tokens around it."""
@@ -138,6 +146,14 @@ class Tokenizer:
             tokens = tokens[: tokens.index(self.sep_id)]
         return self._decode([token for token in tokens if token not in self._specials]).strip()
 
+    def said(self, text: str) -> str:
+        """A text in the form that a generated one has, for comparing them.
+
+        By a WordPiece vocabulary, as it would come back were there a piece for each letter: in
+        lower case, without accents. By SentencePiece, which keeps accents and spaces, as it is.
+        """
+        return self._said(text)
+
 
 def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
     """Loads a SentencePiece `*.model`, or a BERT uncased WordPiece vocabulary `*.txt`.
@@ -167,7 +183,7 @@ def _load_sentencepiece(path: Path) -> Tokenizer:
         pieces,
         [piece.startswith(_WORD_START) for piece in pieces],
         encode=lambda text: processor.encode(text, out_type=int),
-        decode=processor.decode,
+        decode=lambda ids: _restore_fractions(processor.decode(ids)),
     )
 
 
@@ -185,6 +201,7 @@ def _load_wordpiece(path: Path) -> Tokenizer:
         [not piece.startswith("##") for piece in pieces],
         encode=lambda text: wordpiece.encode(split_words(text), add_special_tokens=False).ids,
         decode=lambda ids: _join_wordpieces([pieces[token] for token in ids]),
+        said=lambda text: join_words(split_words(text).split()) or text,
     )
 
 
@@ -200,32 +217,29 @@ def split_words(text: str) -> str:
         if char in "\t\n\r" or category == "Zs":
             cleaned.append(" ")
         elif category[0] != "C" and char != "\ufffd":
-            cleaned.append(f" {char} " if _is_chinese(ord(char)) else char)
+            cleaned.append(f" {char} " if is_chinese(char) else char)
     words = []
     for word in "".join(cleaned).split():
         letters = (char for char in unicodedata.normalize("NFD", word.lower())
                    if unicodedata.category(char) != "Mn")
-        words += "".join(f" {char} " if _is_punctuation(char) else char for char in letters).split()
+        words += "".join(f" {char} " if is_mark(char) else char for char in letters).split()
     return " ".join(words)
 
 
-def _is_chinese(code: int) -> bool:
-    # The blocks that the original BERT names; later extensions are not among them.
-    return (0x4E00 <= code <= 0x9FFF or 0x3400 <= code <= 0x4DBF or 0x20000 <= code <= 0x2A6DF
-            or 0x2A700 <= code <= 0x2CEAF or 0xF900 <= code <= 0xFAFF
-            or 0x2F800 <= code <= 0x2FA1F)
-
-
-def _is_punctuation(char: str) -> bool:
-    return unicodedata.category(char)[0] == "P" or char in "$+<=>^`|~"
-
-
 def _join_wordpieces(pieces: list[str]) -> str:
-    """Pieces to text with the spaces of BERT's own decoding, which English text is scored with."""
-    text = " ".join(pieces).replace(" ##", "")
-    for mark in (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're"):
-        text = text.replace(mark, mark.strip(" "))
-    return text
+    """Pieces to words, and these to text as it is written."""
+    words: list[str] = []
+    for piece in pieces:
+        if words and piece.startswith("##"):
+            words[-1] += piece[2:]
+        else:
+            words.append(piece)
+    return join_words(words)
+
+
+def _restore_fractions(text: str) -> str:
+    """"1\u20442", as SentencePiece's normalisation has it, to the one character that it was."""
+    return _FRACTION.sub(lambda found: _FRACTIONS[found[0]], text)
 
 
 def train_sentencepiece(

@@ -1,6 +1,7 @@
 """Question answering: by free generation, or by ranking the answers of a list."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.options import option
-from mplug2_jax.metrics.accuracy import exact_match, normalize_answer, qa_accuracy
+from mplug2_jax.metrics.accuracy import exact_match, qa_accuracy
 from mplug2_jax.metrics.scores import by_group, mean, within
 from mplug2_jax.metrics.submissions import numbers_of
 from mplug2_jax.metrics.vqa import vqa_accuracy, write_vqa_submission
@@ -90,6 +91,9 @@ class QuestionAnswering(Writing):
     def text(self, output: dict[str, np.ndarray]) -> str:
         return self.answers[int(output["answer"])] if "answer" in output else super().text(output)
 
+    def example_id(self, annotation: dict[str, Any], item: int) -> str:
+        return annotation["questions"][item]["id"]
+
     def write_submission(self, path: Path, records: list[dict[str, Any]]) -> bool:
         """VQAv2's: every question's id and answer, where each has a number of its own."""
         numbers = numbers_of([record["id"] for record in records])
@@ -105,8 +109,10 @@ class QuestionAnswering(Writing):
     def score(self, records: list[dict[str, Any]], kind: str) -> Scores:
         """Exact match `<kind>_qa_accuracy`, by question type, and `<kind>_qa_majority`.
 
-        With several people's answers also VQAv2's own `<kind>_qa_vqa_accuracy`. All are over the
-        questions with an answer; `<kind>_qa_unanswered` counts the others, if there are any, such
+        Both sides are as the vocabulary says them, lower-cased and without accents perhaps, so that
+        who generates exactly the answer's tokens is right. With several people's answers also
+        VQAv2's own `<kind>_qa_vqa_accuracy`, by its server's rule. All are over the questions with
+        an answer; `<kind>_qa_unanswered` counts the others, if there are any, such
         as all of a test split.
         """
         rows = [row for row, r in enumerate(records) if r["answer"]]
@@ -116,14 +122,16 @@ class QuestionAnswering(Writing):
             figures[f"{kind}_qa_unanswered"] = float(count - len(rows))
         if not rows:
             return figures
-        said, answers, types = zip(*((r["prediction"], r["answer"], r["type"]) for r in known),
-                                   strict=True)
+        types = [r["type"] for r in known]
+        said, answers = ([self.tokenizer.said(r[key]) for r in known]
+                         for key in ("prediction", "answer"))
         right = exact_match(said, answers)
         scores = {"accuracy": mean(right)} | {
             f"{name}_accuracy": score for name, score in by_group(right, types).items()}
         people = [r.get("answers", ()) for r in known]
         if all(len(given) > 1 for given in people):
-            official = vqa_accuracy(said, people)
+            official = vqa_accuracy(*zip(*(
+                in_lower_case(r["prediction"], r["answers"]) for r in known), strict=True))
             scores["vqa_accuracy"] = mean(official)
             scores |= {f"{name}_vqa_accuracy": score
                        for name, score in by_group(official, types).items()}
@@ -138,12 +146,23 @@ class QuestionAnswering(Writing):
         return {f"{kind}_qa_accuracy": f"the answers to all {len(records)} questions are hidden"}
 
     def example(self, record: dict[str, Any], clip: Clip) -> Example:
-        correct = record["prediction"] == record["answer"].lower() if record["answer"] else None
+        correct = None
+        if record["answer"]:
+            both = (self.tokenizer.said(record[key]) for key in ("prediction", "answer"))
+            correct = bool(exact_match(*([text] for text in both))[0])
         return Example(clip(record["index"]), correct=correct,
                        rows=[("question", record["question"]), ("model", record["prediction"]),
                              ("answer", record["answer"])])
 
 
+def in_lower_case(said: str, answers: Sequence[str]) -> tuple[str, Sequence[str]]:
+    """Both as VQAv2 has its answers where people agree to the letter, which is then compared."""
+    if len(set(answers)) > 1:
+        return said, answers
+    return said.lower(), [text.lower() for text in answers]
+
+
 def answer_list(options: Any) -> tuple[str, ...]:
     """The answers of `task.answers`; ConfigError names the line of one that comes twice."""
-    return read_names("task.answers", options.answers, form=normalize_answer)
+    return read_names("task.answers", options.answers,
+                      form=lambda text: " ".join(text.lower().split()))

@@ -7,6 +7,9 @@ import pytest
 
 from mplug2_jax.metrics.vqa import normalize_vqa_answer, vqa_accuracy, write_vqa_submission
 
+# Expected by reading the rules of GT-Vision-Lab's vqaEval.py: `processPunctuation` with its list of
+# marks (no . : ' % $ # & * ~), `commaStrip` and `periodStrip`; `processDigitArticle` with its
+# table of numbers, articles and contractions.
 NORMALIZED = [
     ("Yes.", "yes"),
     ("the Dog", "dog"),
@@ -38,6 +41,25 @@ NORMALIZED = [
     ("10:30", "10:30"),
     ("a_b", "b"),  # "_" becomes a space, so that "a" stands alone
     ("rock'n'roll", "rock'n'roll"),
+    # Marks that are not on the list stay, with the spaces around them.
+    ("50%", "50%"), ("50 %", "50 %"), ("$5", "$5"), ("#1", "#1"), ("r&b", "r&b"),
+    ("b & w", "b & w"), ("5*5", "5*5"), ("~5", "~5"), ("10 : 30", "10 : 30"), ("dogs'", "dogs'"),
+    ("'stop'", "'stop'"), ("café", "café"), ("don’t", "don’t"), ("8–9", "8–9"), ("25°c", "25°c"),
+    # Full stops go but before a digit.
+    ("a.m.", "am"), ("10:30 a.m.", "10:30 am"), ("u. s.", "u s"), ("5.", "5"), (".5", ".5"),
+    ("3. 5", "3 5"), ("St. Louis", "st louis"), ("1.5.", "1.5"),
+    # A comma between digits makes every mark on the list vanish, else one becomes a space.
+    ("$5,000", "$5000"), ("1,000.50", "1000.50"), ("1, 000", "1 000"), ("1,2/3", "123"),
+    ("x,y", "x y"), ("x, y", "x y"), ("1,b", "1 b"),
+    # Beside a space in one place, gone in all places.
+    ("8-9", "8 9"), ("8 - 9", "8 9"), ("1/2", "1 2"), ("1 / 2", "1 2"), ("1 1/2", "1 1 2"),
+    ("t-shirt - red", "tshirt red"), ("t-shirt, red", "t shirt red"), ("c++", "c"),
+    ("c++ code", "c code"), ("2+2", "2 2"), ("yes;no", "yes no"), ("<5", "5"), ("\"stop\"", "stop"),
+    ("5'10\"", "5'10"), ("e-mail@a.com", "e mail acom"),
+    # Whole words: numbers up to ten, articles, contractions.
+    ("none of them", "0 of them"), ("Twenty-One", "twenty 1"), ("an apple a day", "apple day"),
+    ("oclock", "o'clock"), ("10 oclock", "10 o'clock"), ("wont", "won't"), ("cant", "can't"),
+    ("whats", "what's"), ("im", "im"), ("ive", "ive"), ("lets", "lets"), ("yall", "y'all"),
 ]
 
 

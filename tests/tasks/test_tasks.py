@@ -1,6 +1,7 @@
 """Tasks: what they are composed of, retrieval and reranking by brute force, records and scores."""
 
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +14,9 @@ from mplug2_jax import tasks
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.metrics.scores import keep
 from mplug2_jax.parallel.mesh import make_mesh, put_batch
+from mplug2_jax.preprocess.tokenizer import load_tokenizer
+
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 @pytest.mark.parametrize("weights, modules, heads", [
@@ -265,6 +269,28 @@ def test_vqav2_by_question_type_and_its_submission(tmp_path):
     for number in ("7", "q3"):  # twice, or not a number: no such file
         assert not qa.write_submission(tmp_path / "no.json", [*rows, rows[0] | {"id": number}])
     assert not (tmp_path / "no.json").exists()
+
+
+def test_who_generates_exactly_the_answer_is_right():
+    """In the form that the vocabulary can say; VQAv2's figure stays that of its server."""
+    qa = small.task("qa")
+    qa.tokenizer = bert = load_tokenizer(GOLDEN / "bert_base_uncased_vocab.txt")
+    answers = ["10:30", "$5", "U.S.", "1,000", "Café", "8 - 9", "New York", "it’s"]
+    rows = [{"prediction": bert.decode(bert.encode(answer)), "answer": answer, "type": "what",
+             "answers": [answer] * 10} for answer in answers]
+    figures = qa.score(rows, "image")
+    assert figures["image_qa_accuracy"].each.tolist() == [1] * 8
+    # All ten agree, so nothing is normalised: its server would compare the accent and the spaces.
+    assert figures["image_qa_vqa_accuracy"].each.tolist() == [1, 1, 1, 1, 0, 0, 1, 1]
+    assert all(qa.example(row | {"index": 0, "question": "?"}, lambda _: None).correct
+               for row in rows)
+    wrong = [row | {"prediction": said} for row, said in zip(rows, ["10.30", "5", "us"],
+                                                             strict=False)]
+    assert qa.score(wrong, "image")["image_qa_accuracy"].each.tolist() == [0] * 3
+    # A list's own spelling is given back; it counts as what it would be generated as.
+    listed = [row | {"prediction": row["answer"]} for row in rows]
+    assert qa.score(listed, "image")["image_qa_accuracy"].value == 1
+    assert qa.score(listed, "image")["image_qa_vqa_accuracy"].value == 1
 
 
 def test_answers_are_ranked_by_their_probability(tmp_path):

@@ -131,13 +131,23 @@ class Labelling(Task):
         weights = mask[..., None].astype(jnp.float32)
         return (tokens * weights).sum(axis=1) / jnp.maximum(weights.sum(axis=1), 1.0)
 
+    def asked(self, annotation: dict[str, Any]) -> bool:
+        """Whether it is the record's questions that are classified, one by one."""
+        return bool(self.options.inputs != "visual" and annotation["questions"]
+                    and not annotation["label"])
+
+    def example_id(self, annotation: dict[str, Any], item: int) -> str:
+        own = annotation["questions"][item]["id"] if self.asked(annotation) else ""
+        return own or annotation["id"]
+
     def record(self, output: dict[str, np.ndarray], annotation: dict[str, Any]) -> dict[str, Any]:
+        item = int(output["item"]) if self.asked(annotation) else 0
         texts = annotation["texts"][:2] if self.options.inputs != "visual" else []
-        record = {"id": annotation["id"], "label": annotation["label"], "texts": texts}
-        if not record["label"] and annotation["questions"] and self.options.inputs != "visual":
-            asked = annotation["questions"][int(output["item"])]  # classified one by one
-            record = {"id": asked["id"] or annotation["id"], "label": asked["answer"],
-                      "texts": [asked["question"]]}
+        record = {"id": self.example_id(annotation, item), "label": annotation["label"],
+                  "texts": texts}
+        if self.asked(annotation):
+            question = annotation["questions"][item]
+            record |= {"label": question["answer"], "texts": [question["question"]]}
         return record | self.said(output["logits"])
 
     def said(self, logits: np.ndarray) -> dict[str, Any]:

@@ -301,6 +301,11 @@ class Task:
         del records, kind
         return {}
 
+    def example_id(self, annotation: dict[str, Any], item: int) -> str:
+        """What a server knows an example by, of the record's texts and questions."""
+        del item
+        return annotation["id"]
+
     def write_submission(self, path: Path, records: list[dict[str, Any]]) -> bool:
         """Writes the file that a dataset's evaluation server takes, if it has one; says so.
 
