@@ -1,6 +1,5 @@
 """What is said to be float32 is multiplied as float32, on chips too that would round by default."""
 
-import importlib.util
 import math
 import re
 import subprocess
@@ -13,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import small
+from marks import needs_libtpu
 from products import BFLOAT16, TENSORFLOAT32, inexact, products, rounded
 
 from configs import common
@@ -188,9 +188,7 @@ print(jax.jit(GRADIENT).lower(*shapes).compile().as_text())
 
 
 @pytest.mark.slow
-@pytest.mark.tpu
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None,
-                    reason="libtpu (requirements-dev.txt) is not installed")
+@needs_libtpu
 def test_a_tpu_multiplies_the_similarities_in_float32():
     """In a process of its own, for what libtpu is told of this machine holds for all of it."""
     text = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True,
