@@ -33,7 +33,7 @@ from mplug2_jax.parallel.mesh import data_slice, make_mesh, put_batch
 from mplug2_jax.planning.chips import peak_flops
 from mplug2_jax.planning.flops import count_flops
 from mplug2_jax.preprocess.tokenizer import Tokenizer, load_tokenizer
-from mplug2_jax.training.measures import amounts
+from mplug2_jax.training.measures import amounts, norms
 from mplug2_jax.training.optimizer import make_optimizer, rates_of
 from mplug2_jax.training.progress import Progress
 from mplug2_jax.training.runlog import RunLog
@@ -44,6 +44,7 @@ CONFIG = launch.define_config("The run's config.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints and logs.")
 HELP = flags.DEFINE_bool("help_config", False, "Print every key of the config, and end.")
 flags.mark_flag_as_required("config")
+PARAMETER_NORMS = jax.jit(functools.partial(norms, "param_norm"))  # where they are logged alone
 
 
 @dataclasses.dataclass
@@ -130,7 +131,8 @@ def main() -> None:
                                     run.task.figures)
             progress.count(step, metrics)
             if step % config.log_every == 0 or last:
-                values = (fetched(metrics, step) | rates_of(step, rates) | skipped(run, skips)
+                measured = metrics | PARAMETER_NORMS(state.params)
+                values = (fetched(measured, step) | rates_of(step, rates) | skipped(run, skips)
                           | epochs.at(run.samples(positions, step - start)))
                 log.step(step, progress.report(step, beside(values, run.task.weights)))
             if step % config.checkpoint_every == 0 or last:

@@ -66,8 +66,7 @@ def make_train_step(task: Learner, optimizer: optax.GradientTransformation, stat
 
     Returns:
       The step; its metrics are float32 scalars: the task's, `loss`, `tokens` of its texts, and
-      `grad_norm` and `param_norm`, of all and of each module: before clipping, and of the
-      parameters that the step began with.
+      `grad_norm`, before clipping, of all and of each module.
     """
     def objective(params, state, batch, rng):
         return task.loss(hold(params, frozen), batch, rng, state.task_state, state.step)
@@ -78,8 +77,7 @@ def make_train_step(task: Learner, optimizer: optax.GradientTransformation, stat
         (loss, (metrics, carry)), grads = grad(state.params, state, batch, rng)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         metrics = {**metrics, "loss": loss, "tokens": measures.tokens(batch),
-                   **measures.norms("grad_norm", grads),
-                   **measures.norms("param_norm", state.params)}
+                   **measures.norms("grad_norm", grads)}
         params, ema = optax.apply_updates(state.params, updates), None
         if state.ema is not None:
             ema = optax.incremental_update(params, state.ema,
