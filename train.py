@@ -12,7 +12,8 @@ with one work folder that all share: `docs/scaling.md`.
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,11 @@ from mplug2_jax.checkpoints import LAST, Best, Checkpoints, find_folder
 from mplug2_jax.model.config import HOW, ModelConfig
 from mplug2_jax.parallel import hosts, sharding
 from mplug2_jax.parallel.mesh import data_slice, make_mesh, put_batch
-from mplug2_jax.planning.flops import count_flops, peak_flops
+from mplug2_jax.planning.chips import peak_flops
+from mplug2_jax.planning.flops import count_flops
 from mplug2_jax.preprocess.tokenizer import Tokenizer, load_tokenizer
-from mplug2_jax.training.optimizer import make_optimizer
+from mplug2_jax.training.measures import amounts, norms
+from mplug2_jax.training.optimizer import make_optimizer, rates_of
 from mplug2_jax.training.progress import Progress
 from mplug2_jax.training.runlog import RunLog
 from mplug2_jax.training.state import TrainState, create_state, restore_state
@@ -41,6 +44,7 @@ CONFIG = launch.define_config("The run's config.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints and logs.")
 HELP = flags.DEFINE_bool("help_config", False, "Print every key of the config, and end.")
 flags.mark_flag_as_required("config")
+PARAMETER_NORMS = jax.jit(functools.partial(norms, "param_norm"))  # where they are logged alone
 
 
 @dataclasses.dataclass
@@ -89,7 +93,9 @@ def main() -> None:
     run = prepare(CONFIG.value, WORKDIR.value)
     config, checkpoints = run.config, Checkpoints(run.workdir / LAST,
                                                   keep=run.config.keep_checkpoints)
-    optimizer, learning_rate = make_optimizer(config.optimizer)
+    optimizer, rates = make_optimizer(config.optimizer)
+    if "vision" not in run.task.model.modules:
+        del rates["vision_learning_rate"]
     create = functools.partial(create_state, run.task, optimizer, config.seed,
                                config.optimizer.ema_decay > 0)
     validation = validations(run, fresh=checkpoints.latest is None)
@@ -109,6 +115,7 @@ def main() -> None:
 
     progress, batch = None, next(batches)
     flops = 3 * count_flops(run.task.loss, state.params, batch, jax.random.key(0))
+    read = amounts(batch)
     with RunLog(run.workdir, start) as log:
         if validation.due(start) and not log.validated:  # the run ended in between
             log.validation(start, validation.run(moment(start)))
@@ -120,13 +127,14 @@ def main() -> None:
                 batch = next(batches)  # while the device computes
             if progress is None:
                 jax.block_until_ready(metrics)  # the first step compiles: not timed
-                progress = Progress(step, config.optimizer.steps, sum(run.sizes.values()), flops,
-                                    peak_flops(), run.task.figures)
+                progress = Progress(step, config.optimizer.steps, read, flops, peak_flops(),
+                                    run.task.figures)
+            progress.count(step, metrics)
             if step % config.log_every == 0 or last:
-                values = fetched(metrics, step) | epochs.at(run.samples(positions, step - start))
-                more = {"learning_rate": float(learning_rate(step)),
-                        "skipped": hosts.total(skips.total())}
-                log.step(step, progress.report(step, values) | more)
+                measured = metrics | PARAMETER_NORMS(state.params)
+                values = (fetched(measured, step) | rates_of(step, rates) | skipped(run, skips)
+                          | epochs.at(run.samples(positions, step - start)))
+                log.step(step, progress.report(step, beside(values, run.task.weights)))
             if step % config.checkpoint_every == 0 or last:
                 now = moment(step)
                 checkpoints.save(step, now.items, now.config, now.samples)
@@ -241,6 +249,25 @@ def fetched(metrics: dict[str, jax.Array], step: int) -> dict[str, float]:
                                  "optimizer.learning_rate or clip_norm and start again "
                                  "from the last checkpoint")
     return values
+
+
+def beside(values: dict[str, float], weights: Mapping[str, float]) -> dict[str, float]:
+    """The values, and beside each `stream/part` of the loss its `stream/part_weight`."""
+    parts = ((name, name.partition("/")[2]) for name in values)
+    return values | {f"{name}_weight": float(weights[part])
+                     for name, part in parts if part in weights}
+
+
+def skipped(run: Run, skips: pipeline.SkipLog) -> dict[str, int]:
+    """Records skipped so far by all hosts, `skipped`, and `skipped/reason` of each reason."""
+    reasons: Counter[str] = Counter()
+    for (_, reason), count in skips.counts.items():
+        reasons[reason] += count
+    # Hosts that feed the same rows skip the same records.
+    alike = jax.process_count() // data_slice(run.mesh)[1]
+    found = {reason: count // alike for reason, count in hosts.totals(reasons).items()}
+    return {"skipped": sum(found.values())} | {
+        f"skipped/{reason}": count for reason, count in found.items()}
 
 
 if __name__ == "__main__":

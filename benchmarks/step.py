@@ -27,7 +27,8 @@ from mplug2_jax import launch
 from mplug2_jax.model import attention
 from mplug2_jax.parallel import sharding
 from mplug2_jax.parallel.mesh import make_mesh, put_batch
-from mplug2_jax.planning.flops import count_flops, peak_flops
+from mplug2_jax.planning.chips import peak_flops
+from mplug2_jax.planning.flops import count_flops
 from mplug2_jax.planning.plan import with_batch
 from mplug2_jax.planning.shapes import batch_shapes, planned
 from mplug2_jax.training.optimizer import make_optimizer
@@ -136,8 +137,10 @@ def main() -> None:
           f"{'temporaries':>13}{'compiled in':>13}")
     for name, run in report["attention"].items():
         speed = run["model_flops"] / run["seconds"]
+        peak = report["peak_flops"]
+        mfu = f"{speed / peak:.1%}" if peak else "-"  # of a chip that is not in the table
         print(f"{name:<12}{run['seconds']:>10.3f}{examples / run['seconds']:>12.1f}"
-              f"{speed / report['peak_flops']:>7.1%}{speed / product:>16.1%}"
+              f"{mfu:>7}{speed / product:>16.1%}"
               f"{run['temporary_bytes'] / 2 ** 30:>9.2f} GiB{run['compile_seconds']:>11.0f} s")
 
 

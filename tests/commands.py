@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -27,5 +28,6 @@ def run(*arguments, devices=1, status=0, path=ROOT):
 def losses(workdir):
     """Every logged value that a step computes, by step."""
     lines = [json.loads(line) for line in (workdir / "train.jsonl").read_text().splitlines()]
-    timing = {"examples_per_second", "average_examples_per_second", "mfu", "step"}
-    return {line["step"]: {k: v for k, v in line.items() if k not in timing} for line in lines}
+    timing = re.compile("_per_second$|^mfu$|^padding$|^step$")  # since the line before
+    return {line["step"]: {k: v for k, v in line.items() if not timing.search(k)}
+            for line in lines}

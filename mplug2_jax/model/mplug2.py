@@ -6,6 +6,7 @@ call them through `apply(..., method=)`.
 """
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -25,6 +26,8 @@ HEADS = ("vtc", "vtm", "mlm")  # of pretraining
 TASK_HEADS = ("classify",)
 # Range of the learnable temperature, as the predecessor's procedure clamps it.
 TEMPERATURE_START, TEMPERATURE_MIN, TEMPERATURE_MAX = 0.07, 0.001, 0.5
+# Of heads that are small and said to be float32: chips would round what they multiply.
+float32_dense = partial(nn.Dense, precision=jax.lax.Precision.HIGHEST)
 
 
 class ContrastiveHead(nn.Module):
@@ -46,7 +49,7 @@ class ContrastiveHead(nn.Module):
 
     def setup(self):
         for name in self.projections:
-            setattr(self, name, nn.Dense(self.dim, kernel_init=bert_init(self.width)))
+            setattr(self, name, float32_dense(self.dim, kernel_init=bert_init(self.width)))
         self.temperature = self.param(
             "temperature", nn.initializers.constant(TEMPERATURE_START), ())
 
@@ -68,8 +71,8 @@ class MlpHead(nn.Module):
         x = x.astype(jnp.float32)
         init = bert_init(self.width)
         for _ in range(self.layers - 1):
-            x = nn.relu(nn.Dense(self.width, kernel_init=init)(x))
-        return nn.Dense(self.outputs, kernel_init=init)(x)
+            x = nn.relu(float32_dense(self.width, kernel_init=init)(x))
+        return float32_dense(self.outputs, kernel_init=init)(x)
 
 
 class Heads(nn.Module):
@@ -94,7 +97,7 @@ class Heads(nn.Module):
         if "vtc" in self.names:
             self.vtc = ContrastiveHead(config.width, config.contrastive_dim, self.projections)
         if "vtm" in self.names:
-            self.vtm = nn.Dense(2, kernel_init=bert_init(config.width))
+            self.vtm = float32_dense(2, kernel_init=bert_init(config.width))
         if "mlm" in self.names:
             self.mlm = TiedHead(config.width, config.vocab_size, config.compute_dtype)
         if "classify" in self.names:

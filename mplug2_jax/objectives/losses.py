@@ -1,7 +1,8 @@
 """Losses as functions of arrays: matching, language modelling, classes and boxes.
 
-Everything is computed in float32. What is random takes a key and is drawn over the global batch,
-so that a step gives the same numbers on any mesh. `contrastive.py` holds the contrastive loss.
+Everything is computed in float32, products too (`Precision.HIGHEST`), whatever a chip's default is.
+What is random takes a key and is drawn over the global batch, so that a step gives the same numbers
+on any mesh. `contrastive.py` holds the contrastive loss.
 """
 
 import jax
@@ -229,7 +230,8 @@ def expected_box(logits: Array, ids: Array | np.ndarray,
     Returns:
       float32 `[B, 4]`; it has a gradient, which the tokens themselves have not.
     """
-    return jax.nn.softmax(logits[..., ids].astype(jnp.float32), axis=-1) @ positions
+    weights = jax.nn.softmax(logits[..., ids].astype(jnp.float32), axis=-1)
+    return jnp.matmul(weights, positions, precision=jax.lax.Precision.HIGHEST)
 
 
 def boxes(predicted: Array, true: Array, weights: Array, l1: float = 5.0,

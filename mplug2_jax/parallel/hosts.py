@@ -8,6 +8,7 @@ import json
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,25 @@ def total(count: int) -> int:
     if jax.process_count() == 1:
         return count
     return int(multihost_utils.process_allgather(np.asarray(count)).sum())
+
+
+def totals(counts: Mapping[str, int]) -> dict[str, int]:
+    """Host numbers by name, summed over all processes, which need not have the same names.
+
+    All of them must ask. Where none counts anything, nothing but that is exchanged.
+    """
+    own = json.dumps(counts).encode() if counts else b""
+    if jax.process_count() == 1:
+        return dict(counts)
+    longest = int(multihost_utils.process_allgather(np.asarray(len(own))).max())
+    if not longest:
+        return {}
+    room = -(-longest // 1024) * 1024  # few shapes, for each is compiled
+    rows = multihost_utils.process_allgather(np.frombuffer(own.ljust(room), np.uint8))
+    found: Counter[str] = Counter()
+    for row in rows:
+        found.update(json.loads(row.tobytes().strip() or b"{}"))
+    return dict(sorted(found.items()))
 
 
 def agree(facts: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """Captioning of videos and images."""
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,8 @@ class Captioning(Writing):
         Figure("{kind}_caption_unreferenced", "examples without a reference, not scored",
                high=float("inf"), better=""),
         *LANGUAGE,
+        Figure("*/policy", "-advantage x log-probability of the drawn captions", -math.inf,
+               math.inf, "lower"),
         logged("reward", "mean CIDEr-D of the drawn captions", 10.0, "higher"),
         logged("caption_length", "their mean length, tokens", better=""),
     )
@@ -117,7 +120,11 @@ class Captioning(Writing):
         value = (each.reshape(-1, count).mean(axis=1) * rows["share"]).sum()
         reward = (rewards.mean(axis=1) * rows["share"]).sum()
         length = (counted.sum(axis=1).reshape(-1, count).mean(axis=1) * rows["share"]).sum()
-        return value, {"reward": reward, "caption_length": length}
+        return value, {"policy": value, "reward": reward, "caption_length": length}
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        return {"policy": 1.0} if self.options.samples else super().weights
 
     def target(self, batch: Batch) -> tuple[Array, Array]:
         return batch["text"], batch["text_mask"]

@@ -1,6 +1,7 @@
 """Classes, or a score, of sentences, images, videos, and of texts together with them."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,10 @@ class Classification(Labelling):
             return value, {"class": value, "class_hits": hits}
 
         return over_streams(of_stream, batch, rng)
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        return {"class": 1.0}
 
     def mixed(self, stream: Batch, key: Array) -> tuple[Batch, tuple[Array, Array] | None]:
         """The stream after mixup and CutMix, and `other` of `losses.classification`."""

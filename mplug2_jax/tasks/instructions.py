@@ -40,4 +40,4 @@ class Instructions(Locating):
         # Of the loss a box has the share of its example, as its tokens have.
         value, _ = self.box_loss(
             logits, rows["box"], jnp.where(has_box(rows), rows["share"].sum(axis=1), 0.0))
-        return self.options.box_weight * value, metrics
+        return self.options.box_weight * value, metrics | {"box": value}

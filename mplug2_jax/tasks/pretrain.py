@@ -215,8 +215,7 @@ class Pretrain(Task):
     def loss(self, params: Any, batch: dict[str, Batch], rng: Array, task_state: Any = None,
              step: Array | int = 0) -> Loss:
         """Weighted sum of every stream's objectives; metrics `stream/objective`."""
-        objectives = objectives_of(self, vars(self.options.objectives),
-                                   mask_share=self.options.mask_share)
+        objectives = objectives_of(self, self.weights, mask_share=self.options.mask_share)
         momentum = None
         if task_state:
             options = self.options.momentum
@@ -237,6 +236,10 @@ class Pretrain(Task):
             total += part
             metrics |= {f"{name}/{figure}": value for figure, value in values.items()}
         return total, (metrics, pushed)
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        return vars(self.options.objectives)
 
     def next_state(self, task_state: Any, params: Any, carry: Any) -> dict[str, Any]:
         if not task_state:

@@ -148,12 +148,16 @@ class Retrieval(Task):
     def loss(self, params: Any, batch: dict[str, Batch], rng: Array, task_state: Any = None,
              step: Array | int = 0) -> Loss:
         del task_state, step
-        objectives = objectives_of(self, vars(self.options.objectives))
+        objectives = objectives_of(self, self.weights)
 
         def of_stream(_, rows, key):
             return pair_losses(objectives, params, rows, key)[:2]
 
         return over_streams(of_stream, batch, rng)
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        return vars(self.options.objectives)
 
     def predict(self, params: Any, batch: Batch) -> dict[str, Array]:
         """Features `[B, C]` and tokens of both sides, and the text's mask `[B, L]`."""

@@ -101,7 +101,8 @@ class ZeroShot(Labelling):
         """
         count = len(class_names(self.options.classes))
         sizes = jnp.zeros(count).at[owners].add(1.0)
-        logits = features @ prompts.T / self.call(params, "temperature")  # [B, V, P]
+        logits = jnp.matmul(features, prompts.T, precision=jax.lax.Precision.HIGHEST)
+        logits /= self.call(params, "temperature")  # [B, V, P]
         most = logits.max(axis=-1, keepdims=True)
         sums = jnp.zeros((*logits.shape[:2], count)).at[..., owners].add(jnp.exp(logits - most))
         # A class whose prompts are all out of float32's range beside the likeliest one's.

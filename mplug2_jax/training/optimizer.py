@@ -109,8 +109,9 @@ def scale_layers(decay: float) -> optax.GradientTransformation:
         lambda update, factor: update * factor, updates, layer_factors(params, decay)))
 
 
-def make_optimizer(options: Any) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """The optimizer of a config's `optimizer` section, and its schedule (of the rest's rate).
+def make_optimizer(
+        options: Any) -> tuple[optax.GradientTransformation, dict[str, optax.Schedule]]:
+    """The optimizer of a config's `optimizer` section, and its schedules by their key there.
 
     One AdamW for all; a group differs by its learning rate alone, so that moments are one tree.
     """
@@ -129,4 +130,12 @@ def make_optimizer(options: Any) -> tuple[optax.GradientTransformation, optax.Sc
         optimizer = freeze(optimizer, options.frozen)
     if options.layer_decay != 1:
         optimizer = optax.chain(optimizer, scale_layers(options.layer_decay))
-    return optimizer, rest
+    return optimizer, {"learning_rate": rest, "vision_learning_rate": vision}
+
+
+def rates_of(step: int, schedules: dict[str, optax.Schedule]) -> dict[str, float]:
+    """The learning rates with which a run came to `step` (the first is 1), by their names.
+
+    An optimizer counts the updates before this one: the first has the value at 0.
+    """
+    return {name: float(rate(step - 1)) for name, rate in schedules.items()}

@@ -2,9 +2,10 @@
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
 from absl import logging
 
 EPOCH = "/epoch"  # `stream/epoch`, or of a source of it `stream/source/epoch`
@@ -16,17 +17,18 @@ class Progress:
     Args:
       step: the step just done.
       total: steps of the run.
-      examples: examples a step, over all streams and devices.
+      amounts: of `measures.amounts`, what a step reads over all streams and devices.
       flops: model FLOPs a step.
-      peak: FLOP/s of all devices.
+      peak: FLOP/s of all devices; None where it is not known, and there is no MFU.
       figures: of the task, each with `matches(name)` and `headline`: what the line shows.
     """
 
-    def __init__(self, step: int, total: int, examples: int, flops: float, peak: float,
-                 figures: Sequence[Any]):
-        self.total, self.examples, self.flops, self.peak = total, examples, flops, peak
+    def __init__(self, step: int, total: int, amounts: Mapping[str, int], flops: float,
+                 peak: float | None, figures: Sequence[Any]):
+        self.total, self.amounts, self.flops, self.peak = total, amounts, flops, peak
         self._figures = figures
         self._first = self._last = (step, time.perf_counter())
+        self._tokens: list[Any] = []  # of each step since the last measure, on the device
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -37,6 +39,11 @@ class Progress:
         self._first = self._first[0], self._first[1] + seconds
         self._last = self._last[0], self._last[1] + seconds
 
+    def count(self, step: int, metrics: Mapping[str, Any]) -> None:
+        """Notes what a step says that it has read (`tokens`), without waiting for it."""
+        if step > self._last[0]:
+            self._tokens.append(metrics["tokens"])
+
     def report(self, step: int, values: dict[str, float]) -> dict[str, float]:
         """Logs the line of a step; gives its values with the speed."""
         speed = self.measure(step)
@@ -44,14 +51,28 @@ class Progress:
         return values | speed
 
     def measure(self, step: int) -> dict[str, float]:
-        """`examples_per_second` and `mfu` since the last measure, and the run's average."""
+        """Speed since the last measure, and of `examples_per_second` the run's average, too.
+
+        With `frames_per_second` where there are frames, with texts `tokens_per_second` and
+        `padding`, the share of their room that is none, and `mfu` where the peak is known.
+        """
+        tokens = float(sum(jax.device_get(self._tokens)))
         now = time.perf_counter()
-        steps_a_second = (step - self._last[0]) / max(now - self._last[1], 1e-9)
+        steps, seconds = step - self._last[0], max(now - self._last[1], 1e-9)
         average = (step - self._first[0]) / max(now - self._first[1], 1e-9)
-        self._last = step, now
-        return {"examples_per_second": steps_a_second * self.examples,
-                "average_examples_per_second": average * self.examples,
-                "mfu": steps_a_second * self.flops / self.peak}
+        examples, positions = self.amounts["examples"], self.amounts.get("positions", 0)
+        speed = {"examples_per_second": steps * examples / seconds,
+                 "average_examples_per_second": average * examples}
+        if "frames" in self.amounts:
+            speed["frames_per_second"] = steps * self.amounts["frames"] / seconds
+        if positions:
+            speed["tokens_per_second"] = tokens / seconds
+        if positions and steps:
+            speed["padding"] = 1 - tokens / (steps * positions)
+        if self.peak is not None:
+            speed["mfu"] = steps * self.flops / seconds / self.peak
+        self._last, self._tokens = (step, now), []
+        return speed
 
     def shown(self, name: str) -> bool:
         """Whether the line shows a metric: the first figure that speaks of it decides."""
@@ -64,7 +85,7 @@ class Progress:
         Before the speed, where `values` say it, the epochs of each stream: `epoch video 1.25`.
         """
         average = speed["average_examples_per_second"] or speed["examples_per_second"]
-        left = (self.total - step) * self.examples / max(average, 1e-9)
+        left = (self.total - step) * self.amounts["examples"] / max(average, 1e-9)
         minutes, seconds = divmod(round(left), 60)
         parts = " ".join(f"{name} {value:.3f}" for name, value in sorted(values.items())
                          if self.shown(name))
@@ -72,6 +93,7 @@ class Progress:
                          for name, value in sorted(values.items())
                          if name.endswith(EPOCH) and name.count("/") == 1)
         parts += f" | epoch{epochs}" if epochs else ""
+        mfu = f"MFU {speed['mfu']:.0%} | " if "mfu" in speed else ""
         return (f"step {step}/{self.total} loss {values['loss']:.4f} | {parts} | "
-                f"{speed['examples_per_second']:.0f} examples/s | MFU {speed['mfu']:.0%} | "
+                f"{speed['examples_per_second']:.0f} examples/s | {mfu}"
                 f"{minutes}:{seconds:02d} left")

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 
 from mplug2_jax.parallel.mesh import batch_sharding, compiler_options
 from mplug2_jax.parallel.sharding import tree_shardings
+from mplug2_jax.training import measures
 from mplug2_jax.training.optimizer import hold
 from mplug2_jax.training.state import Learner, TrainState
 
@@ -64,7 +65,8 @@ def make_train_step(task: Learner, optimizer: optax.GradientTransformation, stat
       ema_decay: of the state's `ema`, if it has one.
 
     Returns:
-      The step; its metrics are float32 scalars: the task's, `loss` and `grad_norm`.
+      The step; its metrics are float32 scalars: the task's, `loss`, `tokens` of its texts, and
+      `grad_norm`, before clipping, of all and of each module.
     """
     def objective(params, state, batch, rng):
         return task.loss(hold(params, frozen), batch, rng, state.task_state, state.step)
@@ -74,7 +76,8 @@ def make_train_step(task: Learner, optimizer: optax.GradientTransformation, stat
         grad = jax.value_and_grad(objective, has_aux=True)
         (loss, (metrics, carry)), grads = grad(state.params, state, batch, rng)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        metrics = metrics | {"loss": loss, "grad_norm": optax.tree.norm(grads)}
+        metrics = {**metrics, "loss": loss, "tokens": measures.tokens(batch),
+                   **measures.norms("grad_norm", grads)}
         params, ema = optax.apply_updates(state.params, updates), None
         if state.ema is not None:
             ema = optax.incremental_update(params, state.ema,

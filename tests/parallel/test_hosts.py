@@ -182,6 +182,18 @@ def test_a_lost_process_ends_the_others(lost, signal_):
         assert f"process {lost} ({socket.gethostname()}) is lost" in error_line(output)
 
 
+def test_counts_of_different_names_are_summed():
+    """Also where one process has none, and where they take more than one unit of room."""
+    own = [{"damaged record": 2, "no question": 1}, {}, {f"reason {i}": i for i in range(200)}]
+    own[2]["no question"] = 5
+    outputs, codes = end(start_all(SCRIPT, each=[{"counts": json.dumps(one)} for one in own],
+                                   devices=1), timeout=120)
+    expected = dict(sorted((own[2] | {"damaged record": 2, "no question": 6}).items()))
+    assert codes == [0, 0, 0], outputs
+    for output in outputs:
+        assert json.loads(output.splitlines()[-1]) == [{}, expected]
+
+
 @pytest.mark.parametrize("fault, code, message", [
     ("raises", 2, "a record that only this process reads"),
     ("bug", 1, "TypeError: nobody foresaw this")])

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import importlib.util
 import math
 import os
 import re
@@ -14,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
+from marks import needs_libtpu
 
 from configs import checks, instructions, pretrain
 from mplug2_jax.contracts.errors import ConfigError
@@ -27,14 +27,6 @@ from mplug2_jax.planning.plan import DoesNotFit, Plan, out_of_memory, with_batch
 from mplug2_jax.planning.search import search
 
 ROOT = Path(__file__).parents[2]
-
-
-def needs_libtpu(test):
-    """Marks a test that compiles for a TPU topology; no TPU is needed."""
-    missing = importlib.util.find_spec("libtpu") is None
-    reason = "libtpu (requirements-dev.txt) is not installed"
-    return pytest.mark.tpu(pytest.mark.skipif(missing, reason=reason)(test))
-
 
 TEXT = """HloModule jit_step, is_scheduled=true
 

@@ -1,13 +1,16 @@
 """The whole path in small, as a user runs it: prepare, train, kill, go on, evaluate, err."""
 
 import json
+import re
 import shutil
 import signal
 import subprocess
 import time
 
 import pytest
-from commands import command, losses, run
+from commands import ROOT, command, losses, run
+
+from mplug2_jax import tasks
 
 CONFIG = "tests/e2e_config.py"
 pytestmark = pytest.mark.slow
@@ -60,8 +63,36 @@ def test_training_logs_learns_and_writes(trained):
     assert (logged[12]["video/epoch"], logged[12]["text/epoch"]) == (2.0, 0.24)
     assert "| epoch image 2.00 text 0.24 video 2.00 |" in line
     assert list((workdir / "tensorboard").glob("events*"))
+    # The rates of the steps themselves: a warm-up of two steps from where it ends, and back.
+    rates = [logged[step]["learning_rate"] for step in logged]
+    assert rates[0] == pytest.approx(1e-6, rel=1e-2) and rates[2] == max(rates)
+    assert rates[-1] > rates[0]
+    assert logged[1]["video/vtc_weight"] == logged[12]["text/mlm_weight"] == 1
+    assert logged[1]["skipped"] == 0
+    raw = json.loads((workdir / "train.jsonl").read_text().splitlines()[-1])
+    assert raw["tokens_per_second"] > 0 and 0 < raw["padding"] < 1
+    # Eight clips of four frames and eight images to 24 examples.
+    assert raw["frames_per_second"] == pytest.approx(raw["examples_per_second"] * 40 / 24)
+    assert_described(raw)
     assert sorted(p.name for p in (workdir / "checkpoints").iterdir() if p.name.isdigit()) == [
         "12", "8"]
+
+
+def assert_described(values):
+    """Each logged name is in the table of the docs, and what a task logs among its figures."""
+    page = (ROOT / "docs" / "training.md").read_text()
+    table = page.partition("### What is logged")[2].partition("\n\nThe ")[0]
+    names = [name for row in re.findall(r"^\| (`.*?) \|", table, re.M)
+             for name in re.findall("`(.*?)`", row)]
+    told = {name: re.compile(re.sub("[A-Z]+", r"[^/]+", name)) for name in names}
+    used = set()
+    for name in values:
+        found = [entry for entry, pattern in told.items() if pattern.fullmatch(name)]
+        assert found, name
+        if found == ["STREAM/PART"]:
+            assert tasks.load("pretrain").figure(name), name
+        used.update(found)
+    assert set(told) - used <= {"STREAM/SOURCE/epoch", "skipped/REASON"}
 
 
 def test_a_killed_run_goes_on_with_the_same_bits(data, trained, tmp_path):
@@ -144,7 +175,11 @@ def test_a_damaged_record_is_skipped_counted_and_named(data, tmp_path):
                         "--config.optimizer.warmup_steps=1", "--config.eval_every=0",
                         "--config.data.max_skipped=1.0", "--config.task.objectives.instruct=0",
                         config=f"{CONFIG}:start"))
-    assert max(losses(workdir)) == 6
+    logged = losses(workdir)
+    assert max(logged) == 6
+    reasons = {name: count for name, count in logged[6].items() if name.startswith("skipped/")}
+    assert sum(reasons.values()) == logged[6]["skipped"] > 0
+    assert reasons.keys() <= {"skipped/damaged record", "skipped/undecodable media"}
     assert "skipping record" in output and "skipped" in output.splitlines()[-2]
 
 

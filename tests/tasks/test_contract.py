@@ -84,13 +84,13 @@ def answered(**more):
 
 
 LEARNED = [  # (task, options, a batch)
-    ("pretrain", {}, small.batch(padding=1)),
+    ("pretrain", dict(objectives=dict(vtc=0.5, mlm=2.0)), small.batch(padding=1)),
     ("retrieval", {}, {"s": small.pairs(padding=1)}),
     ("captioning", dict(memory="visual"), {"s": small.pairs(padding=1)}),
     ("captioning", dict(memory="visual", samples=2), {"s": small.pairs(padding=1)}),
     ("qa", {}, answered()),
-    ("grounding", {}, asked(box=BOXES)),
-    ("instructions", {}, answered(box=np.where(LABELS[:, None] % 2, BOXES, 0))),
+    ("grounding", dict(box_weight=0.5), asked(box=BOXES)),
+    ("instructions", dict(box_weight=2.0), answered(box=np.where(LABELS[:, None] % 2, BOXES, 0))),
     ("classification", {}, images(label=LABELS)),
     ("classification", dict(classes="score"), images(label=LABELS.astype(np.float32))),
 ]
@@ -107,6 +107,11 @@ def test_what_a_loss_logs_is_spoken_of(name, more, batch):
     assert value.shape == () and all(metric.shape == () for metric in metrics.values())
     assert_spoken_of(task, metrics)
     assert {key.partition("/")[0] for key in metrics} == set(batch)
+    # The loss is the sum of its parts by their weights, and each part is logged.
+    parts = [task.weights[part] * float(part_value) for key, part_value in metrics.items()
+             if (part := key.partition("/")[2]) in task.weights]
+    assert len(parts) >= len(batch)
+    np.testing.assert_allclose(sum(parts), value, rtol=1e-5, atol=1e-6)
     # What is kept across steps stays of one form, whatever the task keeps.
     state = task.init_state(params)
     assert jax.tree.structure(task.next_state(state, params, carry)) == jax.tree.structure(state)

@@ -14,7 +14,8 @@ from mplug2_jax.model.mplug2 import init_params
 from mplug2_jax.parallel import sharding
 from mplug2_jax.parallel.mesh import make_mesh, put_batch
 from mplug2_jax.planning.flops import count_flops
-from mplug2_jax.training.optimizer import make_optimizer
+from mplug2_jax.training import measures
+from mplug2_jax.training.optimizer import make_optimizer, rates_of
 from mplug2_jax.training.progress import Progress
 from mplug2_jax.training.state import create_state, restore_state
 from mplug2_jax.training.step import make_train_step
@@ -30,13 +31,14 @@ def options(**changes) -> ConfigDict:
 
 
 def test_schedule_warms_up_and_ends_where_it_began():
-    _, rate = make_optimizer(options())
+    _, rates = make_optimizer(options())
+    rate = rates["learning_rate"]
     np.testing.assert_allclose([rate(0), rate(5), rate(10), rate(55), rate(100)],
                                [1e-6, (1e-6 + 1e-2) / 2, 1e-2, (1e-6 + 1e-2) / 2, 1e-6], rtol=1e-3)
 
 
 def test_groups_have_their_rates_and_only_directions_decay():
-    optimizer, rate = make_optimizer(options(weight_decay=0.5, clip_norm=1e9))
+    optimizer, rates = make_optimizer(options(weight_decay=0.5, clip_norm=1e9))
     params = {
         "vision": {"blocks": {"kernel": jnp.ones(3), "bias": jnp.ones(3)},
                    "project": {"kernel": jnp.ones(3)}},
@@ -47,7 +49,7 @@ def test_groups_have_their_rates_and_only_directions_decay():
     grads = jax.tree.map(lambda x: jnp.full_like(x, 2.0), params)
     updates, _ = optimizer.update(grads, state, params)
     # The first Adam step is the sign of the gradient; decay adds 0.5 of the weight.
-    start, vision = float(rate(0)), 1e-6
+    start, vision = float(rates["learning_rate"](0)), 1e-6
     expected = {"blocks/kernel": -1.5 * vision, "blocks/bias": -vision,
                 "project/kernel": -1.5 * start}
     for name, value in expected.items():
@@ -56,6 +58,22 @@ def test_groups_have_their_rates_and_only_directions_decay():
     np.testing.assert_allclose(updates["text"]["norm"]["scale"], -start, rtol=1e-4)
     np.testing.assert_allclose(updates["text"]["wi"]["kernel"], -1.5 * start, rtol=1e-4)
     np.testing.assert_allclose(updates["heads"]["vtc"]["temperature"], -start, rtol=1e-4)
+
+
+def test_rates_are_those_that_the_step_used():
+    """Adam's update under a constant gradient is its sign: a step moves each group by its rate."""
+    optimizer, rates = make_optimizer(options(clip_norm=1e9, weight_decay=0.0))
+    params = {"vision": {"blocks": {"bias": jnp.ones(3)}}, "text": {"bias": jnp.ones(3)}}
+    state, grads = optimizer.init(params), jax.tree.map(jnp.ones_like, params)
+    assert len({rates["learning_rate"](step).item() for step in range(13)}) == 13
+    for step in range(1, 14):
+        updates, state = optimizer.update(grads, state, params)
+        used = rates_of(step, rates)
+        np.testing.assert_allclose(updates["text"]["bias"], -used["learning_rate"], rtol=1e-4)
+        np.testing.assert_allclose(updates["vision"]["blocks"]["bias"],
+                                   -used["vision_learning_rate"], rtol=1e-4)
+    assert rates_of(1, rates) == pytest.approx(
+        {"learning_rate": 1e-6, "vision_learning_rate": 1e-6}, rel=1e-3)
 
 
 def test_flops_count_products_and_loops():
@@ -83,15 +101,49 @@ def test_progress_measures_without_pauses(monkeypatch):
     figures = small.task().figures
     clock = iter([0.0, 10.0, 10.0, 25.0, 30.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
-    progress = Progress(step=1, total=100, examples=8, flops=1e9, peak=1e10, figures=figures)
+    amounts = {"examples": 8, "frames": 24, "positions": 100}
+    progress = Progress(step=1, total=100, amounts=amounts, flops=1e9, peak=1e10, figures=figures)
+    for step in range(1, 22):  # the first is not measured
+        progress.count(step, {"tokens": jnp.float32(2 * step)})
     speed = progress.measure(21)  # 20 steps in 10 s
-    assert speed == {"examples_per_second": 16, "average_examples_per_second": 16, "mfu": 0.2}
+    assert speed == {"examples_per_second": 16, "average_examples_per_second": 16, "mfu": 0.2,
+                     "frames_per_second": 48, "tokens_per_second": 46, "padding": 0.77}
     with progress.paused():  # 15 s
         pass
-    assert progress.measure(31)["examples_per_second"] == 16  # 10 steps in 20 s, 15 of them paused
+    for step in range(22, 32):
+        progress.count(step, {"tokens": jnp.float32(100)})
+    later = progress.measure(31)  # 10 steps in 20 s, 15 of them paused
+    assert later["examples_per_second"] == 16
+    assert (later["tokens_per_second"], later["padding"]) == (200, 0)
     line = progress.line(31, {"loss": 1.0, "video/vtc": 0.5, "video/vtc_t2v": 1.0}, speed)
     assert line == ("step 31/100 loss 1.0000 | video/vtc 0.500 | 16 examples/s | MFU 20% | "
                     "0:34 left")
+    del speed["mfu"]
+    assert "| 16 examples/s | 0:34 left" in progress.line(31, {"loss": 1.0}, speed)
+
+
+def test_what_is_not_there_is_not_measured(monkeypatch):
+    clock = iter([0.0, 10.0])
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    progress = Progress(1, 100, {"examples": 8}, flops=1e9, peak=None, figures=())
+    progress.count(2, {"tokens": jnp.float32(0)})
+    assert progress.measure(21).keys() == {"examples_per_second", "average_examples_per_second"}
+
+
+def test_a_step_says_what_it_read_and_norms_by_module():
+    """Against NumPy, one by one: of examples that fill a batch and of padding nothing counts."""
+    batch = small.batch(padding=3)
+    read = {"examples": 24, "frames": 8 + 16, "positions": 8 * (2 * (10 + 6 + 4) + 12)}
+    assert measures.amounts(batch) == read
+    words = sum(int(mask) for rows in batch.values() for text in ("text", "prompt", "target")
+                for row, real in zip(rows.get(f"{text}_mask", ()), rows["example_mask"],
+                                     strict=False) if real for mask in row)
+    assert measures.tokens(batch) == words < read["positions"]
+    tree = {"vision": {"a": np.full((2, 2), 3.0, np.float32)},
+            "heads": {"b": np.full(4, 2.0, np.float32), "c": {"d": np.float32(3.0)}}}
+    found = measures.norms("grad_norm", tree)
+    assert found == {"grad_norm": pytest.approx(np.sqrt(36 + 25)),
+                     "grad_norm/vision": pytest.approx(6), "grad_norm/heads": pytest.approx(5)}
 
 
 def setup(shape):
@@ -160,6 +212,10 @@ def test_a_step_lowers_the_loss():
     for _ in range(15):
         state, metrics = step(state, batch)
         values.append(float(metrics["loss"]))
+        parts = {key: value for key, value in metrics.items() if key.startswith("grad_norm/")}
+        assert parts.keys() == {f"grad_norm/{module}" for module in state.params}
+        np.testing.assert_allclose(sum(float(part) ** 2 for part in parts.values()),
+                                   float(metrics["grad_norm"]) ** 2, rtol=1e-5)
     assert values[-1] < 0.8 * values[0]
     assert int(state.step) == 15
 

@@ -1,6 +1,7 @@
 """What tasks that generate text share: the memory, the loss, generation."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -152,6 +153,10 @@ class Generation(Task):
         value, hits = losses.language_modelling(logits, ids[:, 1:], rows["share"])
         more, metrics = self.beside(logits, rows)
         return value + more, {"lm": value, "lm_hits": hits, **metrics}
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        return {"lm": 1.0}
 
     @property
     def ends(self) -> dict[str, int]:

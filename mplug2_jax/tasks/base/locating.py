@@ -1,6 +1,7 @@
 """What tasks whose targets may be boxes share."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from mplug2_jax.tasks.base.task import Array, Batch, Metrics
 
 BOXES = (
     *LANGUAGE,
+    logged("box", "5 x L1 + 2 x (1 - generalised IoU), summed as it counts", headline=False),
     logged("box_l1", "distance of the four sides, summed, shares of the frame", 4.0),
     logged("box_giou", "1 - generalised IoU", 2.0),
     logged("box_iou", "IoU of the expected box", 1.0, "higher"),
@@ -74,7 +76,11 @@ class Locating(Generation):
 
     def beside(self, logits: Array, rows: Batch) -> tuple[Array, Metrics]:
         value, metrics = self.box_loss(logits, rows["box"], rows["box_share"])
-        return self.options.box_weight * value, metrics
+        return self.options.box_weight * value, metrics | {"box": value}
+
+    @property
+    def weights(self) -> Mapping[str, float]:
+        return {**super().weights, "box": self.options.box_weight}
 
     def box_loss(self, logits: Array, box: Array, weights: Array) -> tuple[Array, Metrics]:
         """`losses.boxes` of the expected box, beside the cross-entropy of its tokens.

@@ -256,6 +256,14 @@ class Task:
         """
         raise TypeError(f"{type(self).__name__} has no loss")
 
+    @property
+    def weights(self) -> Mapping[str, float]:
+        """Of the loss's parts, by `name` where they are logged as `stream/name`.
+
+        The loss is their weighted sum over all streams. {} if a task does not say.
+        """
+        return {}
+
     def next_state(self, task_state: Any, params: Any, carry: Any) -> dict[str, Any]:
         """The state after a step that led to `params`, the loss having given `carry`."""
         del params, carry

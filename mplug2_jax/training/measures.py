@@ -1,0 +1,42 @@
+"""What a step says of itself beside its task's figures: norms by module, and what it has read."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+Batch = Mapping[str, Mapping[str, Any]]
+TEXTS = ("text", "prompt", "target")  # of a stream's batch: ids [B, L], and their masks
+
+
+def norms(name: str, tree: Mapping[str, Any]) -> dict[str, jax.Array]:
+    """Euclidean norms, float32 scalars: `name` of the whole tree, `name/module` of its modules."""
+    squares = {module: optax.tree.norm(part, squared=True) for module, part in tree.items()}
+    whole = sum(squares.values(), start=jnp.zeros(()))
+    return {name: jnp.sqrt(whole)} | {f"{name}/{module}": jnp.sqrt(square)
+                                      for module, square in squares.items()}
+
+
+def tokens(batch: Batch) -> jax.Array:
+    """Tokens of a step's texts, a float32 scalar: [CLS] and [SEP] count, padding does not."""
+    counts = (jnp.sum(rows[f"{text}_mask"] & rows["example_mask"][:, None])
+              for rows in batch.values() for text in TEXTS if f"{text}_mask" in rows)
+    return sum(counts, start=jnp.zeros((), jnp.int32)).astype(jnp.float32)
+
+
+def amounts(batch: Batch) -> dict[str, int]:
+    """What every step reads: `examples`, `frames` and `positions`, the room of texts, if any.
+
+    Args:
+      batch: a global one, arrays or shapes.
+    """
+    counts = {"examples": 0, "frames": 0, "positions": 0}
+    for rows in batch.values():
+        counts["examples"] += rows["example_mask"].shape[0]
+        if "video" in rows:  # [B, T, H, W, 3]
+            counts["frames"] += rows["video"].shape[0] * rows["video"].shape[1]
+        counts["positions"] += sum(
+            rows[text].shape[0] * rows[text].shape[1] for text in TEXTS if text in rows)
+    return {name: count for name, count in counts.items() if count}
