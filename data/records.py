@@ -122,6 +122,22 @@ def record(
     }
 
 
+def plain(made: dict) -> dict:
+    """A record (of `record`) as `parse` will read it."""
+    answers = iter(made["answers"])
+    return made | {
+        "media": made["media"].item(),
+        "start": float(np.float32(made["start"])),
+        "end": float(np.float32(made["end"])),
+        "questions": [
+            {key: value for key, value in question.items() if key != "answer_count"}
+            | {"answers": list(itertools.islice(answers, question["answer_count"]))}
+            for question in made["questions"]
+        ],
+        "boxes": [box | {"box": box["box"].tolist()} for box in made["boxes"]],
+    }
+
+
 def serialize(made: dict) -> bytes:
     """A record (of `record`) as it is stored, encoded by TFDS; equal records give equal bytes."""
     stored = features().serialize_example(features().encode_example(made))

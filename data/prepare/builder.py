@@ -10,6 +10,9 @@ import tensorflow_datasets as tfds
 from etils import epath
 
 from data import records
+from data.prepare import index
+from data.written import Part, folders
+from data.written.writing import join
 from mplug2_jax.contracts.errors import DataError
 
 # Records of a split, made when they are written.
@@ -46,10 +49,24 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _split_generators(self, dl_manager) -> dict[str, Iterator]:
         del dl_manager
-        return {split: self._generate_examples(make) for split, make in self._splits.items()}
+        return {split: self._generate_examples(split) for split in self._splits}
 
-    def _generate_examples(self, make: Callable[[], Iterable[dict]]) -> Iterator[tuple[int, dict]]:
-        yield from enumerate(make())
+    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
+        # TFDS decides on the shards at the end: all of a split are of one part of the index.
+        with Part(index.part_path(Path(self.data_path), split)) as part:
+            for number, made in enumerate(self._splits[split]()):
+                said = records.plain(made)
+                part.add(said, index.facts(said["kind"], said["media"]))
+                yield number, made
+
+    def _download_and_prepare(self, *arguments, **options) -> None:
+        # The folder is unfinished yet, and gets its name when this returns.
+        super()._download_and_prepare(*arguments, **options)
+        folder = Path(self.data_path)
+        for name, info in self.info.splits.items():
+            part = index.part_path(folder, name)
+            join([part], name, folders.shards(folder, info), folders.index_path(folder, name))
+            part.unlink()
 
 
 def write(
@@ -73,6 +90,7 @@ def write(
     if (folder / str(builder_class.VERSION)).exists():
         written = tfds.builder_from_directory(str(folder / str(builder_class.VERSION)))
         check_same(out, builder_class.name, dict(written.info.metadata or {}), settings)
+        index.write_missing(folder / str(builder_class.VERSION))
         return False
     tfds.disable_progress_bar()
     with tempfile.TemporaryDirectory() as downloads:  # TFDS wants one, though it downloads nothing
