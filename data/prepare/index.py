@@ -39,8 +39,8 @@ class Job(NamedTuple):
     path: str
 
 
-def part_path(parts: Path, split: str, shard: int = 0) -> Path:
-    """Where the part of a shard is written, or that of a whole split."""
+def part_path(parts: Path, split: str, shard: int) -> Path:
+    """Where the part of a shard is written."""
     return parts / f"{split}-{shard:05d}.arrow"
 
 

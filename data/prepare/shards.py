@@ -42,6 +42,8 @@ PROBLEMS = "problems.tsv"
 CLASSES = "classes.txt"
 # About a gigabyte, where there are media.
 SHARD_RECORDS = {"video": 500, "image": 5000, "images": 2500, "text": 100_000, "other": 2500}
+# One record a group for reading at random; media are compressed as they are.
+OPTIONS = "group_size:1,uncompressed"
 _COUNTED = ("texts", "questions", "boxes")
 _PLAN = "plan.json"
 
@@ -182,8 +184,7 @@ def write_shard(work: str, split: str, index: int) -> dict:
     result = {"records": 0, "bytes": 0, "problems": []}
     raw = Path(plan.settings["raw"])
     unfinished = shard.with_name(f".{shard.name}.{os.uname().nodename}.{os.getpid()}")
-    # One record a group for reading at random; media are compressed as they are.
-    writer = ArrayRecordWriter(str(unfinished), "group_size:1,uncompressed")
+    writer = ArrayRecordWriter(str(unfinished), OPTIONS)
     try:
         with (
             (folder / "plan" / f"{split}-{index:05d}.jsonl").open(encoding="utf-8") as file,
@@ -285,7 +286,7 @@ def finish(work: Path, final: Path, name: str, summary: str) -> dict[str, int]:
             file.write("\t".join(" ".join(str(cell).split()) for cell in row) + "\n")
     if plan.classes:
         (work / CLASSES).write_text("".join(f"{name}\n" for name in plan.classes), "utf-8")
-    _write_metadata(work, name, summary, plan, lengths, sizes)
+    write_metadata(work, name, summary, VERSION, plan.settings, lengths, sizes)
     join_parts(work, work / "done", work, lengths)
     work.rename(final)
     remove_plan(final)
@@ -299,24 +300,38 @@ def remove_plan(final: Path) -> None:
     (final / _PLAN).unlink(missing_ok=True)
 
 
-def _write_metadata(work, name, summary, plan, lengths, sizes) -> None:
+def write_metadata(
+    folder: Path, name: str, summary: str, version: str, settings: dict[str, int | str],
+    lengths: dict[str, list[int]], sizes: dict[str, int],
+) -> None:  # fmt: skip
+    """Makes a dataset of TFDS of shards.
+
+    Args:
+        folder: of the shards.
+        name: of the dataset.
+        summary: its description.
+        version: of the dataset.
+        settings: everything that the records depend on.
+        lengths: records of each shard, by split.
+        sizes: bytes of a split's records.
+    """
     template = tfds.core.ShardedFileTemplate(
-        data_dir=work, dataset_name=name, filetype_suffix="array_record"
+        data_dir=folder, dataset_name=name, filetype_suffix="array_record"
     )
     splits = [
         tfds.core.SplitInfo(split, counts, sizes[split], template.replace(split=split))
         for split, counts in lengths.items()
     ]
     tfds.folder_dataset.write_metadata(
-        data_dir=work,
+        data_dir=folder,
         features=records.features(),
         split_infos=splits,
-        version=VERSION,
+        version=version,
         filename_template=template,
         check_data=False,  # would need TensorFlow
         description=summary,
         disable_shuffling=True,  # the pipeline shuffles; on disk records keep their order
-        metadata=tfds.core.MetadataDict(plan.settings),
+        metadata=tfds.core.MetadataDict(settings),
     )
 
 
@@ -331,7 +346,11 @@ def compare(found: dict[str, int], published: dict[str, int], split: str) -> lis
 
 
 def _shard(folder: Path, plan: Plan, split: str, index: int) -> Path:
-    name, count = plan.settings["dataset"], plan.shards[split]
+    return shard_path(folder, plan.settings["dataset"], split, index, plan.shards[split])
+
+
+def shard_path(folder: Path, name: str, split: str, index: int, count: int) -> Path:
+    """A shard's file, by the number of it and of all of its split."""
     return folder / f"{name}-{split}.array_record-{index:05d}-of-{count:05d}"
 
 

@@ -16,6 +16,8 @@ from data.written import schema
 from data.written.schema import BOX, FIELDS, QUESTION, RECORD, TEXT
 from mplug2_jax.contracts.errors import DataError, RecordError
 
+# Arrow raises its own, most of them ValueError too, and of files OSError; of text UnicodeError.
+_ARROW = (pa.ArrowException, ValueError, OSError)
 # By kind of item what `records.parse` calls its values, and their columns.
 _PARSED = {
     RECORD: {"id": "id", "kind": "medium", "label": "label", "group": "group", "start": "start",
@@ -72,7 +74,7 @@ class _Rows:
         """
         try:
             self.batch.validate(full=True)
-        except ValueError as error:
+        except _ARROW as error:
             raise DataError(_unreadable(self._path, error)) from error
         return self
 
@@ -98,24 +100,30 @@ class Index:
     def __init__(self, path: Path):
         self.path = path
         try:
-            reader = pa.ipc.open_file(pa.memory_map(str(path)))
-            self.meta: dict[str, Any] = json.loads(reader.schema.metadata[schema.META])
-            if self.meta["version"] != schema.VERSION:
-                raise ValueError(f"of version {self.meta['version']}")
-            batches = [reader.get_batch(number) for number in range(reader.num_record_batches)]
-            for batch in batches:
-                batch.validate()
-        # Arrow's own are ValueError or OSError.
-        except (ValueError, OSError, KeyError, TypeError) as error:
+            self._open()
+        except (*_ARROW, KeyError, TypeError, IndexError) as error:
             raise DataError(_unreadable(path, error)) from error
+
+    def _open(self) -> None:
+        reader = pa.ipc.open_file(pa.memory_map(str(self.path)))
+        self.meta: dict[str, Any] = json.loads(reader.schema.metadata[schema.META])
+        if self.meta["version"] != schema.VERSION:
+            raise ValueError(f"of version {self.meta['version']}")
+        if not reader.schema.equals(schema.schema()):
+            raise ValueError("of other columns")
         self._blocks: list[dict[str, _Rows]] = []
-        for batch in batches:
+        for number in range(reader.num_record_batches):
+            batch = reader.get_batch(number)
+            batch.validate()
+            batch["kind"].slice(0, 1).validate(full=True)
             kind = batch["kind"][0].as_py()
             if kind == RECORD:
                 self._blocks.append({})
-            self._blocks[-1][kind] = _Rows(path, batch, kind)
+            self._blocks[-1][kind] = _Rows(self.path, batch, kind)
         sizes = (block[RECORD].batch.num_rows for block in self._blocks)
         self._starts = [0, *itertools.accumulate(sizes)]
+        if len(self) != sum(records for _, _, records in self.meta["shards"]):
+            raise ValueError(f"of {len(self)} records")
 
     def __len__(self) -> int:
         return self._starts[-1]
@@ -164,9 +172,13 @@ class Index:
     def texts(self) -> Iterator[list[str]]:
         """The texts of each record; none of one that is damaged."""
         for block in self._blocks:
-            found = iter(block[TEXT].whole.batch["text"].to_pylist() if TEXT in block else ())
-            for count in block[RECORD].batch["texts"].to_pylist():
-                yield list(itertools.islice(found, count or 0))
+            texts = block[TEXT].whole.batch["text"].to_pylist() if TEXT in block else []
+            counts = block[RECORD].batch["texts"].fill_null(0).to_numpy()
+            if counts.min() < 0 or counts.sum() != len(texts):
+                raise DataError(_unreadable(self.path, ValueError("numbers of texts")))
+            rest = iter(texts)
+            for count in counts.tolist():
+                yield list(itertools.islice(rest, count))
 
 
 class Scan:

@@ -11,7 +11,7 @@ items of a record, are found without reading what lies before.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -57,6 +57,9 @@ COLUMNS: dict[str, tuple[pa.DataType, tuple[str, ...]]] = {
     "bytes": (pa.int64(), (RECORD,)),
     "hash": (pa.binary(HASH_BYTES), (RECORD,)),
 }
+# By kind the columns that its rows have beside their kind, in the order of `COLUMNS`.
+_NAMES = {kind: [name for name, (_, kinds) in COLUMNS.items() if kind in kinds and name != "kind"]
+          for kind in KINDS}  # fmt: skip
 _VOCABULARIES = {"kind": KINDS, "medium": records.KINDS}
 
 
@@ -83,10 +86,7 @@ class Block:
 
     def __init__(self):
         self.records = self.rows = self.size = self.digest = 0
-        self._columns: dict[str, dict[str, list]] = {
-            kind: {name: [] for name, (_, kinds) in COLUMNS.items() if kind in kinds}
-            for kind in KINDS
-        }
+        self._rows: dict[str, list[tuple]] = {kind: [] for kind in KINDS}
 
     def add(self, number: int, said: dict[str, Any] | None, facts: Facts) -> None:
         """Adds the rows of one record.
@@ -97,45 +97,37 @@ class Block:
             facts: of its medium.
         """
         self.records += 1
+        self.rows += 1
         if said is None:
-            self._append(RECORD, record=number, item=0)
+            self._rows[RECORD].append((number, 0, *[None] * (len(_NAMES[RECORD]) - 2)))
             self.digest = joined_digest(self.digest, 1, 1)
             return
-        medium, content = said["media"], content_hash(said["media"])
-        self._append(
-            RECORD, record=number, item=0, id=said["id"], label=said["label"],
-            group=said["group"], start=said["start"], end=said["end"], medium=said["kind"],
-            bytes=len(medium), hash=content, **facts._asdict(),
-            **{field: len(said[field]) for field in FIELDS.values()},
-        )  # fmt: skip
-        for item, text in enumerate(said["texts"]):
-            self._append(TEXT, record=number, item=item, text=text)
-        for item, one in enumerate(said["questions"]):
-            self._append(
-                QUESTION, record=number, item=item, id=one["id"], text=one["question"],
-                answer=one["answer"], answers=one["answers"], type=one["type"], ocr=one["ocr"],
-                objects=one["objects"],
-            )  # fmt: skip
-        for item, one in enumerate(said["boxes"]):
-            self._append(BOX, record=number, item=item, id=one["id"], text=one["phrase"],
-                         box=one["box"])
+        content, counts = content_hash(said["media"]), [len(said[f]) for f in FIELDS.values()]
+        self._rows[RECORD].append((
+            number, 0, said["id"], said["label"], said["group"], said["start"], said["end"],
+            *counts, said["kind"], *facts, len(said["media"]), content,
+        ))  # fmt: skip
+        self._rows[TEXT] += [(number, n, text) for n, text in enumerate(said["texts"])]
+        self._rows[QUESTION] += [
+            (number, n, one["id"], one["question"], *(one[name] for name in _NAMES[QUESTION][4:]))
+            for n, one in enumerate(said["questions"])
+        ]
+        self._rows[BOX] += [(number, n, one["id"], one["phrase"], one["box"])
+                            for n, one in enumerate(said["boxes"])]
         stated = repr([content, *(said[key] for key in _SAID)]).encode()
+        self.rows += sum(counts)
         self.size += len(stated)
-        self.digest = joined_digest(
-            self.digest, int.from_bytes(hashlib.sha256(stated).digest()[:16], "little"), 1)
-
-    def _append(self, kind: str, **values: Any) -> None:
-        self.rows += 1
-        for name, column in self._columns[kind].items():
-            column.append(kind if name == "kind" else values.get(name))
+        own = int.from_bytes(hashlib.sha256(stated).digest()[:16], "little")
+        self.digest = joined_digest(self.digest, own, 1)
 
     def batches(self) -> Iterable[pa.RecordBatch]:
         """A batch for each kind that there is, that of the records first."""
-        for kind in KINDS:
-            columns = self._columns[kind]
-            if rows := len(columns["record"]):
-                yield pa.record_batch([_array(name, columns.get(name), rows) for name in COLUMNS],
-                                      schema=schema())
+        for kind, held in self._rows.items():
+            if held:
+                columns = dict(zip(_NAMES[kind], zip(*held, strict=True), strict=True))
+                columns["kind"] = [kind] * len(held)
+                yield pa.record_batch(
+                    [_array(name, columns.get(name), len(held)) for name in COLUMNS], schema())
 
 
 _SAID = ("id", "kind", "texts", "label", "group", "start", "end", "questions", "boxes")
@@ -146,7 +138,7 @@ def joined_digest(first: int, second: int, records_in_second: int) -> int:
     return (first * pow(_BASE, records_in_second, _MODULUS) + second) % _MODULUS
 
 
-def _array(name: str, values: list | None, rows: int) -> pa.Array:
+def _array(name: str, values: Sequence | None, rows: int) -> pa.Array:
     kind = COLUMNS[name][0]
     if name in _VOCABULARIES:  # the same dictionary in each batch: a file has one
         numbers = {word: number for number, word in enumerate(_VOCABULARIES[name])}
