@@ -4,8 +4,9 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from data.written import Index, find_version
+from data.written import find_version
 from data.written.folders import indexes
+from data.written.split import open_index
 
 
 def fingerprint(data: Any) -> dict[str, str]:
@@ -31,7 +32,7 @@ def fingerprint(data: Any) -> dict[str, str]:
 def _dataset(folder: Path) -> str:
     texts = [path.read_text() for path in sorted(folder.glob("*.json"))]
     files = sorted((path.name, path.stat().st_size) for path in folder.glob("*.array_record*"))
-    digests = [(path.name, Index(path).meta["digest"]) for path in indexes(folder)]
+    digests = [(path.name, open_index(path, folder).meta["digest"]) for path in indexes(folder)]
     return _hash(repr((texts, files, digests)).encode())
 
 

@@ -13,6 +13,14 @@ from mplug2_jax.contracts.errors import DataError, RecordError
 _COMPARED = 4  # records of a split that are compared with its index when it is opened
 
 
+def open_index(path: Path, folder: Path) -> Index:
+    """An index of a dataset's folder; DataError, with what writes it again, if it is damaged."""
+    try:
+        return Index(path)
+    except DataError as error:
+        raise DataError(f"{error}: write it again: {command(folder)}") from error
+
+
 class Written:
     """Random access to the records of one written split.
 
@@ -50,13 +58,10 @@ class Written:
         path = folders.find_index(self.folder, self.name)
         if path is None:
             return None
-        again = f"write it again: {command(self.folder)}"
-        try:
-            index = Index(path)
-        except DataError as error:
-            raise DataError(f"{error}: {again}") from error
+        index = open_index(path, self.folder)
         if difference := self._difference(index):
-            raise DataError(f"{path} is stale, {difference}: {again}")
+            raise DataError(f"{path} is stale, {difference}: write it again: "
+                            f"{command(self.folder)}")
         return index
 
     def _difference(self, index: Index) -> str:

@@ -9,9 +9,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import av
+import ml_collections
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -22,7 +24,7 @@ from raw_miniatures import MINIATURES
 
 from data import media, records
 from data.datasets import DATASETS
-from data.pipeline import open_split, references
+from data.pipeline import fingerprint, open_split, references, summary
 from data.pipeline.annotations import Items
 from data.prepare import index as indexing
 from data.prepare import prepare, shards
@@ -529,3 +531,45 @@ def test_opening_a_missing_shard_is_said(clips):
 def test_the_command_needs_a_dataset(tmp_path, capsys):
     assert main(["index", str(tmp_path / "none")]) == 1
     assert "does not exist" in capsys.readouterr().err
+
+
+def test_the_fingerprint_is_of_the_media_too(clips, tmp_path):
+    """Other media of the same sizes: nothing else that it covers differs."""
+    def of(folder: Path) -> str:
+        (vocabulary := tmp_path / "v.model").write_bytes(b"v")
+        streams = ml_collections.ConfigDict({"s": {"split": "train"}})
+        data = types.SimpleNamespace(root=folder, tokenizer=vocabulary, streams=streams)
+        return fingerprint(data)[str(folder)]
+
+    before = of(clips)
+    path = index_path(clips, "train")
+    stored = path.read_bytes()
+    digest = Index(path).meta["digest"]
+    path.write_bytes(stored.replace(digest.encode(), digest[::-1].encode()))
+    assert of(clips) != before
+    path.unlink()
+    assert of(clips) != before
+    assert indexing.write_missing(clips) == {"train": 5}
+    assert of(clips) == before
+    path.write_bytes(stored[:100])
+    with pytest.raises(DataError, match="no index that can be read.*write it again: python -m"):
+        of(clips)
+
+
+def test_a_summary_says_what_the_data_holds(write_records):
+    made = [two(n, label="cat" if n < 6 else "dog" if n < 8 else "", questions=[
+        {"question": "q", "answer": "a"}] * (n == 3)) for n in range(9)]
+    made += [records.record(f"v{n}", "video", media=clip(n, frames=8 + 8 * n)) for n in range(2)]
+    root = write_records({"train": made})
+    (folder,) = find_versions(root)
+    size = sum(len(one["media"].item()) for one in made) / 1e6
+    assert summary(root, {"split": "train", "text_length": 8}) == [
+        "train: 11 records, 18 texts, 1 questions",
+        f"  11 media (image, video), 4 different, {size:.1f} MB; width 32..40, height 20..24 "
+        "pixels",
+        "  seconds: median 1.5, 90 % between 1.1 and 1.9; 0.00 hours of 2",
+        "  2 classes of 8 records: 'cat' has 6 (75.0%), 'dog' 2 (25.0%)"]
+    assert summary(root, {"split": "train[held_out]", "text_length": 8})[0].startswith(
+        "train[held_out]: 1 records")
+    index_path(folder, "train").unlink()
+    assert summary(root, {"split": "train", "text_length": 8}) == []
