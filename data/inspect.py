@@ -1,7 +1,8 @@
-"""Shows what the model is given: a contact sheet of one batch, and the time that each stage takes.
+"""Shows what the model is given: what the data holds, a sheet of one batch, the time of each stage.
 
     python -m data.inspect --config=configs/demo.py [--stream=video] [--out=sheet.png]
 
+What the data holds, its classes and how many records each has, is of its indexes (docs/data.md).
 The sheet has a row an example: its frames, and beside them the texts that its ids stand for. The
 table is of one thread; `data.threads` and `data.workers` run several.
 """
@@ -13,7 +14,7 @@ from absl import flags
 from PIL import Image, ImageDraw, ImageFont
 
 from configs import checks
-from data.pipeline import Stopwatch, TrainStream
+from data.pipeline import Stopwatch, TrainStream, summary
 from mplug2_jax import launch
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.streams import Stream
@@ -70,6 +71,7 @@ def inspect(
         stream = TrainStream(name, config.data.root, given, tokenizer, config.seed, watch=watch)
         made = [stream.batch(number * stream.batch_size) for number in range(batches)]
         print(f"stream {name}: {batches} batches of {stream.batch_size}")
+        print("\n".join(f"  {line}" for line in summary(config.data.root, given)))
         for field, value in made[0].items():
             print(f"  {field:14} {value.dtype} {list(value.shape)}")
         print(watch.table(batches * stream.batch_size), flush=True)

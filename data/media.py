@@ -2,6 +2,7 @@
 
 import io
 import zipfile
+from typing import NamedTuple
 
 import av
 from PIL import Image
@@ -9,22 +10,50 @@ from PIL import Image
 from mplug2_jax.contracts.errors import MediaError
 
 
-def probe(kind: str, data: bytes) -> None:
+class Facts(NamedTuple):
+    """What the header of a medium says of it; None for what it does not say.
+
+    Attributes:
+        duration: seconds.
+        width, height: pixels as they are coded; of several images, where they are of one size.
+        frames: of a video, as the container counts them; of several images how many they are.
+    """
+
+    duration: float | None = None
+    width: int | None = None
+    height: int | None = None
+    frames: int | None = None
+
+
+def probe(kind: str, data: bytes) -> Facts:
     """Opens a media file as far as its header.
 
     Args:
-        kind: 'video', 'image', or 'other', of which nothing is known but that there is something.
+        kind: of `records.KINDS`. Of "text" there is nothing to know, of "other" nothing but that
+            there is something.
         data: the file's bytes.
 
     Raises:
         MediaError: the bytes are none of it; the message is one line.
     """
+    if kind == "text":
+        return Facts()
     if not data:
         raise MediaError("empty file")
     if kind == "image":
-        _probe_image(data)
-    elif kind == "video":
-        _probe_video(data)
+        return _probe_image(data)
+    if kind == "video":
+        return _probe_video(data)
+    if kind == "images":
+        return together([_probe_image(image) for image in unpack_images(data)])
+    return Facts()
+
+
+def together(images: list[Facts]) -> Facts:
+    """Those of several images as one medium."""
+    sizes = {(one.width, one.height) for one in images}
+    width, height = sizes.pop() if len(sizes) == 1 else (None, None)
+    return Facts(None, width, height, len(images))
 
 
 def pack_images(images: list[bytes]) -> bytes:
@@ -55,24 +84,37 @@ def unpack_images(data: bytes) -> list[bytes]:
         raise MediaError(f"not several images in a ZIP: {_line(error)}") from error
 
 
-def _probe_image(data: bytes) -> None:
+def _probe_image(data: bytes) -> Facts:
     try:
-        with Image.open(io.BytesIO(data)):
-            return
+        with Image.open(io.BytesIO(data)) as image:
+            return Facts(None, *map(_stated, image.size), 1)
     # Pillow's readers raise nearly anything on bad bytes.
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise MediaError(f"not a readable image: {_line(error)}") from error
 
 
-def _probe_video(data: bytes) -> None:
+def _probe_video(data: bytes) -> Facts:
     try:
         with av.open(io.BytesIO(data)) as container:
             if not container.streams.video:
                 raise MediaError("no video stream in the file")
+            stream = container.streams.video[0]
+            if stream.duration and stream.time_base:  # the sound may last longer
+                seconds = float(stream.duration * stream.time_base)
+            else:
+                seconds = (container.duration or 0) / av.time_base
+            codec = stream.codec_context  # None, if FFmpeg does not know it
+            sizes = (codec.width, codec.height) if codec else (0, 0)
+            return Facts(*map(_stated, (seconds, *sizes, stream.frames)))
     except MediaError:
         raise
     except (av.FFmpegError, OSError, ValueError, IndexError, RuntimeError) as error:
         raise MediaError(f"not a readable video: {_line(error)}") from error
+
+
+def _stated(value: float) -> float | None:
+    """What a header says, which may be anything; None for what nothing can be."""
+    return value if 0 < value < 2**31 else None
 
 
 def _line(error: Exception) -> str:

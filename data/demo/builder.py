@@ -104,9 +104,8 @@ def _training_texts(out: Path, splits: Iterable[str]) -> Iterator[str]:
     for name in splits:
         if not name.endswith("_train"):
             continue
-        split = open_split(out, name)
-        for index in range(len(split)):
-            record = split[index]
+        said = open_split(out, name).annotations
+        for record in (said[number] for number in range(len(said))):
             yield from (clean_caption(text, _MAX_WORDS) for text in record["texts"])
             for question in record["questions"]:
                 yield clean_question(question["question"], _MAX_WORDS)

@@ -15,6 +15,7 @@ from data.pipeline.skips import SkipLog
 from data.pipeline.sources import open_split
 from data.pipeline.stages import Stopwatch
 from data.pipeline.streams import resolve
+from data.pipeline.summary import summary
 from data.pipeline.training import TrainStream
 
 __all__ = [
@@ -31,5 +32,6 @@ __all__ = [
     "prefetch_to_device",
     "references",
     "resolve",
+    "summary",
     "train_batches",
 ]

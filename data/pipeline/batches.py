@@ -15,6 +15,7 @@ batch that this process feeds. Which fields there are follows from the stream (s
 """
 
 import collections
+import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -26,10 +27,10 @@ from absl import flags
 
 from data.pipeline.evaluation import EvalStream
 from data.pipeline.skips import Report, SkipLog
-from data.pipeline.sources import Mixture, Source, Split
+from data.pipeline.sources import Mixture, Split
 from data.pipeline.streams import resolve
 from data.pipeline.training import TrainStream
-from mplug2_jax.contracts.errors import DataError, RecordError
+from mplug2_jax.contracts.errors import DataError
 from mplug2_jax.preprocess.tokenizer import Tokenizer
 
 
@@ -41,8 +42,7 @@ def annotation(source: Split, index: int) -> dict:
         str, 'kind': str, 'texts': [str], 'questions': [{'question', 'answer', 'type'}], 'boxes':
         [{'phrase': str, 'box': [x0, y0, x1, y1]}]}.
     """
-    record = source[index]
-    return {key: value for key, value in record.items() if key != "media"}
+    return source.annotations[index]
 
 
 def references(root: str | Path, streams: Mapping[str, Any]) -> dict[str, Iterator[list[str]]]:
@@ -50,18 +50,12 @@ def references(root: str | Path, streams: Mapping[str, Any]) -> dict[str, Iterat
 
     A record that cannot be read has none.
     """
-
-    def texts(sources: list[Source]) -> Iterator[list[str]]:
-        for source in sources:
-            for index in range(len(source.split)):
-                try:
-                    yield source.split[index]["texts"]
-                except RecordError:
-                    yield []
-
     resolved = {name: resolve(stream) for name, stream in streams.items()}
-    return {name: texts(Mixture(stream.root or root, stream, [0]).sources)
-            for name, stream in resolved.items()}
+    mixtures = {name: Mixture(stream.root or root, stream, [0])
+                for name, stream in resolved.items()}
+    return {name: itertools.chain.from_iterable(
+                source.split.annotations.texts() for source in mixture.sources)
+            for name, mixture in mixtures.items()}  # fmt: skip
 
 
 def train_batches(

@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 
+from data.pipeline.annotations import Items
 from data.pipeline.examples import empty_example, eval_clip, eval_example, load_media, stack
 from data.pipeline.skips import Report
 from data.pipeline.sources import first_readable, open_split
@@ -12,11 +13,7 @@ from mplug2_jax.contracts.errors import DataError, RecordError
 
 
 class EvalStream:
-    """Batches of one split by number; `len` is the number of batches.
-
-    Attributes:
-        examples: (record, item) of each, in order.
-    """
+    """Batches of one split by number; `len` is the number of batches."""
 
     def __init__(self, root, stream, tokenizer, process_index, process_count, limit):
         stream = resolve(stream)
@@ -31,37 +28,35 @@ class EvalStream:
         if stream.reader:
             first = load_media(first_readable(self._split), stream.reader)
             self._blank = {field: np.zeros_like(value) for field, value in first.items()}
-        self.examples = self._list_examples(limit)
+        self._examples = self._list_examples(limit)
+        self._count = min(len(self._examples), limit or sys.maxsize)
         self._rows = stream.batch_size // process_count
         self._first_row = process_index * self._rows
 
     def __len__(self) -> int:
-        return -(-len(self.examples) // self._stream.batch_size)
+        return -(-self._count // self._stream.batch_size)
 
-    def _list_examples(self, limit: int) -> list[tuple[int, int]]:
-        """All (record, item) pairs, in order."""
-        limit = limit or sys.maxsize
-        if self._stream.expand == "record":
-            return [(index, 0) for index in range(min(len(self._split), limit))]
-        key = EXPANSIONS[self._stream.expand]
-        examples = []
-        for index in range(len(self._split)):
-            if len(examples) >= limit:
-                break
-            try:
-                items = len(self._split[index][key])
-            except RecordError:
-                items = 1  # counted as skipped when its batch is made
-            examples += [(index, item) for item in range(items)]
-        if not examples:
+    def examples(self, start: int = 0, stop: int = sys.maxsize) -> list[tuple[int, int]]:
+        """(record, item) of each from `start` on, in order."""
+        return [self._examples.locate(place) for place in range(start, min(stop, self._count))]
+
+    def _list_examples(self, limit: int) -> Items:
+        """The examples in order: each its record, and which of its items it is."""
+        kind = self._stream.expand
+        if kind == "record":
+            return Items(np.ones(len(self._split), np.int32))
+        counts = self._split.annotations.counts(kind, limit)
+        # One that is damaged is counted as skipped when its batch is made.
+        examples = Items(np.where(counts < 0, 1, counts))
+        if not len(examples):
             where = f"split {self._split.name!r} in {self._split.root}"
-            raise DataError(f"{where} has no {key}: use expand='record'")
-        return examples[:limit]
+            raise DataError(f"{where} has no {EXPANSIONS[kind]}: use expand='record'")
+        return examples
 
     def batch(self, number: int) -> tuple[dict[str, np.ndarray], Report]:
         report = Report()
         start = number * self._stream.batch_size + self._first_row
-        examples = self.examples[start : start + self._rows]
+        examples = self.examples(start, start + self._rows)
         rows, index, record, clip = [], None, None, None
         for next_index, item in examples:
             if next_index != index:

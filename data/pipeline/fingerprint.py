@@ -4,17 +4,20 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from data.pipeline.sources import find_version
+from data.written import find_version
+from data.written.folders import indexes
+from data.written.split import open_index
 
 
 def fingerprint(data: Any) -> dict[str, str]:
     """Hashes of the tokenizer and of each written dataset that a config's streams read.
 
     A dataset's covers its description and its files' names and sizes, not their contents: they may
-    be terabytes, and each record has a checksum.
+    be terabytes, and each record has a checksum. The indexes beside them have a digest of all that
+    was written, media included.
 
     Raises:
-      DataError: a dataset is not there.
+      DataError: a dataset is not there, or an index is damaged.
       OSError: the tokenizer is not there.
     """
     roots: set[str] = set()
@@ -29,7 +32,8 @@ def fingerprint(data: Any) -> dict[str, str]:
 def _dataset(folder: Path) -> str:
     texts = [path.read_text() for path in sorted(folder.glob("*.json"))]
     files = sorted((path.name, path.stat().st_size) for path in folder.glob("*.array_record*"))
-    return _hash(repr((texts, files)).encode())
+    digests = [(path.name, open_index(path, folder).meta["digest"]) for path in indexes(folder)]
+    return _hash(repr((texts, files, digests)).encode())
 
 
 def _hash(content: bytes) -> str:

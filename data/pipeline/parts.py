@@ -31,6 +31,14 @@ def size(records: int, part: str) -> int:
     return {"": records, HELD_OUT: held}.get(part, records - held)
 
 
+def mask(records: int, part: str) -> np.ndarray:
+    """Which of so many records a part has, bool [records]; "" for the whole."""
+    chosen = np.full(records, part != HELD_OUT)
+    if part:
+        chosen[held_out(records)] = part == HELD_OUT
+    return chosen
+
+
 class Part:
     """A part of a source, its records in the source's order.
 

@@ -10,13 +10,13 @@ import grain
 import numpy as np
 import tensorflow_datasets as tfds
 
-from data import records
-from data.pipeline import parts, tfds_examples
+from data.pipeline import parts
+from data.pipeline.annotations import SplitAnnotations
 from data.pipeline.labels import label_words
+from data.written import Written, find_version
 from mplug2_jax.contracts.errors import ConfigError, DataError, RecordError
 from mplug2_jax.contracts.splits import Term, terms
 
-_INFO = "dataset_info.json"
 _HELD = 1_024  # records of a split whose order is held in memory
 ATTEMPTS = 20  # records tried in a row before their split is called unusable
 _BLOCK = 1_000  # positions in which each source comes up exactly as often as its weight says
@@ -30,11 +30,11 @@ class Split:
         root: the folder it was opened from.
     """
 
-    def __init__(self, root: Path, name: str, source, parse=records.parse):
+    def __init__(self, root: Path, name: str, written: list[tuple[Term, Written]]):
         self.root = root
         self.name = name
-        self._source = source
-        self._parse = parse
+        self._written = written
+        self._source = parts.joined(written)
 
     def __len__(self) -> int:
         return len(self._source)
@@ -44,13 +44,26 @@ class Split:
         """The dataset's classes in words, where they are none."""
         return label_words(find_version(self.root))
 
+    @functools.cached_property
+    def annotations(self) -> SplitAnnotations:
+        """What is said of the records: of the indexes, without media, where there are any.
+
+        Raises:
+            DataError: an index is damaged, or of other shards.
+        """
+        return SplitAnnotations(self._written)
+
+    @property
+    def folder(self) -> Path:
+        """Of the dataset."""
+        return self._written[0][1].folder
+
     def __getitem__(self, index: int) -> dict:
         """The record (see `records.parse`); raises RecordError if its bytes are damaged."""
         try:
-            return self._parse(self._source[index])
-        # RuntimeError: ArrayRecord's checksum; OSError: a file that is gone.
-        except (ValueError, IndexError, RuntimeError, OSError) as error:
-            raise RecordError("damaged record", " ".join(str(error).split())) from error
+            return self._source[index]
+        except IndexError as error:
+            raise RecordError("damaged record", str(error)) from error
 
     def __reduce__(self):
         return open_split, (self.root, self.name)
@@ -81,15 +94,14 @@ def open_split(root: str | Path, split: str) -> Split:
             f"split {split!r} in {root} lacks {len(missing)} of its files, the first "
             f"{missing[0].name}: copy them there, or prepare the data again"
         )
-    raw = tfds.decode.DeserializeMethod.RAW_BYTES
-    sources = [(t, builder.as_data_source(t.name, deserialize_method=raw)) for t in named]
-    source = parts.joined(sources)
-    if len(source) == 0:
+    folder = find_version(root)
+    opened = Split(root, split, [(term, Written(folder, builder, term.name)) for term in named])
+    if len(opened) == 0:
         does = "prepare it again with a size above 0"
-        if len(sources[0][1]):
+        if builder.info.splits[named[0].name].num_examples:
             does = f"the one record of {named[0].name} is held out"
         raise DataError(f"split {split!r} in {root} is empty: {does}")
-    return Split(root, split, source, tfds_examples.parser(builder.info))
+    return opened
 
 
 def find_splits(root: Path, split: str) -> tuple[tfds.core.DatasetBuilder, list[Term]]:
@@ -124,26 +136,6 @@ def first_readable(split: Split) -> dict:
         except RecordError:
             continue
     raise DataError(f"split {split.name!r} in {split.root} is damaged: prepare the data again")
-
-
-def find_version(root: Path) -> Path:
-    """The folder of the one finished dataset at or below `root` (`root/name/version` at most)."""
-    # A write that was interrupted leaves a folder named `...incomplete...` behind.
-    found = [
-        path.parent
-        for pattern in ("", "*/", "*/*/")
-        for path in sorted(root.glob(pattern + _INFO))
-        if "incomplete" not in path.parent.name
-    ]
-    if not found:
-        problem = "has no finished dataset" if root.is_dir() else "does not exist"
-        raise DataError(
-            f"data folder {root} {problem}: run `python -m data.prepare moving_digits --out={root}`"
-        )
-    if len(found) > 1:
-        names = ", ".join(str(path) for path in found)
-        raise DataError(f"data folder {root} has several datasets, give one of them: {names}")
-    return found[0]
 
 
 class Source:

@@ -2,18 +2,22 @@
 
 The two of moving digits are made from nothing, every other one from the raw files in `--raw=DIR`,
 which `docs/data.md` lists. DATASET may also be a module of your own (`docs/architecture.md`).
-Interrupted, the same command goes on where it stopped.
+Interrupted, the same command goes on where it stopped. `python -m data.prepare index DIR` writes
+the indexes (`data/written/schema.py`) that a dataset lacks, from its shards.
 """
 
 import argparse
 import dataclasses
 import sys
 import time
+from pathlib import Path
 
 from data.datasets import DATASETS, load
 from data.demo import builder as moving_digits_builder
 from data.demo import tasks_builder as moving_digits_tasks_builder
 from data.prepare import prepare
+from data.prepare.index import write_missing
+from data.written.folders import find_versions
 from mplug2_jax.contracts.errors import DataError
 
 # Each has `Settings`, a dataclass whose fields become flags, and `prepare(out, settings,
@@ -22,6 +26,7 @@ MADE = {
     "moving_digits": moving_digits_builder,
     "moving_digits_tasks": moving_digits_tasks_builder,
 }
+INDEX = "index"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -29,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(description=__doc__)
     raw = dict(DATASETS)
-    if argv and not argv[0].startswith("-") and argv[0] not in MADE:
+    if argv and not argv[0].startswith("-") and argv[0] not in (*MADE, INDEX):
         try:
             raw[argv[0]] = load(argv[0])
         except DataError as error:
@@ -48,6 +53,9 @@ def main(argv: list[str] | None = None) -> int:
         )
     for command in commands.choices.values():
         command.add_argument("--out", required=True, help="folder to write to")
+    command = commands.add_parser(INDEX, help="Writes the indexes that a dataset lacks.")
+    command.add_argument("out", metavar="DIR", help="the dataset's folder, of whatever origin")
+    for command in commands.choices.values():
         command.add_argument("--processes", type=int, default=2, help="processes that write")
     known, further = parser.parse_known_args(argv)
     options = vars(known)
@@ -55,7 +63,10 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"unknown arguments: {' '.join(further)}")
     name, out, start = options.pop("dataset"), options.pop("out"), time.monotonic()
     try:
-        if name in MADE:
+        if name == INDEX:
+            sizes = {f"{folder.parent.name} {split}": size for folder in find_versions(Path(out))
+                     for split, size in write_missing(folder, options["processes"]).items()}
+        elif name in MADE:
             processes = options.pop("processes")
             sizes = MADE[name].prepare(out, MADE[name].Settings(**options), processes)
         else:

@@ -1,84 +1,91 @@
-"""Writes a dataset once: records to ArrayRecord through TFDS, whole or not at all."""
+"""Writes a dataset of records that are made once, whole or not at all."""
 
 import logging
 import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import tensorflow_datasets as tfds
-from etils import epath
+from array_record.python.array_record_module import ArrayRecordWriter
 
 from data import records
+from data.prepare import index, shards
+from data.written import Part
 from mplug2_jax.contracts.errors import DataError
 
 # Records of a split, made when they are written.
 Splits = dict[str, Callable[[], Iterable[dict]]]
 
 
+class RecordBuilder:
+    """A dataset of records: one derives from it to give its name, version and docstring."""
 
-class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """TFDS builder of records; a dataset derives from it to give its name, version and docstring.
-
-    Args:
-        splits: {split: function that gives its records, in the order they are stored in}.
-        settings: everything that the records depend on, kept beside them.
-        **kwargs: for TFDS, such as `data_dir`.
-    """
-
-    # TFDS looks for a file of checksums beside this one, and its own search needs a package it does
-    # not declare.
-    code_path = epath.Path(__file__)
-
-    def __init__(self, splits: Splits, settings: dict[str, int | str], **kwargs):
-        self._splits = splits
-        self._settings = settings
-        super().__init__(file_format="array_record", **kwargs)
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        return tfds.core.DatasetInfo(
-            builder=self,
-            description=type(self).__doc__,
-            features=records.features(),
-            disable_shuffling=True,  # the pipeline shuffles; on disk records keep their order
-            metadata=tfds.core.MetadataDict(self._settings),
-        )
-
-    def _split_generators(self, dl_manager) -> dict[str, Iterator]:
-        del dl_manager
-        return {split: self._generate_examples(make) for split, make in self._splits.items()}
-
-    def _generate_examples(self, make: Callable[[], Iterable[dict]]) -> Iterator[tuple[int, dict]]:
-        yield from enumerate(make())
+    name: str
+    VERSION: tfds.core.Version
 
 
 def write(
     builder_class: type[RecordBuilder], out: Path, splits: Splits, settings: dict[str, int | str]
 ) -> bool:
-    """Writes a dataset to `out/name/version`, unless it is there.
+    """Writes a dataset to `out/name/version`, a file a split, unless it is there.
 
     What an interrupted run left is removed first.
 
+    Args:
+        builder_class: its name, version and description.
+        out: the folder; made if it is missing.
+        splits: {split: function that gives its records, in the order they are stored in}.
+        settings: everything that the records depend on, kept beside them.
+
     Returns:
-        Whether anything was written.
+        Whether anything was written, but for an index that was not there.
 
     Raises:
         DataError: the dataset is there, made with other settings.
     """
-    folder = out / builder_class.name
-    # TFDS writes to `<version>.incomplete<random>` and renames it at the end.
-    for path in folder.glob("*incomplete*"):
+    name, version = builder_class.name, str(builder_class.VERSION)
+    final = Path(out).absolute() / name / version
+    for path in final.parent.glob("*incomplete*"):
         logging.warning("removing %s, which an interrupted run left", path)
         shutil.rmtree(path)
-    if (folder / str(builder_class.VERSION)).exists():
-        written = tfds.builder_from_directory(str(folder / str(builder_class.VERSION)))
-        check_same(out, builder_class.name, dict(written.info.metadata or {}), settings)
+    if final.exists():
+        written = tfds.builder_from_directory(str(final))
+        check_same(out, name, dict(written.info.metadata or {}), settings)
+        index.write_missing(final)
         return False
-    tfds.disable_progress_bar()
-    with tempfile.TemporaryDirectory() as downloads:  # TFDS wants one, though it downloads nothing
-        builder = builder_class(splits, settings, data_dir=out)
-        builder.download_and_prepare(download_dir=downloads)
+    work = final.with_name(f"{version}.incomplete")
+    work.mkdir(parents=True)
+    try:
+        sizes = {split: _write_split(work, name, split, make()) for split, make in splits.items()}
+        shards.write_metadata(
+            work, name, builder_class.__doc__, version, settings,
+            {split: [count] for split, (count, _) in sizes.items()},
+            {split: size for split, (_, size) in sizes.items()},
+        )  # fmt: skip
+        index.join_parts(work, work, work, sizes)
+        for split in sizes:
+            index.part_path(work, split, 0).unlink()
+    except BaseException:
+        shutil.rmtree(work)
+        raise
+    work.rename(final)
     return True
+
+
+def _write_split(work: Path, name: str, split: str, made: Iterable[dict]) -> tuple[int, int]:
+    """Writes the shard of a split and its part of the index; gives records and their bytes."""
+    count = size = 0
+    writer = ArrayRecordWriter(str(shards.shard_path(work, name, split, 0, 1)), shards.OPTIONS)
+    try:
+        with Part(index.part_path(work, split, 0)) as part:
+            for one in made:
+                stored, said = records.serialize(one), records.plain(one)
+                writer.write(stored)
+                part.add(said, index.facts(said["kind"], said["media"]))
+                count, size = count + 1, size + len(stored)
+    finally:
+        writer.close()
+    return count, size
 
 
 def check_same(out: Path, name: str, written: dict, wanted: dict) -> None:

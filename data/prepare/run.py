@@ -10,7 +10,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from data.datasets import Dataset, RawFolder
-from data.prepare import beam, builder, shards
+from data.prepare import beam, builder, index, shards
 
 
 def prepare(
@@ -47,6 +47,8 @@ def prepare(
         wanted = {"raw": os.path.abspath(raw), "shard_records": shard_records}
         builder.check_same(final.parent.parent, dataset.name, dict(info.metadata or {}), wanted)
         print(f"{final} is there already")
+        for split in index.write_missing(final, processes):
+            print(f"{split}: wrote the index that it lacked")
         return {name: split.num_examples for name, split in info.splits.items()}
     print(f"reading the annotation of {dataset.name} in {raw}", flush=True)
     plan = shards.make_plan(dataset, RawFolder(raw), work, shard_records)

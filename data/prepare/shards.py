@@ -11,10 +11,12 @@ the end TFDS's metadata make it a dataset of TFDS like any other.
         plan/<split>-00000.jsonl     the records of one shard
         plan/missing.jsonl           the records whose media are not there
         done/<split>-00000.json      records, bytes and unreadable media of one finished shard
+        done/<split>-00000.arrow     its part of the index
         <name>-<split>.array_record-00000-of-00012
     <out>/<name>/<version>/          the same shards with the metadata, renamed at the end
         problems.tsv                 split, record, problem: all that is missing or unreadable
         classes.txt                  the classes, in the order of the alphabet, if there are any
+        <split>.index.arrow          what is said of the records, without media (`data.written`)
 """
 
 import itertools
@@ -31,6 +33,8 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from data import media, records
 from data.datasets import Dataset, Entry, Media, Missing, RawFolder
+from data.prepare.index import join_parts, part_path
+from data.written import Part
 from mplug2_jax.contracts.errors import DataError, MediaError
 
 VERSION = "1.0.0"
@@ -38,6 +42,8 @@ PROBLEMS = "problems.tsv"
 CLASSES = "classes.txt"
 # About a gigabyte, where there are media.
 SHARD_RECORDS = {"video": 500, "image": 5000, "images": 2500, "text": 100_000, "other": 2500}
+# One record a group for reading at random; media are compressed as they are.
+OPTIONS = "group_size:1,uncompressed"
 _COUNTED = ("texts", "questions", "boxes")
 _PLAN = "plan.json"
 
@@ -178,39 +184,46 @@ def write_shard(work: str, split: str, index: int) -> dict:
     result = {"records": 0, "bytes": 0, "problems": []}
     raw = Path(plan.settings["raw"])
     unfinished = shard.with_name(f".{shard.name}.{os.uname().nodename}.{os.getpid()}")
-    # One record a group for reading at random; media are compressed as they are.
-    writer = ArrayRecordWriter(str(unfinished), "group_size:1,uncompressed")
+    writer = ArrayRecordWriter(str(unfinished), OPTIONS)
     try:
-        with (folder / "plan" / f"{split}-{index:05d}.jsonl").open(encoding="utf-8") as file:
+        with (
+            (folder / "plan" / f"{split}-{index:05d}.jsonl").open(encoding="utf-8") as file,
+            Part(part_path(folder / "done", split, index)) as part,
+        ):
             for line in file:
                 entry = json.loads(line)
                 try:
-                    stored = _record(raw, entry)
+                    made, facts = _record(raw, entry)
                 except MediaError as error:
                     result["problems"].append([split, entry["id"], f"unreadable: {error}"])
                     continue
+                stored = records.serialize(made)
                 writer.write(stored)
+                part.add(records.plain(made), facts)
                 result["records"] += 1
                 result["bytes"] += len(stored)
     finally:
         writer.close()
-    # The shard's own name comes last: it says that both are whole.
+    # The shard's own name comes last: it says that all of it is whole.
     _write_whole(done, json.dumps(result))
     unfinished.replace(shard)
     return result | {"new": True}
 
 
-def _record(raw: Path, entry: dict) -> bytes:
-    """One stored record; raises MediaError if its media cannot be read."""
+def _record(raw: Path, entry: dict) -> tuple[dict, media.Facts]:
+    """One record, and what is known of its medium; MediaError if that cannot be read."""
     kind, places = entry["kind"], entry["media"]
+    data, facts = b"", media.Facts()
     if kind == "images":
-        data = media.pack_images([_read(raw, Media(**place), "image") for place in places])
-    else:
-        data = _read(raw, Media(**places), kind) if places else b""
-    return records.serialize(records.record(entry["id"], kind, media=data, **entry["fields"]))
+        images = [_read(raw, Media(**place), "image") for place in places]
+        data = media.pack_images([image for image, _ in images])
+        facts = media.together([one for _, one in images])
+    elif places:
+        data, facts = _read(raw, Media(**places), kind)
+    return records.record(entry["id"], kind, media=data, **entry["fields"]), facts
 
 
-def _read(raw: Path, place: Media, kind: str) -> bytes:
+def _read(raw: Path, place: Media, kind: str) -> tuple[bytes, media.Facts]:
     """A medium's bytes; raises MediaError if they are not readable as one of its kind."""
     try:
         with (raw / place.path).open("rb") as file:
@@ -221,10 +234,9 @@ def _read(raw: Path, place: Media, kind: str) -> bytes:
     if len(data) < place.size:
         raise MediaError(f"{place.path} ends {place.size - len(data)} bytes too early")
     try:
-        media.probe(kind, data)
+        return data, media.probe(kind, data)
     except MediaError as error:
         raise MediaError(f"{place.path}: {error}") from error
-    return data
 
 
 def finished(work: Path, plan: Plan) -> int:
@@ -274,7 +286,8 @@ def finish(work: Path, final: Path, name: str, summary: str) -> dict[str, int]:
             file.write("\t".join(" ".join(str(cell).split()) for cell in row) + "\n")
     if plan.classes:
         (work / CLASSES).write_text("".join(f"{name}\n" for name in plan.classes), "utf-8")
-    _write_metadata(work, name, summary, plan, lengths, sizes)
+    write_metadata(work, name, summary, VERSION, plan.settings, lengths, sizes)
+    join_parts(work, work / "done", work, lengths)
     work.rename(final)
     remove_plan(final)
     return {split: sum(counts) for split, counts in lengths.items()}
@@ -287,24 +300,38 @@ def remove_plan(final: Path) -> None:
     (final / _PLAN).unlink(missing_ok=True)
 
 
-def _write_metadata(work, name, summary, plan, lengths, sizes) -> None:
+def write_metadata(
+    folder: Path, name: str, summary: str, version: str, settings: dict[str, int | str],
+    lengths: dict[str, list[int]], sizes: dict[str, int],
+) -> None:  # fmt: skip
+    """Makes a dataset of TFDS of shards.
+
+    Args:
+        folder: of the shards.
+        name: of the dataset.
+        summary: its description.
+        version: of the dataset.
+        settings: everything that the records depend on.
+        lengths: records of each shard, by split.
+        sizes: bytes of a split's records.
+    """
     template = tfds.core.ShardedFileTemplate(
-        data_dir=work, dataset_name=name, filetype_suffix="array_record"
+        data_dir=folder, dataset_name=name, filetype_suffix="array_record"
     )
     splits = [
         tfds.core.SplitInfo(split, counts, sizes[split], template.replace(split=split))
         for split, counts in lengths.items()
     ]
     tfds.folder_dataset.write_metadata(
-        data_dir=work,
+        data_dir=folder,
         features=records.features(),
         split_infos=splits,
-        version=VERSION,
+        version=version,
         filename_template=template,
         check_data=False,  # would need TensorFlow
         description=summary,
         disable_shuffling=True,  # the pipeline shuffles; on disk records keep their order
-        metadata=tfds.core.MetadataDict(plan.settings),
+        metadata=tfds.core.MetadataDict(settings),
     )
 
 
@@ -319,7 +346,11 @@ def compare(found: dict[str, int], published: dict[str, int], split: str) -> lis
 
 
 def _shard(folder: Path, plan: Plan, split: str, index: int) -> Path:
-    name, count = plan.settings["dataset"], plan.shards[split]
+    return shard_path(folder, plan.settings["dataset"], split, index, plan.shards[split])
+
+
+def shard_path(folder: Path, name: str, split: str, index: int, count: int) -> Path:
+    """A shard's file, by the number of it and of all of its split."""
     return folder / f"{name}-{split}.array_record-{index:05d}-of-{count:05d}"
 
 

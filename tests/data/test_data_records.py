@@ -9,6 +9,7 @@ import tensorflow_datasets as tfds
 from data_helpers import tries
 from hypothesis import example, given
 from hypothesis import strategies as st
+from tensorflow_datasets.proto import tf_example_pb2
 
 from data import records
 
@@ -70,6 +71,24 @@ def test_every_field_survives_and_one_that_is_not_given_has_its_default(given):
         "questions": [filled | question for question in given.get("questions", ())],
         "boxes": [{"id": ""} | box for box in given.get("boxes", ())],
     }
+
+
+@tries(150)
+@given(made)
+@example(FULL)
+def test_what_is_stored_is_what_tfds_stores(given):
+    record = records.record(**given)
+    stored = records.serialize(record)
+    by_tfds = records.features().serialize_example(records.features().encode_example(record))
+    by_tfds = tf_example_pb2.Example.FromString(by_tfds).SerializeToString(deterministic=True)
+    assert stored == by_tfds
+    assert records.plain(record) == records.parse(stored)
+
+
+def test_a_box_has_four_sides():
+    boxes = [{"phrase": "p", "box": [0.0, 0.5, 1.0]}]
+    with pytest.raises(ValueError, match=r"record 'x' has a box of shape \(3,\)"):
+        records.serialize(records.record("x", "image", boxes=boxes))
 
 
 def test_records_written_before_a_field_existed_are_read():

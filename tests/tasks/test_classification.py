@@ -149,6 +149,15 @@ def test_classes_are_scored_by_hand():
     assert task.score(records[3:], "video") == {"video_class_unlabelled": 1.0}
 
 
+def test_the_names_of_classes_are_read_once_for_all_examples(tmp_path):
+    file = tmp_path / "classes.txt"
+    file.write_text("a\nb\nc\n")
+    task = small.task("classification", classes=str(file))
+    assert task.said(np.float32([0, 2, 1]))["best"] == ["b", "c", "a"]
+    file.unlink()
+    assert task.said(np.float32([0, 1, 2]))["best"] == ["c", "b", "a"]
+
+
 def test_questions_are_recorded_one_by_one():
     task = small.task("classification", inputs="both", classes=CLASSES)
     asked = [{"question": "p", "answer": "a", "id": "7"},

@@ -1,6 +1,7 @@
 """What tasks that say a class, or a score, share: what is classified, records and figures."""
 
 import dataclasses
+import functools
 from collections import Counter
 from typing import Any
 
@@ -75,6 +76,11 @@ class Labelling(Task):
         super().__init__(*args)
         scored = self.options.classes == SCORE
         self.best_by = "{kind}_" + ("score_pearson" if scored else "class_accuracy")
+
+    @functools.cached_property
+    def names(self) -> tuple[str, ...]:
+        """Of the classes: read once, for a file of them would be read again for every example."""
+        return class_names(self.options.classes)
 
     @classmethod
     def given(cls, options: Any) -> dict[str, Any]:
@@ -154,8 +160,7 @@ class Labelling(Task):
         """`prediction` and `best` (the likeliest classes) of `logits [C]`; of a score the first."""
         if self.options.classes == SCORE:
             return {"prediction": float(logits[0])}
-        names = class_names(self.options.classes)
-        best = [names[i] for i in np.argsort(-logits, kind="stable")[:TOP]]
+        best = [self.names[i] for i in np.argsort(-logits, kind="stable")[:TOP]]
         return {"prediction": best[0], "best": best}
 
     def score(self, records: list[dict[str, Any]], kind: str) -> Scores:
@@ -177,7 +182,7 @@ class Labelling(Task):
         if self.options.classes == SCORE:
             family, scores = "score", score_values(known)
         else:
-            family, scores = "class", class_values(known, class_names(self.options.classes),
+            family, scores = "class", class_values(known, self.names,
                                                    self.options.inputs == "images")
         named = {f"{kind}_{family}_{name}":
                  within(score, rows, len(records)) if isinstance(score, Score) else score

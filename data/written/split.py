@@ -1,0 +1,86 @@
+"""One split of a written dataset: its records, and what is said of them."""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from data.written import folders, tfds_examples
+from data.written.reading import Index, command
+from mplug2_jax.contracts.errors import DataError, RecordError
+
+_COMPARED = 4  # records of a split that are compared with its index when it is opened
+
+
+def open_index(path: Path, folder: Path) -> Index:
+    """An index of a dataset's folder; DataError, with what writes it again, if it is damaged."""
+    try:
+        return Index(path)
+    except DataError as error:
+        raise DataError(f"{error}: write it again: {command(folder)}") from error
+
+
+class Written:
+    """Random access to the records of one written split.
+
+    Args:
+        folder: of the dataset.
+        builder: of it, as TFDS reads it.
+        name: of the split.
+    """
+
+    def __init__(self, folder: Path, builder: tfds.core.DatasetBuilder, name: str):
+        self.folder, self.name = folder, name
+        self._info = builder.info.splits[name]
+        raw = tfds.decode.DeserializeMethod.RAW_BYTES
+        self._source = builder.as_data_source(name, deserialize_method=raw)
+        self._parse = tfds_examples.parser(builder.info)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        """The record (see `records.parse`); RecordError if its bytes are damaged."""
+        try:
+            return self._parse(self._source[number])
+        # RuntimeError: ArrayRecord's checksum; OSError: a file that is gone.
+        except (ValueError, IndexError, RuntimeError, OSError) as error:
+            raise RecordError("damaged record", " ".join(str(error).split())) from error
+
+    @functools.cached_property
+    def index(self) -> Index | None:
+        """The split's index; None where there is none.
+
+        Raises:
+            DataError: it is damaged, or of other shards than these.
+        """
+        path = folders.find_index(self.folder, self.name)
+        if path is None:
+            return None
+        index = open_index(path, self.folder)
+        if difference := self._difference(index):
+            raise DataError(f"{path} is stale, {difference}: write it again: "
+                            f"{command(self.folder)}")
+        return index
+
+    def _difference(self, index: Index) -> str:
+        """How the index differs from the shards, "" where it is of them, for all that is seen."""
+        now = folders.shards(self.folder, self._info)
+        before = [tuple(shard) for shard in index.meta["shards"]]
+        for old, new in zip(before, now, strict=False):
+            if old != new:
+                return f"of {old[0]} with {old[2]:,} records in {old[1]:,} bytes, not {new[2]:,} " \
+                       f"in {new[1]:,} of {new[0]}"
+        if len(before) != len(now):
+            return f"of {len(before)} shards, not {len(now)}"
+        # Files are padded, so that those of other records may be as large.
+        last = len(self) - 1
+        for number in sorted({last * step // (_COMPARED - 1) for step in range(_COMPARED)}):
+            try:
+                record, said = self[number], index[number]
+            except RecordError:
+                continue
+            if not index.is_of(number, record):
+                return f"of another record {number} than {record['id']!r}: it has {said['id']!r}"
+        return ""
