@@ -107,7 +107,8 @@ def consistency(right: Numbers, groups: Sequence[Hashable]) -> Score:
       right: 0 or 1 for each of [N] examples.
       groups: the group of each.
 
-    A draw for an interval takes a group as often as its first example came.
+    A draw for an interval takes a group as often as its first example came: what is drawn must not
+    be less than a group (`Labelling.units`).
     """
     right = np.asarray(right, np.float64)
     if len(right) != len(groups):
@@ -118,7 +119,7 @@ def consistency(right: Numbers, groups: Sequence[Hashable]) -> Score:
         first.setdefault(group, i)
         whole[group] = min(whole.get(group, 1.0), right[i])
     only = mean([whole[group] if first[group] == i else np.nan for i, group in enumerate(groups)])
-    return Score(np.array([whole[group] for group in groups]), only.over)
+    return Score(np.array([whole[group] for group in groups]), only.over, only.form)
 
 
 def _hits(predictions: Sequence[Hashable], labels: Sequence[Hashable]) -> np.ndarray:

@@ -1,9 +1,11 @@
 """Retrieval recall at 1, 5, 10 and ranks from a similarity matrix."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 
 import numpy as np
 
+from mplug2_jax.metrics.rivals import pulls
 from mplug2_jax.metrics.scores import Score, mean
 
 RECALLS = (1, 5, 10)
@@ -21,9 +23,45 @@ def recall(similarity: np.ndarray, positives: np.ndarray | Sequence[Collection[i
 
 
 def rank_scores(rank: np.ndarray) -> dict[str, Score]:
-    """The figures of `recall`, of ranks int [Q]: one example a query."""
+    """The figures of `recall`, of ranks int [Q]: one example a query, in a gallery that is fixed."""
     scores = {f"r{k}": mean(rank <= k) for k in RECALLS}
-    return {**scores, "median_rank": _median(rank), "mean_rank": mean(rank)}
+    return {**scores, "median_rank": _median(rank), "mean_rank": replace(mean(rank), form="smooth")}
+
+
+def search_scores(similarity: np.ndarray, positives: Sequence[Collection[int]],
+                  asked: np.ndarray, shown: np.ndarray) -> dict[str, Score]:
+    """The figures of `recall` whose draws have media, so many times, as queries and in the gallery.
+
+    A draw weighs each query by its medium's count, and moves the figure by what a medium more or
+    less in the gallery does to it, to first order (`rivals`). Ranking in the drawn gallery itself
+    would be of another size of it: a third of the media is missing, and a rank that was 2 is 1 as
+    often.
+
+    Args:
+      similarity, positives: as of `recall`.
+      asked: int [Q], the medium of each query, each of 0..M-1 at least once; counts are the same
+        for all queries of a medium.
+      shown: int [G], the medium of each item of the gallery, of the same.
+
+    Returns:
+      One example a query.
+    """
+    rank, asked = ranks(similarity, positives), np.asarray(asked)
+    scores = rank_scores(rank)
+    middle = int(np.median(rank))
+    pull = pulls(similarity, positives, rank, asked, shown, (*RECALLS, middle))
+    _, first = np.unique(asked, return_index=True)  # a query of each medium
+
+    def moves(what: int | None) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda counts: (counts[:, first] - 1) @ pull[what] / len(rank)
+
+    def moved(score: Score, what: int | None) -> Score:
+        move = moves(what)
+        return replace(score, over=lambda counts: score.over(counts) + move(counts))
+
+    return {**{f"r{k}": moved(scores[f"r{k}"], k) for k in RECALLS},
+            "median_rank": _median(rank, moves(middle)),
+            "mean_rank": moved(scores["mean_rank"], None)}
 
 
 def ranks(similarity: np.ndarray, positives: np.ndarray | Sequence[Collection[int]]) -> np.ndarray:
@@ -70,18 +108,22 @@ def captions_of(owner: Sequence[int] | np.ndarray, visuals: int) -> list[np.ndar
     return np.split(order, np.cumsum(counts)[:-1])
 
 
-def _median(values: np.ndarray) -> Score:
+def _median(values: np.ndarray,
+            more: Callable[[np.ndarray], np.ndarray] = lambda counts: np.zeros(len(counts)),
+            ) -> Score:
+    """The median; `more` is by how much a draw raises the share of values up to it."""
     order = np.argsort(values)
     ascending = np.asarray(values, np.float64)[order]
 
     def over(counts: np.ndarray) -> np.ndarray:
         below = np.cumsum(counts[:, order], axis=1)  # [S, N]
         total = below[:, -1:]
-        middle = [np.sum(below < place, axis=1) for place in (total // 2 + total % 2,
-                                                              total // 2 + 1)]
+        place = np.clip(total * (0.5 - more(counts)[:, None]), 0.5, total - 0.5)
+        middle = [np.minimum(np.sum(below < one, axis=1), len(values) - 1)
+                  for one in (np.ceil(place), np.floor(place) + 1)]
         return (ascending[middle[0]] + ascending[middle[1]]) / 2
 
-    return Score(np.asarray(values, np.float64), over)
+    return Score(np.asarray(values, np.float64), over, "steps")
 
 
 def _indices(

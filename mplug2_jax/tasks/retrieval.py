@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.options import option
 from mplug2_jax.contracts.streams import Stream
-from mplug2_jax.metrics.retrieval import captions_of, rank_scores, ranks
+from mplug2_jax.metrics.retrieval import captions_of, ranks, search_scores
 from mplug2_jax.metrics.scores import Score, within
 from mplug2_jax.objectives.pretraining import pair_losses
 from mplug2_jax.parallel.sharding import shard_batch
@@ -332,13 +332,15 @@ def score_matrices(to_visual: np.ndarray, to_text: np.ndarray, owner: Sequence[i
                    prefix: str) -> Scores:
     """`<prefix>text_to_<kind>_r1 ...` and back, of similarities `[Q, G]` and `[G, Q]`.
 
-    All are over the Q queries; a visual counts at the first of its own.
+    All are over the Q queries; a visual counts at the first of its own. In draws a visual comes
+    with all of its texts, as queries and in the gallery.
     """
-    captions = captions_of(owner, len(to_text))
+    captions, visuals = captions_of(owner, len(to_text)), np.arange(len(to_text))
     first = [int(texts[0]) for texts in captions]
-    there = rank_scores(ranks(to_visual, [[o] for o in owner]))
-    back: dict[str, Score] = {name: within(score, first, len(owner)) for name, score in
-                              rank_scores(ranks(to_text, captions)).items()}
+    there = search_scores(to_visual, [[o] for o in owner], np.asarray(owner), visuals)
+    back: dict[str, Score] = {
+        name: within(score, first, len(owner)) for name, score in
+        search_scores(to_text, captions, visuals, np.asarray(owner)).items()}
     ways = {f"text_to_{kind}": there, f"{kind}_to_text": back}
     return {f"{prefix}{way}_{name}": score for way, scores in ways.items()
             for name, score in scores.items()}
