@@ -1,69 +1,140 @@
 """The ends of a 95 % interval, of what a figure was over many draws of the units.
 
-Percentiles of a bootstrap alone are too narrow: of few units they leave out that the spread itself
-is estimated, and of skewed figures they lie to the wrong side. So t's quantiles stand for the
-normal's and n - 1 for n, as Hesterberg, 2015 (https://arxiv.org/abs/1411.5279, section 4) has them,
-with as many units as those of unequal sizes are worth; and what is smooth is corrected for bias and
-skewness (BCa: Efron, 1987). A share is no normal variable near its ends, and all of ten right draw
-nothing but right ones: its ends are Wilson's of as many independent examples as have the draws'
-variance (as Korn and Graubard, 1998, do with Clopper and Pearson's, for surveys).
+The percentiles of a bootstrap are too narrow of few units, and lie to the wrong side of skewed
+figures. Each form of a score has what mends that (`benchmarks/coverage.py` compares):
+
+- a mean: bootstrap-t, each draw's distance in standard errors of its own (Efron, 1979);
+- a share, which is no normal variable near 0 and 1, and of which ten right ones draw nothing but
+  right ones: Wilson's interval of as many independent examples as have the draws' variance, as
+  surveys have it (Korn and Graubard, 1998, with Clopper and Pearson's);
+- all else: t's quantiles for the normal's and n for n - 1 (Hesterberg, 2015,
+  https://arxiv.org/abs/1411.5279), with as many units as those of unequal sizes are worth; what is
+  smooth in the counts is corrected for bias and skewness besides (BCa, Efron, 1987).
 """
 
-from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from scipy.special import ndtr, ndtri, stdtrit
 
-_LEVEL = 0.95
+_TAILS = (0.025, 0.975)
 _MOST_SKEW = 0.2  # of the acceleration: of very few units it is noise
+_LEAST_ERROR = 0.1  # of a draw, of that of all: a draw of one unit alone has none
+
+Ends = tuple[float, float]
 
 
-def bounds(form: str, value: float, drawn: np.ndarray, sizes: np.ndarray,
-           left_out: Callable[[], np.ndarray]) -> tuple[float, float] | None:
-    """The interval (low, high) of a figure; None where nothing can be said.
+class Seen(NamedTuple):
+    """What is known of a figure.
+
+    Attributes:
+      value: over all examples.
+      drawn: float64 `[S]`, of each draw; NaN where it has no figure.
+      sizes: int `[U]`, examples of each unit that has any.
+    """
+
+    value: float
+    drawn: np.ndarray
+    sizes: np.ndarray
+
+    @property
+    def worth(self) -> float:
+        """How many units of equal sizes those of unequal ones are worth (Kish, 1965)."""
+        return float(self.sizes.sum()) ** 2 / float(np.square(self.sizes, dtype=np.float64).sum())
+
+    @property
+    def t(self) -> float:
+        """The quantile of Student's t that stands for 1.96."""
+        return float(stdtrit(max(self.worth - 1, 1.0), _TAILS[1]))
+
+    @property
+    def growth(self) -> float:
+        """Of the draws' variance, which has n in place of n - 1."""
+        return max(self.worth, 2.0) / (max(self.worth, 2.0) - 1)
+
+
+class Errors:
+    """Standard errors of a mean, of all examples and of each draw, by what units add up to.
 
     Args:
-      form: of `Score`.
-      value: the figure.
-      drawn: of each draw, `[S]`; NaN where it has none.
-      sizes: int `[U]`, examples of each unit that has any.
-      left_out: gives the figures without a part of the units, each part in turn; of "smooth" alone.
+      terms: float64 `[N]`, NaN where an example does not count.
+      unit: int `[N]`, of each.
     """
-    drawn = drawn[~np.isnan(drawn)]
+
+    def __init__(self, terms: np.ndarray, unit: np.ndarray):
+        counted, total = ~np.isnan(terms), int(unit.max()) + 1
+        sums = np.bincount(unit[counted], terms[counted] - np.nanmean(terms), total)
+        sizes = np.bincount(unit[counted], minlength=total).astype(np.float64)
+        self._sums = np.stack([sums, sizes, sums * sums, sums * sizes, sizes * sizes], axis=1)
+        self._drawn: list[np.ndarray] = []
+        self.whole = float(self._of(np.ones((1, total)))[0])
+
+    def add(self, counts: np.ndarray) -> None:
+        """Takes draws `[S, U]`."""
+        self._drawn.append(self._of(counts))
+
+    @property
+    def drawn(self) -> np.ndarray:
+        """Of each draw, `[S]`; NaN where it has no example."""
+        return np.concatenate(self._drawn)
+
+    def _of(self, counts: np.ndarray) -> np.ndarray:
+        total, size, squares, both, sizes = (counts @ self._sums).T
+        size = np.where(size > 0, size, np.nan)
+        value = total / size
+        return np.sqrt(np.maximum(squares - 2 * value * both + value**2 * sizes, 0)) / size
+
+
+def of_mean(seen: Seen, errors: Errors, each: np.ndarray) -> Ends | None:
+    """Bootstrap-t, within the range of the examples' own values `each [N]`."""
+    if len(seen.sizes) < 2:
+        return None
+    if errors.whole == 0:
+        return seen.value, seen.value
+    drawn = np.maximum(errors.drawn, _LEAST_ERROR * errors.whole)
+    far, near = np.nanquantile((seen.drawn - seen.value) / drawn, _TAILS)
+    return (max(seen.value - float(near) * errors.whole, float(np.nanmin(each))),
+            min(seen.value - float(far) * errors.whole, float(np.nanmax(each))))
+
+
+def of_share(seen: Seen) -> Ends | None:
+    """Wilson's interval; where no draw differs each unit is one example."""
+    drawn = seen.drawn[~np.isnan(seen.drawn)]
     if not drawn.size:
         return None
-    worth = float(sizes.sum()) ** 2 / float(np.square(sizes, dtype=np.float64).sum())  # units
-    wide = float(stdtrit(max(worth - 1, 1.0), (1 + _LEVEL) / 2))
-    grown = max(worth, 2.0) / (max(worth, 2.0) - 1)  # of the variance: n - 1 for n
-    if form == "share":
-        return _wilson(value, float(drawn.var()) * grown, wide, worth)
-    if len(sizes) < 2:
-        return None
-    ends = np.array([-wide, wide]) * np.sqrt(grown)
-    if form == "smooth":
-        ends = _corrected(ends, value, drawn, left_out())
-    low, high = np.quantile(drawn, ndtr(ends))
-    return float(low), float(high)
-
-
-def _wilson(value: float, variance: float, wide: float, worth: float) -> tuple[float, float]:
-    """Wilson's interval of a share; where no draw differs each unit is one example."""
-    own = value * (1 - value)
-    count = own / variance if variance > 0 and own > 0 else worth
+    value, wide, own = seen.value, seen.t, seen.value * (1 - seen.value)
+    variance = float(drawn.var()) * seen.growth
+    count = own / variance if min(own, variance) > 0 else seen.worth
     centre = (value + wide**2 / (2 * count)) / (1 + wide**2 / count)
     half = wide / (1 + wide**2 / count) * np.sqrt(own / count + wide**2 / (4 * count**2))
     return max(0.0, float(centre - half)), min(1.0, float(centre + half))
 
 
-def _corrected(ends: np.ndarray, value: float, drawn: np.ndarray,
-               left_out: np.ndarray) -> np.ndarray:
-    """Normal quantiles `ends [2]` by the draws' bias and by the skewness of the units' weight."""
-    below = (np.mean(drawn < value) + np.mean(drawn <= value)) / 2
+def of_steps(seen: Seen) -> Ends | None:
+    """Percentiles, t's for the normal's."""
+    return _at(seen, np.array([-1.0, 1.0]) * seen.t * np.sqrt(seen.growth))
+
+
+def of_smooth(seen: Seen, left_out: np.ndarray) -> Ends | None:
+    """BCa, t's quantiles for the normal's; `left_out [P]`: without a part of the units in turn."""
+    drawn = seen.drawn[~np.isnan(seen.drawn)]
+    if not drawn.size:
+        return None
+    below = (np.mean(drawn < seen.value) + np.mean(drawn <= seen.value)) / 2
     bias = ndtri(np.clip(below, 1 / len(drawn), 1 - 1 / len(drawn)))
     left_out = left_out[~np.isnan(left_out)]
-    weight = left_out.mean() - left_out
+    weight = left_out.mean() - left_out if left_out.size else left_out
     total = np.sum(weight**2)
     skew = np.sum(weight**3) / (6 * total**1.5) if total > 0 else 0.0
     skew = np.clip(skew, -_MOST_SKEW, _MOST_SKEW)
-    moved = bias + ends
-    return bias + moved / np.maximum(1 - skew * moved, 0.1)
+    moved = bias + np.array([-1.0, 1.0]) * seen.t * np.sqrt(seen.growth)
+    return _at(seen, bias + moved / np.maximum(1 - skew * moved, 0.1))
+
+
+def _at(seen: Seen, normal: np.ndarray) -> Ends | None:
+    """The draws at quantiles of the normal, `[2]`; None of one unit, which says nothing."""
+    drawn = seen.drawn[~np.isnan(seen.drawn)]
+    if len(seen.sizes) < 2 or not drawn.size:
+        return None
+    low, high = np.quantile(drawn, ndtr(normal))
+    return float(low), float(high)

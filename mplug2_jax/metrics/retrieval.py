@@ -23,9 +23,9 @@ def recall(similarity: np.ndarray, positives: np.ndarray | Sequence[Collection[i
 
 
 def rank_scores(rank: np.ndarray) -> dict[str, Score]:
-    """The figures of `recall`, of ranks int [Q]: one example a query, in a gallery that is fixed."""
+    """The figures of `recall`, of ranks int [Q]: one example a query, of a fixed gallery."""
     scores = {f"r{k}": mean(rank <= k) for k in RECALLS}
-    return {**scores, "median_rank": _median(rank), "mean_rank": replace(mean(rank), form="smooth")}
+    return {**scores, "median_rank": _median(rank), "mean_rank": replace(mean(rank), form="mean")}
 
 
 def search_scores(similarity: np.ndarray, positives: Sequence[Collection[int]],
@@ -47,21 +47,21 @@ def search_scores(similarity: np.ndarray, positives: Sequence[Collection[int]],
       One example a query.
     """
     rank, asked = ranks(similarity, positives), np.asarray(asked)
-    scores = rank_scores(rank)
     middle = int(np.median(rank))
-    pull = pulls(similarity, positives, rank, asked, shown, (*RECALLS, middle))
-    _, first = np.unique(asked, return_index=True)  # a query of each medium
-
-    def moves(what: int | None) -> Callable[[np.ndarray], np.ndarray]:
-        return lambda counts: (counts[:, first] - 1) @ pull[what] / len(rank)
+    pull = pulls(similarity, positives, rank, asked, np.asarray(shown), (*RECALLS, middle))
+    _, first, queries = np.unique(asked, return_index=True, return_counts=True)
 
     def moved(score: Score, what: int | None) -> Score:
-        move = moves(what)
-        return replace(score, over=lambda counts: score.over(counts) + move(counts))
+        """The mean, each medium's queries having a share of what it does to all."""
+        share = (pull[what] - pull[what].mean()) / queries
+        return replace(mean(score.each + share[asked]), each=score.each, form=score.form)
 
+    def more(counts: np.ndarray) -> np.ndarray:
+        return (counts[:, first] - 1) @ pull[middle] / len(rank)
+
+    scores = rank_scores(rank)
     return {**{f"r{k}": moved(scores[f"r{k}"], k) for k in RECALLS},
-            "median_rank": _median(rank, moves(middle)),
-            "mean_rank": moved(scores["mean_rank"], None)}
+            "median_rank": _median(rank, more), "mean_rank": moved(scores["mean_rank"], None)}
 
 
 def ranks(similarity: np.ndarray, positives: np.ndarray | Sequence[Collection[int]]) -> np.ndarray:

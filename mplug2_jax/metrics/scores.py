@@ -3,8 +3,8 @@
 A bootstrap draws as many units as there are, with replacement, and asks what the figure would have
 been. A unit is what was sampled independently: a medium with all of its questions, not a question.
 All that a figure needs to know of a draw is how often each example came. So a `Score` is a function
-of those counts, vectorised over draws: an accuracy is a weighted mean, BLEU is made of weighted sums
-of matched n-grams, a median of weighted ranks. With every count 1 it is the figure.
+of those counts, vectorised over draws: an accuracy is a weighted mean, BLEU is made of weighted
+sums of matched n-grams, a median of weighted ranks. With every count 1 it is the figure.
 """
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mplug2_jax.metrics.bounds import bounds
+from mplug2_jax.metrics import bounds
 
 _CHUNK = 1 << 22  # drawn examples at a time, for the memory: counts [draws, N] of 32 MiB
 _LEFT_OUT = 200  # parts of the units that are left out in turn, for the skewness
@@ -27,13 +27,15 @@ class Score:
       each: float64 [N], an example's own value, to sort and look at; NaN where it has none.
       over: counts float64 [S, N] -> figures [S], each over the examples so many times; NaN where
         the counted examples have no figure.
-      form: which interval suits it: a "share" of right ones, in 0..1; "smooth" in the counts; or
-        "steps", such as a median, whose derivative says nothing.
+      form: which interval suits it: a "share" of right ones, in 0..1; a "mean" of `terms`; "smooth"
+        in the counts; or in "steps", such as a median, whose derivative says nothing.
+      terms: float64 [N], NaN where an example does not count.
     """
 
     each: np.ndarray
     over: Callable[[np.ndarray], np.ndarray]
-    form: Literal["share", "smooth", "steps"] = "smooth"
+    form: Literal["share", "mean", "smooth", "steps"] = "smooth"
+    terms: np.ndarray | None = None
 
     @property
     def value(self) -> float:
@@ -53,7 +55,7 @@ def mean(values: Sequence[float] | np.ndarray) -> Score:
     total = np.where(counted, values, 0)
     share = bool(np.isin(values[counted], (0.0, 1.0)).all())
     return Score(values, lambda counts: divide(counts @ total, counts @ counted),
-                 "share" if share else "smooth")
+                 "share" if share else "mean", values)
 
 
 def divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
@@ -76,9 +78,13 @@ def by_group(values: Sequence[float] | np.ndarray, groups: Sequence[str]) -> dic
 
 def within(score: Score, rows: Sequence[int], count: int) -> Score:
     """A score over some examples, `rows [M]`, as one over all `count`; the others have no value."""
-    each = np.full(count, np.nan)
-    each[rows] = score.each
-    return Score(each, lambda counts: score.over(counts[:, rows]), score.form)
+    def spread(values: np.ndarray) -> np.ndarray:
+        result = np.full(count, np.nan)
+        result[rows] = values
+        return result
+
+    return Score(spread(score.each), lambda counts: score.over(counts[:, rows]), score.form,
+                 None if score.terms is None else spread(score.terms))
 
 
 def intervals(
@@ -88,9 +94,8 @@ def intervals(
     """95 % confidence interval (low, high) of every score, by drawing units with replacement.
 
     The draws are the same for all scores, and fixed by `seed`. Those without a figure, such as
-    none of a small group, are left out. What `bounds` makes of them holds the truth about as often
-    with 20 units as with many (`benchmarks/coverage.py`). A score that is no share and is over one
-    unit alone has no interval.
+    none of a small group, are left out; what is made of them is in `bounds`. Of one unit alone only
+    a share has an interval.
 
     Args:
       scores: over N examples each.
@@ -113,20 +118,29 @@ def intervals(
         raise ValueError(f"units of {len(unit)} examples, scores over {count}")
     rng, total = np.random.default_rng(seed), int(unit.max(initial=-1)) + 1
     drawn: dict[str, list[np.ndarray]] = {name: [] for name in scores}
+    errors = {name: bounds.Errors(score.terms, unit) for name, score in scores.items()
+              if score.form == "mean" and score.terms is not None}
     step = max(1, _CHUNK // max(count, 1))
     for start in range(0, draws, step):
-        rows = min(step, draws - start)
-        numbers = rng.integers(0, total, (rows, total)) + total * np.arange(rows)[:, None]
-        counts = np.bincount(numbers.ravel(), minlength=rows * total).reshape(rows, total)
-        spread = _spread(counts.astype(np.float64), unit)
+        counts = _drawn(min(step, draws - start), total, rng)
+        spread = _spread(counts, unit)
         for name, score in scores.items():
             drawn[name].append(score.over(spread))
+        for error in errors.values():
+            error.add(counts)
     without = _spread(_left_out(total, rng), unit)
     found = {}
     for name, score in scores.items():
-        of_unit = np.bincount(unit[~np.isnan(score.each)], minlength=total)
-        ends = bounds(score.form, score.value, np.concatenate(drawn[name]), of_unit[of_unit > 0],
-                      lambda score=score: score.over(without))
+        sizes_of = np.bincount(unit[~np.isnan(score.each)], minlength=total)
+        seen = bounds.Seen(score.value, np.concatenate(drawn[name]), sizes_of[sizes_of > 0])
+        if score.form == "share":
+            ends = bounds.of_share(seen)
+        elif score.form == "mean":
+            ends = bounds.of_mean(seen, errors[name], score.each)
+        elif score.form == "steps":
+            ends = bounds.of_steps(seen)
+        else:
+            ends = bounds.of_smooth(seen, score.over(without))
         if ends is not None:
             found[name] = ends
     return found
@@ -136,6 +150,13 @@ def numbered(units: Sequence[Hashable]) -> np.ndarray:
     """Each one's number, int [N], equal ones alike, by their first appearance."""
     numbers: dict[Hashable, int] = {}
     return np.array([numbers.setdefault(one, len(numbers)) for one in units], np.int64)
+
+
+def _drawn(rows: int, total: int, rng: np.random.Generator) -> np.ndarray:
+    """Counts float64 `[rows, U]` of draws of as many units as there are."""
+    numbers = rng.integers(0, total, (rows, total)) + total * np.arange(rows)[:, None]
+    counts = np.bincount(numbers.ravel(), minlength=rows * total)
+    return counts.reshape(rows, total).astype(np.float64)
 
 
 def _spread(counts: np.ndarray, unit: np.ndarray) -> np.ndarray:

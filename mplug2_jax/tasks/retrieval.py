@@ -221,6 +221,10 @@ class Retrieval(Task):
             scores[f"text_to_{kind}_wordless"] = float(wordless)
         return scores, records
 
+    @classmethod
+    def sampled(cls, options: RetrievalOptions, stream: Stream) -> tuple[str, str]:
+        return super().sampled(options, stream)[0], "captions"
+
     def chance(self, name: str, records: list[dict[str, Any]]) -> float | None:
         if name.endswith("_r1"):
             return 1 / len({record["index"] for record in records})
