@@ -2,12 +2,12 @@
 
     python -m benchmarks.coverage
 
-Test sets are drawn over and over from populations whose truth is known, or is the mean figure of
-all of them. Media have unequal numbers of examples, 1 to about 15, which agree more within a medium
-than between. Writes `benchmarks/coverage.json`: by figure and number of media the share of intervals
-that hold the truth (`covered`), their mean width, and the width that would be right, that of 95 % of
-the figures themselves. "examples" is the percentile bootstrap of single examples, in a fixed
-gallery; "media" is `metrics.scores.intervals`. TIME on a core.
+Test sets are drawn over and over from a population; the truth is the mean figure of all of them, of
+ranks in the middle the median. Media have unequal numbers of examples, 1 to 15, which agree more
+within a medium than between. Writes `benchmarks/coverage.json`: by figure and number of media the
+share of intervals that hold the truth (`covered`), their mean width, and the width that is right,
+that of 95 % of the figures themselves. "examples" is the percentile bootstrap of single examples in
+a fixed gallery, as intervals once were; "media" is `metrics.scores.intervals`.
 """
 
 import argparse

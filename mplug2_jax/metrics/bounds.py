@@ -98,16 +98,21 @@ def of_mean(seen: Seen, errors: Errors, each: np.ndarray) -> Ends | None:
 
 
 def of_share(seen: Seen) -> Ends | None:
-    """Wilson's interval; where no draw differs each unit is one example."""
+    """Wilson's interval.
+
+    Of independent examples there are never more than examples; of all right, or none, as many as
+    units.
+    """
     drawn = seen.drawn[~np.isnan(seen.drawn)]
     if not drawn.size:
         return None
     value, wide, own = seen.value, seen.t, seen.value * (1 - seen.value)
-    variance = float(drawn.var()) * seen.growth
-    count = own / variance if min(own, variance) > 0 else seen.worth
+    least = own / float(seen.sizes.sum())
+    count = own / max(float(drawn.var()) * seen.growth, least) if own else seen.worth
     centre = (value + wide**2 / (2 * count)) / (1 + wide**2 / count)
     half = wide / (1 + wide**2 / count) * np.sqrt(own / count + wide**2 / (4 * count**2))
-    return max(0.0, float(centre - half)), min(1.0, float(centre + half))
+    return (max(0.0, float(centre - half)) if value > 0 else 0.0,
+            min(1.0, float(centre + half)) if value < 1 else 1.0)
 
 
 def of_steps(seen: Seen) -> Ends | None:

@@ -220,7 +220,7 @@ class Task:
         """What `unit_of` tells apart, and what an example is, both plural, as reports name them."""
         del options
         unit = "media" if stream.frames or stream.reader else "texts"
-        return unit, {"question": "questions", "box": "phrases"}.get(stream.expand, "texts")
+        return unit, {"question": "questions", "box": "phrases"}.get(stream.expand, "examples")
 
     @classmethod
     def figure(cls, name: str, kind: str = "") -> Figure | None:
