@@ -3,13 +3,15 @@
 The percentiles of a bootstrap are too narrow of few units, and lie to the wrong side of skewed
 figures. Each form of a score has what mends that (`benchmarks/coverage.py` compares):
 
-- a mean: bootstrap-t, each draw's distance in standard errors of its own (Efron, 1979);
+- a mean: bootstrap-t, each draw's distance in standard errors of its own (Efron, 1979), times the
+  jackknife's standard error, which minds that a unit of many examples draws the mean to itself;
 - a share, which is no normal variable near 0 and 1, and of which ten right ones draw nothing but
-  right ones: Wilson's interval of as many independent examples as have the draws' variance, as
-  surveys have it (Korn and Graubard, 1998, with Clopper and Pearson's);
+  right ones: Wilson's interval of as many independent examples as have the draws' variance (Korn
+  and Graubard, 1998, do so for surveys), made as much larger as the jackknife's is;
 - all else: t's quantiles for the normal's and n for n - 1 (Hesterberg, 2015,
   https://arxiv.org/abs/1411.5279), with as many units as those of unequal sizes are worth; what is
-  smooth in the counts is corrected for bias and skewness besides (BCa, Efron, 1987).
+  smooth in the counts is as wide as the jackknife says, if that is wider, and corrected for bias
+  and skewness (BCa, Efron, 1987).
 """
 
 from typing import NamedTuple
@@ -19,6 +21,7 @@ from scipy.special import ndtr, ndtri, stdtrit
 
 _TAILS = (0.025, 0.975)
 _MOST_SKEW = 0.2  # of the acceleration: of very few units it is noise
+_MOST_WIDE = 1.5  # how much wider the jackknife may make an interval
 _LEAST_ERROR = 0.1  # of a draw, of that of all: a draw of one unit alone has none
 
 Ends = tuple[float, float]
@@ -59,6 +62,10 @@ class Errors:
     Args:
       terms: float64 `[N]`, NaN where an example does not count.
       unit: int `[N]`, of each.
+
+    Attributes:
+      plain: of all examples, as of a draw.
+      jackknife: of all examples, by leaving out each unit in turn; 0 of one unit.
     """
 
     def __init__(self, terms: np.ndarray, unit: np.ndarray):
@@ -67,7 +74,11 @@ class Errors:
         sizes = np.bincount(unit[counted], minlength=total).astype(np.float64)
         self._sums = np.stack([sums, sizes, sums * sums, sums * sizes, sizes * sizes], axis=1)
         self._drawn: list[np.ndarray] = []
-        self.whole = float(self._of(np.ones((1, total)))[0])
+        self.plain = float(self._of(np.ones((1, total)))[0])
+        some = sizes > 0
+        rest, units = sizes.sum() - sizes[some], int(some.sum())
+        moved = np.divide(sums[some], rest, out=np.zeros(units), where=rest > 0)
+        self.jackknife = float(np.sqrt(np.sum(moved**2) * (units - 1) / units))
 
     def add(self, counts: np.ndarray) -> None:
         """Takes draws `[S, U]`."""
@@ -89,15 +100,15 @@ def of_mean(seen: Seen, errors: Errors, each: np.ndarray) -> Ends | None:
     """Bootstrap-t, within the range of the examples' own values `each [N]`."""
     if len(seen.sizes) < 2:
         return None
-    if errors.whole == 0:
+    if errors.plain == 0:
         return seen.value, seen.value
-    drawn = np.maximum(errors.drawn, _LEAST_ERROR * errors.whole)
+    drawn = np.maximum(errors.drawn, _LEAST_ERROR * errors.plain)
     far, near = np.nanquantile((seen.drawn - seen.value) / drawn, _TAILS)
-    return (max(seen.value - float(near) * errors.whole, float(np.nanmin(each))),
-            min(seen.value - float(far) * errors.whole, float(np.nanmax(each))))
+    return (max(seen.value - float(near) * errors.jackknife, float(np.nanmin(each))),
+            min(seen.value - float(far) * errors.jackknife, float(np.nanmax(each))))
 
 
-def of_share(seen: Seen) -> Ends | None:
+def of_share(seen: Seen, errors: Errors) -> Ends | None:
     """Wilson's interval.
 
     Of independent examples there are never more than examples; of all right, or none, as many as
@@ -108,7 +119,9 @@ def of_share(seen: Seen) -> Ends | None:
         return None
     value, wide, own = seen.value, seen.t, seen.value * (1 - seen.value)
     least = own / float(seen.sizes.sum())
-    count = own / max(float(drawn.var()) * seen.growth, least) if own else seen.worth
+    more = errors.jackknife / errors.plain if errors.plain > 0 else 1.0
+    counted = own > 0 and len(seen.sizes) > 1
+    count = own / max(float(drawn.var()) * more**2, least) if counted else seen.worth
     centre = (value + wide**2 / (2 * count)) / (1 + wide**2 / count)
     half = wide / (1 + wide**2 / count) * np.sqrt(own / count + wide**2 / (4 * count**2))
     return (max(0.0, float(centre - half)) if value > 0 else 0.0,
@@ -132,7 +145,9 @@ def of_smooth(seen: Seen, left_out: np.ndarray) -> Ends | None:
     total = np.sum(weight**2)
     skew = np.sum(weight**3) / (6 * total**1.5) if total > 0 else 0.0
     skew = np.clip(skew, -_MOST_SKEW, _MOST_SKEW)
-    moved = bias + np.array([-1.0, 1.0]) * seen.t * np.sqrt(seen.growth)
+    error = np.sqrt(total * (left_out.size - 1) / max(left_out.size, 1))
+    wider = max(np.sqrt(seen.growth), error / drawn.std() if drawn.std() > 0 else 0.0)
+    moved = bias + np.array([-1.0, 1.0]) * seen.t * min(wider, max(_MOST_WIDE, seen.growth))
     return _at(seen, bias + moved / np.maximum(1 - skew * moved, 0.1))
 
 

@@ -119,7 +119,7 @@ def intervals(
     rng, total = np.random.default_rng(seed), int(unit.max(initial=-1)) + 1
     drawn: dict[str, list[np.ndarray]] = {name: [] for name in scores}
     errors = {name: bounds.Errors(score.terms, unit) for name, score in scores.items()
-              if score.form == "mean" and score.terms is not None}
+              if score.form in ("share", "mean") and score.terms is not None}
     step = max(1, _CHUNK // max(count, 1))
     for start in range(0, draws, step):
         counts = _drawn(min(step, draws - start), total, rng)
@@ -129,13 +129,15 @@ def intervals(
         for error in errors.values():
             error.add(counts)
     without = _spread(_left_out(total, rng), unit)
-    found = {}
+    found: dict[str, tuple[float, float]] = {}
+    ends: tuple[float, float] | None
     for name, score in scores.items():
-        sizes_of = np.bincount(unit[~np.isnan(score.each)], minlength=total)
-        seen = bounds.Seen(score.value, np.concatenate(drawn[name]), sizes_of[sizes_of > 0])
-        if score.form == "share":
-            ends = bounds.of_share(seen)
-        elif score.form == "mean":
+        counted = ~np.isnan(score.each)
+        size = np.bincount(unit[counted] if counted.any() else unit, minlength=total)
+        seen = bounds.Seen(score.value, np.concatenate(drawn[name]), size[size > 0])
+        if name in errors and score.form == "share":
+            ends = bounds.of_share(seen, errors[name])
+        elif name in errors:
             ends = bounds.of_mean(seen, errors[name], score.each)
         elif score.form == "steps":
             ends = bounds.of_steps(seen)
