@@ -21,6 +21,7 @@ from scipy.special import ndtr, ndtri, stdtrit
 
 _TAILS = (0.025, 0.975)
 _MOST_SKEW = 0.2  # of the acceleration: of very few units it is noise
+_LEAST_FREEDOM = 1 / 3  # of that of normal units: the kurtosis of few is noise
 _MOST_WIDE = 1.5  # how much wider the jackknife may make an interval
 _LEAST_ERROR = 0.1  # of a draw, of that of all: a draw of one unit alone has none
 
@@ -45,10 +46,10 @@ class Seen(NamedTuple):
         """How many units of equal sizes those of unequal ones are worth (Kish, 1965)."""
         return float(self.sizes.sum()) ** 2 / float(np.square(self.sizes, dtype=np.float64).sum())
 
-    @property
-    def t(self) -> float:
-        """The quantile of Student's t that stands for 1.96."""
-        return float(stdtrit(max(self.worth - 1, 1.0), _TAILS[1]))
+    def t(self, freedom: float = np.inf) -> float:
+        """The quantile of Student's t that stands for 1.96, of so many degrees at most."""
+        most = self.worth - 1
+        return float(stdtrit(max(min(most, max(freedom, _LEAST_FREEDOM * most)), 1.0), _TAILS[1]))
 
     @property
     def growth(self) -> float:
@@ -66,6 +67,8 @@ class Errors:
     Attributes:
       plain: of all examples, as of a draw.
       jackknife: of all examples, by leaving out each unit in turn; 0 of one unit.
+      freedom: degrees of it, Satterthwaite's by the units' own kurtosis: few of them may bear all
+        of the variance, such as the wrong ones of a share near 1. At most that of normal ones.
     """
 
     def __init__(self, terms: np.ndarray, unit: np.ndarray):
@@ -79,6 +82,9 @@ class Errors:
         rest, units = sizes.sum() - sizes[some], int(some.sum())
         moved = np.divide(sums[some], rest, out=np.zeros(units), where=rest > 0)
         self.jackknife = float(np.sqrt(np.sum(moved**2) * (units - 1) / units))
+        square = np.sum(moved**2) ** 2
+        beyond = np.sum(moved**4) - square / units
+        self.freedom = min(units - 1.0, 2 * square / beyond if beyond > 0 else np.inf)
 
     def add(self, counts: np.ndarray) -> None:
         """Takes draws `[S, U]`."""
@@ -111,14 +117,15 @@ def of_mean(seen: Seen, errors: Errors, each: np.ndarray) -> Ends | None:
 def of_share(seen: Seen, errors: Errors) -> Ends | None:
     """Wilson's interval.
 
-    Of independent examples there are never more than examples; of all right, or none, as many as
-    units.
+    Of independent examples there are never more than two an example, however alike units are; of
+    all right, or none, as many as units.
     """
     drawn = seen.drawn[~np.isnan(seen.drawn)]
     if not drawn.size:
         return None
-    value, wide, own = seen.value, seen.t, seen.value * (1 - seen.value)
-    least = own / float(seen.sizes.sum())
+    value, own = seen.value, seen.value * (1 - seen.value)
+    wide = seen.t(errors.freedom if own > 0 else np.inf)
+    least = own / (2 * float(seen.sizes.sum()))
     more = errors.jackknife / errors.plain if errors.plain > 0 else 1.0
     counted = own > 0 and len(seen.sizes) > 1
     count = own / max(float(drawn.var()) * more**2, least) if counted else seen.worth
@@ -130,7 +137,7 @@ def of_share(seen: Seen, errors: Errors) -> Ends | None:
 
 def of_steps(seen: Seen) -> Ends | None:
     """Percentiles, t's for the normal's."""
-    return _at(seen, np.array([-1.0, 1.0]) * seen.t * np.sqrt(seen.growth))
+    return _at(seen, np.array([-1.0, 1.0]) * seen.t() * np.sqrt(seen.growth))
 
 
 def of_smooth(seen: Seen, left_out: np.ndarray) -> Ends | None:
@@ -147,7 +154,7 @@ def of_smooth(seen: Seen, left_out: np.ndarray) -> Ends | None:
     skew = np.clip(skew, -_MOST_SKEW, _MOST_SKEW)
     error = np.sqrt(total * (left_out.size - 1) / max(left_out.size, 1))
     wider = max(np.sqrt(seen.growth), error / drawn.std() if drawn.std() > 0 else 0.0)
-    moved = bias + np.array([-1.0, 1.0]) * seen.t * min(wider, max(_MOST_WIDE, seen.growth))
+    moved = bias + np.array([-1.0, 1.0]) * seen.t() * min(wider, max(_MOST_WIDE, seen.growth))
     return _at(seen, bias + moved / np.maximum(1 - skew * moved, 0.1))
 
 
