@@ -12,7 +12,6 @@ a fixed gallery, as intervals once were; "media" is `metrics.scores.intervals`.
 
 import argparse
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from mplug2_jax.metrics.retrieval import captions_of, rank_scores, ranks, search
 from mplug2_jax.metrics.scores import Score, intervals, mean, within
 
 OUT = Path("benchmarks/coverage.json")
-RUNS = {10: 400, 20: 400, 50: 1000, 200: 200}  # test sets by their number of media
+RUNS = {10: 400, 20: 400, 50: 1000}  # test sets by their number of media
 DRAWS = 1000
 WORDS = 60  # of the vocabulary of captions
 # By figure its score as it was, its score now, and the medium of each example.
@@ -150,16 +149,15 @@ def summed(values: np.ndarray, steps: bool, ends: dict[str, np.ndarray]) -> dict
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, help=f"test sets, if not {RUNS} by their media")
-    parser.add_argument("--media", type=int, nargs="*", choices=RUNS, default=list(RUNS))
+    parser.add_argument("--media", type=int, nargs="*", default=list(RUNS))
     parser.add_argument("--only", nargs="*", choices=POPULATIONS, default=list(POPULATIONS))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
     table: dict[str, dict] = {}
-    start = time.perf_counter()
     for media in options.media:
         for population in options.only:
-            runs = options.runs or RUNS[media]
+            runs = options.runs or RUNS.get(media, 400)
             for name, row in covered(population, media, runs, options.seed).items():
                 table.setdefault(name, {})[str(media)] = row
                 print(f"{media:4} media  {name:26} truth {row['truth']:8.3f}  " + "  ".join(
@@ -167,8 +165,8 @@ def main() -> None:
                     for kind in ("examples", "media")) + f"  right {row['right_width']:.3f}",
                       flush=True)
     options.out.write_text(json.dumps({
-        "command": "python -m benchmarks.coverage", "draws": DRAWS,
-        "seconds": round(time.perf_counter() - start), "figures": table}, indent=1) + "\n")
+        "command": "python -m benchmarks.coverage", "draws": DRAWS, "figures": table},
+        indent=1) + "\n")
 
 
 if __name__ == "__main__":
