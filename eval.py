@@ -168,6 +168,12 @@ class Report:
             table[name] = row
         return table
 
+    def units(self) -> dict[str, dict[str, int]]:
+        """Of the table's figures that have an interval, what is drawn for it, and the examples."""
+        return {name: self.evaluations[self.origin[name]].sampled(
+                    name, self.records[self.origin[name]])
+                for name, row in self.headline().items() if "interval" in row}
+
     def section(self, name: str, examples: pipeline.Reading, seed: int) -> evaluation.Section:
         """A page section: best, worst and random examples of an evaluation, with their clips."""
         entry = self.evaluations[name]
@@ -241,6 +247,7 @@ def contents(report: Report, config: ConfigDict, origin: evaluation.Origin) -> d
         **({"warning": origin.warning} if origin.warning else {}),
         "checkpoint": origin.facts(),
         "figures": report.headline(),
+        "units": report.units(),
         **report.figures,
         "absent": report.absent,
         "filled": report.filled,

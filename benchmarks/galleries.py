@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from mplug2_jax.metrics.ranking import dual_softmax, search
+from mplug2_jax.metrics.ranking import Similarities, dual_softmax, search
 from mplug2_jax.tasks import knn
 
 TEXTS, VISUALS, WIDTH = 25_000, 5_000, 256
@@ -65,8 +65,9 @@ def retrieval(rng: np.random.Generator) -> dict[str, float]:
     owner, numbers = np.arange(TEXTS) % VISUALS, np.arange(VISUALS)
 
     def work():
-        return [search(*way, 16, dual_softmax(way[0], way[1], 0.07)) for way in (
-            (texts, visuals, owner, numbers), (visuals, texts, numbers, owner))]
+        return [search(Similarities(asked, items, dual_softmax(asked, items, 0.07)), *owners, 16)
+                for asked, items, *owners in ((texts, visuals, owner, numbers),
+                                              (visuals, texts, numbers, owner))]
 
     (there, _), seconds, gib = measured(work)
     similarity = (texts @ visuals.T).astype(np.float64)

@@ -37,7 +37,8 @@ class Reading:
 
     def examples(self) -> list[tuple[int, int]]:
         """(record, item) of every example, in order, also of those that cannot be used."""
-        return EvalStream(self._root, self._stream, self._tokenizer, *self._part, limit=0).examples()
+        examples = EvalStream(self._root, self._stream, self._tokenizer, *self._part, limit=0)
+        return examples.examples()
 
     @property
     def skipped(self) -> int:

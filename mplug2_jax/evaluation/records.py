@@ -1,19 +1,25 @@
 """Records of an evaluation to look into: in order of a score, a few of them, and in a file.
 
-A record is a dict: `index`, what the model said, what was right, and under "scores" the example's
-own value of each score (`metrics.scores.keep`). `by` names one of those; with a "-" in front
-smaller is better, as for ranks.
+A record is a dict: `index`, `unit` (what it is drawn with for intervals), what the model said, what
+was right, and under "scores" the example's own value of each score (`metrics.scores.keep`). `by`
+names one of those; with a "-" in front smaller is better, as for ranks.
 """
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 Record = dict[str, Any]
+
+
+def units_of(records: Sequence[Mapping[str, Any]]) -> list[Hashable]:
+    """The unit of each record: of what was drawn together for the test, mostly its medium."""
+    return [record.get("unit", record.get("index", number))
+            for number, record in enumerate(records)]
 
 
 def best_first(records: Sequence[Record], by: str, worst: bool = False) -> list[Record]:

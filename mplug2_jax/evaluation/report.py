@@ -22,6 +22,8 @@ from mplug2_jax.tasks.base import Example
 
 _SHEET_HEIGHT = 112  # pixels of a frame on the page, about: small ones grow by a whole factor
 _SHEET_COLUMNS = 8  # frames side by side before a new row
+_INTERVALS = ("Intervals are those of other samples of what is counted first under a figure, each "
+              "drawn with all of its examples; in retrieval it is drawn for the gallery, too.")
 
 
 @dataclass
@@ -45,6 +47,8 @@ def write_report(path_dir: str | Path, report: Mapping, sections: Sequence[Secti
     - `figures`: {name: value} or {name: {"value": v, "chance": c, "majority": m, "untrained": u}}
       with any of the baselines, and with "interval": (low, high) for the value's confidence
       interval; the headline table.
+    - `units`: {name: {"media": 256, "questions": 1024}}, of a figure with an interval what was
+      drawn for it, and how many; then its examples, if they are more.
     - `run`: {name: value}, the facts: config, seed, steps, examples/s, device, versions. Values may
       be mappings, which are shown as "name: value" lines.
     - anything else goes into the JSON only.
@@ -112,7 +116,7 @@ def _page(report: Mapping, sections: Sequence[Section]) -> str:
         summary += f'<p class="warning">{html.escape(report["warning"])}</p>'
     parts = [f"<header><h1>{title}</h1>{summary}</header>"]
     if report.get("figures"):
-        parts.append(_headline(report["figures"]))
+        parts.append(_headline(report["figures"], report.get("units", {})))
     if report.get("run"):
         parts.append(_facts(report["run"]))
     parts += [_section(section) for section in sections]
@@ -120,7 +124,7 @@ def _page(report: Mapping, sections: Sequence[Section]) -> str:
     return _PAGE.format(title=title, style=_STYLE, body=body)
 
 
-def _headline(figures: Mapping) -> str:
+def _headline(figures: Mapping, units: Mapping[str, Mapping[str, int]]) -> str:
     """The table of figures, a column for each baseline that any figure gives."""
     rows = {
         name: entry if isinstance(entry, Mapping) else {"value": entry}
@@ -141,13 +145,19 @@ def _headline(figures: Mapping) -> str:
             ends = " to ".join(map(_number, row.get("interval", (None,))))
             cells = f'<td class="range">{ends}</td>{cells}'
         lines.append(
-            f'<tr><th scope="row">{html.escape(name)}</th>'
+            f'<tr><th scope="row">{html.escape(name)}{_units(units.get(name, {}))}</th>'
             f'<td class="value">{_number(row["value"])}</td>{cells}</tr>'
         )
     return (
         '<section><h2>Results</h2><div class="scroll"><table class="figures">'
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div></section>"
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
+        + (f'<p class="note">{_INTERVALS}</p>' if units else "") + "</section>"
     )
+
+
+def _units(counts: Mapping[str, int]) -> str:
+    words = ", ".join(f"{count:,} {html.escape(unit)}" for unit, count in counts.items())
+    return f'<small class="units">{words}</small>' if words else ""
 
 
 def _facts(run: Mapping) -> str:
@@ -286,6 +296,8 @@ _STYLE = """
   }
 }
 * { box-sizing: border-box; }
+small.units { display: block; font-weight: normal; color: var(--soft); }
+.note { color: var(--soft); }
 body { margin: 0; background: var(--page); color: var(--ink);
   font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, Arial, sans-serif; }
 main { max-width: 1200px; margin: 0 auto; padding: 32px 20px 64px; }

@@ -1,7 +1,7 @@
 """Runs a config's evaluations; shared by `train.py` (validation, now and then) and `eval.py`."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from mplug2_jax import tasks
 from mplug2_jax.contracts.streams import Stream
+from mplug2_jax.evaluation.records import units_of
 from mplug2_jax.metrics.scores import Score, intervals, keep
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import init_params, part_of, union
@@ -31,6 +32,16 @@ class Evaluation(NamedTuple):
     task: tasks.Task
     stream: Stream
     kind: str
+
+    def sampled(self, name: str, records: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+        """What the figure of that name is of: `{"media": 256, "questions": 1024}`.
+
+        First what is drawn for its interval; then the examples, where they are more.
+        """
+        own = [record for record in records if name in record.get("scores", {})]
+        unit, example = self.task.sampled(self.task.options, self.stream)
+        units = len(set(units_of(own)))
+        return {unit: units} | ({example: len(own)} if len(own) > units else {})
 
     @property
     def best_by(self) -> str:
@@ -58,6 +69,25 @@ class Reading(Protocol):
 
     def annotation(self, index: int) -> dict[str, Any]:
         """The texts and questions of a record."""
+
+
+class Units:
+    """Notes the unit of every record whose texts a task reads: no record is read for it alone.
+
+    Attributes:
+      of: the unit of a record, by its number.
+    """
+
+    def __init__(self, task: tasks.Task, read: Reading):
+        self.of: dict[int, Hashable] = {}
+        self._task, self._read = task, read
+
+    def annotation(self, index: int) -> dict[str, Any]:
+        """As of `Reading`."""
+        found = self._read.annotation(index)
+        if index not in self.of and found.get("id"):
+            self.of[index] = self._task.unit_of(found)
+        return found
 
 
 def build(sections: Mapping[str, Any], streams: Mapping[str, Stream], model: ModelConfig,
@@ -96,7 +126,8 @@ def run(evaluations: Mapping[str, Evaluation], read: Callable[[Stream], Reading]
         with_intervals: bool = False) -> tuple[dict[str, float], Records]:
     """All evaluations of `params`; figures by name, and every example's record.
 
-    A record has the example's own values under "scores". Each task gets its own part of `params`,
+    A record has the example's own values under "scores", and under "unit" what it is drawn with for
+    intervals (`Task.unit_of`). Each task gets its own part of `params`,
     so that it compiles to the same program in whatever run.
 
     Args:
@@ -117,10 +148,13 @@ def run(evaluations: Mapping[str, Evaluation], read: Callable[[Stream], Reading]
         if task.reference:
             opened.append(read(dataclasses.replace(stream, split=task.reference, views=(1, 1))))
             reference = opened[1].batches()
+        units = Units(task, opened[0])
         with jax.set_mesh(mesh):
             scores, records[name] = task.evaluate(
-                part_of(params, task.model), opened[0].batches(limit), opened[0].annotation,
+                part_of(params, task.model), opened[0].batches(limit), units.annotation,
                 entry.kind, reference)
+        for record in records[name]:
+            record["unit"] = units.of.get(record["index"], record["index"])
         figures |= noted(records[name], scores, with_intervals)
         if skipped := hosts.total(sum(one.skipped for one in opened)):
             figures[f"{name}_skipped"] = skipped
@@ -136,12 +170,13 @@ def create_params(evaluations: Mapping[str, Evaluation], seed: int) -> Any:
 def noted(records: list[dict[str, Any]], scores: Mapping[str, Score | float],
           with_intervals: bool = True) -> dict[str, float]:
     """Scores as figures by name, each example's own values noted in its record."""
-    return keep(records, scores) | (ends(scores) if with_intervals else {})
+    return keep(records, scores) | (ends(scores, units_of(records)) if with_intervals else {})
 
 
-def ends(scores: Mapping[str, Score | float]) -> dict[str, float]:
-    """`<name>_low` and `<name>_high`, the 95 % interval of every score."""
-    found = intervals({name: score for name, score in scores.items() if isinstance(score, Score)})
+def ends(scores: Mapping[str, Score | float], units: Sequence[Hashable]) -> dict[str, float]:
+    """`<name>_low` and `<name>_high`, the 95 % interval of every score, by drawing `units`."""
+    found = intervals({name: score for name, score in scores.items() if isinstance(score, Score)},
+                      units)
     return {f"{name}_{end}": value for name, both in found.items()
             for end, value in zip(("low", "high"), both, strict=True)}
 

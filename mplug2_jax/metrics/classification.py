@@ -4,6 +4,7 @@ All give a `Score`, over one example each; labels are whole numbers or strings.
 """
 
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -107,7 +108,8 @@ def consistency(right: Numbers, groups: Sequence[Hashable]) -> Score:
       right: 0 or 1 for each of [N] examples.
       groups: the group of each.
 
-    A draw for an interval takes a group as often as its first example came.
+    A draw for an interval takes a group as often as its first example came: what is drawn must not
+    be less than a group (`Labelling.units`).
     """
     right = np.asarray(right, np.float64)
     if len(right) != len(groups):
@@ -118,7 +120,7 @@ def consistency(right: Numbers, groups: Sequence[Hashable]) -> Score:
         first.setdefault(group, i)
         whole[group] = min(whole.get(group, 1.0), right[i])
     only = mean([whole[group] if first[group] == i else np.nan for i, group in enumerate(groups)])
-    return Score(np.array([whole[group] for group in groups]), only.over)
+    return replace(only, each=np.array([whole[group] for group in groups]))
 
 
 def _hits(predictions: Sequence[Hashable], labels: Sequence[Hashable]) -> np.ndarray:

@@ -14,8 +14,15 @@ from jax.sharding import Mesh
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.options import option
 from mplug2_jax.contracts.streams import Stream
-from mplug2_jax.metrics.ranking import Ranked, dual_softmax, reranked, search
-from mplug2_jax.metrics.retrieval import rank_scores
+from mplug2_jax.metrics.ranking import (
+    Ranked,
+    Similarities,
+    ahead,
+    dual_softmax,
+    reranked,
+    search,
+)
+from mplug2_jax.metrics.retrieval import search_scores
 from mplug2_jax.metrics.scores import within
 from mplug2_jax.objectives.pretraining import pair_losses
 from mplug2_jax.parallel.sharding import shard_batch
@@ -131,6 +138,10 @@ class Retrieval(Task):
         self.best_by = f"-{self.final}text_to_{{kind}}_mean_rank"
         self._match = jax.jit(self.match)
         self._encode = jax.jit(self.encode_queries)
+
+    @classmethod
+    def sampled(cls, options: RetrievalOptions, stream: Stream) -> tuple[str, str]:
+        return super().sampled(options, stream)[0], "captions"
 
     @classmethod
     def composition(cls, options: RetrievalOptions) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -254,25 +265,29 @@ class Retrieval(Task):
           records: one a query; gets its `rank` and the `top` five.
           kind: for the names of the figures.
         """
-        text, visual = queries["text_features"], np.stack(gallery.features)
-        sides = [(text, np.asarray(owner)), (visual, np.arange(len(visual)))]
-        ways = [(*sides[0], *sides[1]), (*sides[1], *sides[0])]
-        found = []
-        for asked, asked_owner, items, item_owner in ways:
-            weigh = (dual_softmax(asked, items, float(np.asarray(self.call(params, "temperature"))))
-                     if self.options.dual_softmax else None)
-            found.append(search(asked, items, asked_owner, item_owner,
-                                max(SHOWN, self.options.rerank), weigh))
-        scores = score_ways([one.rank for one in found], owner, kind, self.dual)
+        text = queries["text_features"], np.asarray(owner)
+        visual = np.stack(gallery.features), np.arange(len(gallery.features))
+        ways = [(self.similarities(params, a, b), owner_a, owner_b)
+                for (a, owner_a), (b, owner_b) in ((text, visual), (visual, text))]
+        found = [search(*way, max(SHOWN, self.options.rerank)) for way in ways]
+        given: list[tuple[Any, ...]] = [(), ()]  # what reranking changes
+        scores = score_ways(ways, found, given, kind, self.dual)
         if self.options.rerank:
-            again = self.rerank(params, queries, gallery, *found)
-            found = [reranked(old, new, asked_owner, item_owner) for old, new, (
-                _, asked_owner, _, item_owner) in zip(found, again, ways, strict=True)]
-            scores |= score_ways([one.rank for one in found], owner, kind, self.final)
+            new = self.rerank(params, queries, gallery, *found)
+            given = list(zip(found, new, strict=True))
+            found = [reranked(*one, *way[1:]) for one, way in zip(given, ways, strict=True)]
+            scores |= score_ways(ways, found, given, kind, self.final)
         for record, rank, top in zip(records, found[0].rank, found[0].top, strict=True):
             record["rank"] = int(rank)
             record["top"] = [gallery.index[item] for item in top[:SHOWN]]
         return scores
+
+    def similarities(self, params: Any, queries: np.ndarray, items: np.ndarray) -> Similarities:
+        """Of features `[N, C]` and `[M, C]`; with `task.dual_softmax`, times it."""
+        if not self.options.dual_softmax:
+            return Similarities(queries, items)
+        temperature = float(np.asarray(self.call(params, "temperature")))
+        return Similarities(queries, items, dual_softmax(queries, items, temperature))
 
     def rerank(self, params: Any, queries: Mapping[str, Any], gallery: Gallery,
                to_visual: Ranked, to_text: Ranked) -> list[np.ndarray]:
@@ -337,19 +352,25 @@ class Retrieval(Task):
         return np.concatenate(added)[:len(pairs)]
 
 
-def score_ways(ranks: Sequence[np.ndarray], owner: Sequence[int], kind: str,
-               prefix: str) -> Scores:
-    """`<prefix>text_to_<kind>_r1 ...` and back, of their ranks int `[Q]` and `[G]`.
+def score_ways(ways: Sequence[tuple[Any, np.ndarray, np.ndarray]], found: Sequence[Ranked],
+               given: Sequence[tuple[Any, ...]], kind: str, prefix: str) -> Scores:
+    """`<prefix>text_to_<kind>_r1 ...` and back, over the Q texts.
 
-    All are over the Q queries; a visual counts at the first of its own, one without any not at all.
+    A visual counts at the first of its texts, one without any not at all. In draws a visual comes
+    with all of its texts, as queries and in the gallery.
+
+    Args:
+      ways: from texts to visuals and back, each what `search` takes.
+      found: what it found, or `reranked` did.
+      given: each what `ahead` takes to know of the latter.
+      kind, prefix: for the names.
     """
-    to_visual, to_text = ranks
-    visuals, first = np.unique(np.asarray(owner), return_index=True)
-    ways = {f"text_to_{kind}": rank_scores(to_visual),
-            f"{kind}_to_text": {name: within(score, first.tolist(), len(owner)) for name, score in
-                                rank_scores(to_text[visuals]).items()}}
-    return {f"{prefix}{way}_{name}": score for way, scores in ways.items()
-            for name, score in scores.items()}
+    (_, owner, _), names = ways[0], (f"text_to_{kind}", f"{kind}_to_text")
+    first = np.unique(owner, return_index=True)[1].tolist()
+    rows = (range(len(owner)), first)
+    return {f"{prefix}{name}_{figure}": within(score, some, len(owner))
+            for name, way, one, more, some in zip(names, ways, found, given, rows, strict=True)
+            for figure, score in search_scores(one.rank, ahead(*way, *more), *way[1:]).items()}
 
 
 def parts(options: RetrievalOptions, matches: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -105,6 +105,23 @@ def test_groups_of_examples_and_intervals(tmp_path):
     assert "CIDEr 1.500 1.250 to 1.750 0.500 R@1 0.250 – – " in words
 
 
+def test_the_unit_of_intervals_stands_under_each_figure(tmp_path):
+    report = {"title": "t", "figures": {
+        "accuracy": {"value": 0.5, "interval": (0.4, 0.6)}, "R@1": {"value": 0.5,
+                                                                    "interval": (0.4, 0.6)}},
+        "units": {"accuracy": {"media": 256, "questions": 1024}, "R@1": {"<sets>": 1990}}}
+    path = write_report(tmp_path, report)
+    words = " ".join(word.strip() for word in Page(path.read_text("utf-8")).words if word.strip())
+    assert "accuracy 256 media, 1,024 questions 0.500 0.400 to 0.600" in words
+    assert "R@1 1,990 <sets> 0.500" in words and "each drawn with all of its examples" in words
+    read = json.loads((tmp_path / "report.json").read_text("utf-8"))
+    assert read["units"]["accuracy"] == {"media": 256, "questions": 1024}
+    assert set(read["figures"]["accuracy"]) == {"value", "interval"}
+    del report["units"]
+    text = write_report(tmp_path, report).read_text("utf-8")
+    assert "each drawn with" not in text and "<small" not in text
+
+
 def test_contact_sheet_shows_every_frame_in_order(tmp_path):
     clip = np.zeros((3, 8, 8, 3), np.uint8)
     for index, colour in enumerate([(255, 0, 0), (0, 255, 0), (0, 0, 255)]):

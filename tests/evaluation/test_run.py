@@ -10,6 +10,7 @@ import small
 from configs import common
 from mplug2_jax import evaluation, tasks
 from mplug2_jax.contracts.streams import Stream
+from mplug2_jax.metrics.scores import intervals, mean
 from mplug2_jax.parallel.mesh import make_mesh, put_batch
 
 CLASSES = ("cat", "dog", "owl")
@@ -75,6 +76,39 @@ def test_evaluations_run_and_give_figures_and_records():
     assert "image_class_accuracy" in said and "majority" not in said and "_low" not in said
 
 
+class Asked(Reading):
+    """Eleven records of which some are of one photograph, as they name it; read once each."""
+
+    names = ("a", "a", "a", "a", "b", "b", "b", "c", "c", "c", "c")
+    read: list[int] = []
+
+    def annotation(self, index):
+        self.read.append(index)
+        return super().annotation(index) | {"id": self.names[index]}
+
+
+def test_examples_of_one_medium_are_drawn_together():
+    entries = built(only=["animals"])
+    params = small.params_of(entries["animals"].task.model)
+    Asked.read = []
+    figures, records = evaluation.run(entries, Asked, params, MESH, with_intervals=True)
+    assert [r["unit"] for r in records["animals"]] == ["a", "a", "a", "a", "b", "b", "c", "c", "c",
+                                                       "c"]
+    assert sorted(Asked.read) == sorted(r["index"] for r in records["animals"])
+    own = [r["scores"]["image_class_accuracy"] for r in records["animals"]]
+    expected = intervals({"x": mean(own)}, [r["unit"] for r in records["animals"]])["x"]
+    ends = [figures[f"image_class_accuracy_{end}"] for end in ("low", "high")]
+    assert ends == pytest.approx(expected)
+    alone = evaluation.run(entries, Reading, params, MESH, with_intervals=True)[0]
+    assert alone["image_class_accuracy"] == figures["image_class_accuracy"]
+    assert ends[1] - ends[0] > 1.2 * (alone["image_class_accuracy_high"]
+                                      - alone["image_class_accuracy_low"])
+    name, entry = "image_class_accuracy", entries["animals"]
+    assert entry.sampled(name, records["animals"]) == {"media": 3, "examples": 10}
+    assert entry.sampled(name, records["animals"][4:7]) == {"media": 2, "examples": 3}
+    assert entry.sampled("other", records["animals"]) == {"media": 0}
+
+
 def test_validation_has_its_split_a_limit_and_some_of_them():
     Reading.opened = []
     entries = built(validation=True, only=["animals"])
@@ -100,3 +134,17 @@ def test_what_differs_in_its_name_alone_is_validated_once():
         found = evaluation.distinct(entries, figure)
         assert set(found) == {kept, "other", "near"}
         assert all(found[name] is entries[name] for name in found)
+
+
+@pytest.mark.parametrize(("task", "stream", "expected"), [
+    (common.task("qa"), dict(frames=4, expand="question"), ("media", "questions")),
+    (common.task("grounding"), dict(frames=1, expand="box"), ("media", "phrases")),
+    (common.task("retrieval"), dict(frames=4), ("media", "captions")),
+    (common.task("captioning"), dict(frames=1), ("media", "examples")),
+    (common.task("classification", classes=("a", "b"), inputs="text"), {}, ("texts", "examples")),
+    (common.task("classification", classes=("a", "b"), inputs="images"), dict(frames=2),
+     ("sets of images", "examples")),
+])
+def test_what_reports_call_units_and_examples(task, stream, expected):
+    kind, options = tasks.read(task)
+    assert kind.sampled(options, Stream(split="test", batch_size=8, **stream)) == expected

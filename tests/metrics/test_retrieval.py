@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from mplug2_jax.metrics import ranking
-from mplug2_jax.metrics.ranking import Ranked, dual_softmax, highest, reranked, search
+from mplug2_jax.metrics.ranking import (
+    Ranked,
+    Similarities,
+    ahead,
+    dual_softmax,
+    highest,
+    reranked,
+    search,
+)
 from mplug2_jax.metrics.retrieval import rank_scores
 
 
@@ -28,7 +36,8 @@ def drawn(seed, queries=40, items=25, owners=9, ties=True):
 
 def test_by_hand():
     queries = np.array([[0.9, 0.1, 0.5], [0.9, 0.1, 0.5], [0.2, 0.3, 0.1]], np.float32)
-    found = search(queries, np.eye(3, dtype=np.float32), np.array([0, 1, 2]), np.arange(3), 2)
+    found = search(Similarities(queries, np.eye(3, dtype=np.float32)), np.arange(3),
+                   np.arange(3), 2)
     assert found.rank.tolist() == [1, 3, 3] and found.top.tolist() == [[0, 2], [0, 2], [1, 0]]
     assert {name: score.value for name, score in rank_scores(found.rank).items()} == (
         pytest.approx({"r1": 1 / 3, "r5": 1, "r10": 1, "median_rank": 3, "mean_rank": 7 / 3}))
@@ -41,7 +50,7 @@ def test_blocks_are_the_whole_sort(seed, block, monkeypatch):
     queries, items, query_owner, item_owner = drawn(seed, ties=seed < 4)
     similarity = queries @ items.T
     for count in (1, 5, 25, 40):
-        found = search(queries, items, query_owner, item_owner, count)
+        found = search(Similarities(queries, items), query_owner, item_owner, count)
         assert found.rank.tolist() == whole(similarity, query_owner, item_owner)
         order = np.argsort(-similarity, axis=1, kind="stable")[:, :count]
         np.testing.assert_array_equal(found.top, order)
@@ -52,7 +61,8 @@ def test_blocks_are_the_whole_sort(seed, block, monkeypatch):
 @pytest.mark.parametrize("value", [0.0, 1.0, -2.0])
 def test_constant_similarity_is_last(value):
     same = np.full((50, 1), value, np.float32)
-    found = search(same, np.ones((50, 1), np.float32), np.arange(50), np.arange(50), 3)
+    ones = np.ones((50, 1), np.float32)
+    found = search(Similarities(same, ones), np.arange(50), np.arange(50), 3)
     assert set(found.rank) == {50} and found.top.tolist() == [[0, 1, 2]] * 50
 
 
@@ -66,8 +76,7 @@ def test_the_highest_of_rows_full_of_ties():
 
 def test_nan_is_an_error():
     with pytest.raises(ValueError, match="NaN"):
-        search(np.full((2, 3), np.nan, np.float32), np.ones((2, 3), np.float32), np.arange(2),
-               np.arange(2), 1)
+        search([(slice(0, 2), np.full((2, 2), np.nan))], np.arange(2), np.arange(2), 1)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -76,9 +85,15 @@ def test_what_was_not_reranked_stays_behind_in_its_order(seed):
     similarity = queries @ items.T
     rng = np.random.default_rng(seed)
     for count in (1, 3, 25):
-        found = search(queries, items, query_owner, item_owner, max(count, 5))
+        found = search(Similarities(queries, items), query_owner, item_owner, max(count, 5))
         scores = rng.integers(-3, 3, (len(queries), count)).astype(np.float32)
         again = reranked(found, scores, query_owner, item_owner)
+        plain = np.concatenate([block for _, block in ahead(
+            Similarities(queries, items), query_owner, item_owner)])
+        new = np.concatenate([block for _, block in ahead(
+            Similarities(queries, items), query_owner, item_owner, found, scores)])
+        for before, rank in ((plain, found.rank), (new, again.rank)):
+            np.testing.assert_array_equal(before.sum(axis=1), np.maximum(rank - 1, 0))
         matrix = similarity - 1e4  # all behind, by similarity
         np.put_along_axis(matrix, found.top[:, :count], scores, axis=1)
         assert again.rank.tolist() == whole(matrix, query_owner, item_owner)
@@ -111,7 +126,7 @@ def test_dual_softmax_is_similarity_times_its_softmax_over_the_queries(monkeypat
 
 def test_perfect():
     eye = np.eye(12, dtype=np.float32)
-    found = search(eye, eye, np.arange(12), np.arange(12), 1)
+    found = search(Similarities(eye, eye), np.arange(12), np.arange(12), 1)
     scores = rank_scores(found.rank)
     assert isinstance(found, Ranked)
     assert scores["r1"].value == 1 and scores["mean_rank"].value == 1

@@ -32,6 +32,18 @@ def test_nlvr2_accuracy_and_consistency():
     assert task.best_by.format(kind="images") == "images_class_accuracy"
 
 
+def test_nlvr2_draws_sets_of_images():
+    """The sentences of a set are judged of its pairs crosswise: none of them is a sample alone."""
+    task = small.task("classification", TINY, inputs="images", classes=("False", "True"))
+    of = {name: task.unit_of({"id": name}) for name in (
+        "test1-0-0-0", "test1-0-1-0", "test1-0-1-1", "test1-10-1-0", "dev-0-0-0",
+        "images_test_000012", "7")}
+    assert list(of.values()) == ["test1-0", "test1-0", "test1-0", "test1-10", "dev-0",
+                                 "images_test_000012", "7"]
+    other = small.task("classification", TINY, inputs="both", classes=("False", "True"))
+    assert other.unit_of({"id": "test1-0-0-0"}) == "test1-0-0-0"
+
+
 def test_snli_ve_accuracy():
     """Hypotheses of two images, each judged by itself."""
     names = ("entailment", "neutral", "contradiction")

@@ -135,6 +135,13 @@ def test_evaluation_reports(data, trained, tmp_path):
             assert report[name] >= 0
         figure = f"{kind}_qa_accuracy"
         assert report[f"{figure}_low"] <= report[figure] <= report[f"{figure}_high"]
+        units = report["units"]
+        assert units[f"text_to_{kind}_r1"] == {"media": 20, "captions": 60}
+        assert units[f"{kind}_to_text_r1"] == units[f"{kind}_caption_cider"] == {"media": 20}
+        asked = [json.loads(line) for line in (tmp_path / f"{kind}_qa.jsonl").open()]
+        assert units[figure] == {"media": len({r["unit"] for r in asked}),
+                                 "questions": len(asked)}
+        assert {r["unit"] for r in asked} <= {f"{kind}_test_{i:06d}" for i in range(20)}
         for name in (f"{kind}_caption_meteor", f"{kind}_caption_spice"):
             assert name not in report and "--java" in report["absent"][name]
         lines = (tmp_path / f"{kind}_caption.jsonl").read_text().splitlines()
@@ -145,6 +152,7 @@ def test_evaluation_reports(data, trained, tmp_path):
     assert report["seed"] == 0 and report["step"] == 12 and report["examples_per_second"] > 0
     assert report["config"]["model"]["width"] == 32
     page = (tmp_path / "report.html").read_text()
+    assert "20 media, 60 captions" in page
     assert page.count("<article") == page.count("<h3>") == 6 * 3 and "data:image/jpeg" in page
 
 

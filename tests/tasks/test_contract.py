@@ -14,6 +14,7 @@ from mplug2_jax import tasks
 from mplug2_jax.contracts import options
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.streams import GIVEN_BY_TASKS, Source, Stream
+from mplug2_jax.metrics.ranking import search
 from mplug2_jax.metrics.scores import keep
 from mplug2_jax.tasks import retrieval
 
@@ -177,9 +178,13 @@ def test_what_is_scored_is_spoken_of_and_each_example_can_be_seen(name, more, ki
 
 def test_what_retrieval_scores_is_spoken_of():
     task = small.task("retrieval", TINY)
-    there, back = np.array([1, 2, 3, 1, 2, 5, 1]), np.array([1, 1, 2, 3, 7])
+    owner, clips = np.array([0, 1, 1, 2, 3, 4, 4]), np.arange(5)
+    matrix = np.random.default_rng(0).standard_normal((7, 5))
+    ways = [([(slice(0, len(block)), block)], *owners) for block, *owners in (
+        (matrix, owner, clips), (matrix.T, clips, owner))]
     for prefix in ("", "dual_"):
-        scores = retrieval.score_ways((there, back), [0, 1, 1, 2, 3, 4, 4], "video", prefix)
+        scores = retrieval.score_ways(ways, [search(*way, 5) for way in ways], [(), ()], "video",
+                                      prefix)
         assert_spoken_of(task, {key: score.value for key, score in scores.items()}, "video")
     assert_spoken_of(task, {"text_to_video_wordless": 3.0}, "video")
     assert task.figure(task.best_by.removeprefix("-").format(kind="video"), "video")

@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+import re
 from collections import Counter
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import jax
@@ -28,6 +30,7 @@ INPUTS = {
 POOLS = ("class", "mean")
 EXPANSIONS = ("record", "question")
 TOP = 5
+_NLVR2 = re.compile(r"(\w+-\d+)-\d+-\d+")
 FIGURES: tuple[Figure, ...] = (
     Figure("{kind}_class_accuracy", "share of right classes", headline=True, baseline="majority"),
     Figure("{kind}_class_majority", "accuracy of always saying the most frequent class"),
@@ -155,6 +158,21 @@ class Labelling(Task):
             question = annotation["questions"][item]
             record |= {"label": question["answer"], "texts": [question["question"]]}
         return record | self.said(output["logits"])
+
+    @classmethod
+    def sampled(cls, options: Any, stream: Stream) -> tuple[str, str]:
+        # A pair is a set, too, where no more is known.
+        if options.inputs == "images":
+            return "sets of images", "examples"
+        return super().sampled(options, stream)
+
+    def unit_of(self, annotation: Mapping[str, Any]) -> Hashable:
+        """The record; of NLVR2 the set of images, whose pairs and sentences are judged crosswise.
+
+        Its identifiers are SPLIT-SET-PAIR-SENTENCE: each sentence of a set is asked of its pairs.
+        """
+        found = _NLVR2.fullmatch(annotation["id"]) if self.options.inputs == "images" else None
+        return found[1] if found else super().unit_of(annotation)
 
     def said(self, logits: np.ndarray) -> dict[str, Any]:
         """`prediction` and `best` (the likeliest classes) of `logits [C]`; of a score the first."""

@@ -10,7 +10,7 @@ example once.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -216,6 +216,13 @@ class Task:
         return "video" if stream.frames > 1 else "image"
 
     @classmethod
+    def sampled(cls, options: Any, stream: Stream) -> tuple[str, str]:
+        """What `unit_of` tells apart, and what an example is, both plural, as reports name them."""
+        del options
+        unit = "media" if stream.frames or stream.reader else "texts"
+        return unit, {"question": "questions", "box": "phrases"}.get(stream.expand, "examples")
+
+    @classmethod
     def figure(cls, name: str, kind: str = "") -> Figure | None:
         """What is said of the figure of that name, `kind` being what it is of; None for nothing."""
         return find(cls.figures, name, kind)
@@ -284,6 +291,10 @@ class Task:
         """One example's prediction and references, of `predict`'s row and the record's texts."""
         raise TypeError(f"{type(self).__name__} predicts nothing")
 
+    def unit_of(self, annotation: Mapping[str, Any]) -> Hashable:
+        """What all its examples are drawn with for intervals: the medium, by the record's name."""
+        return annotation["id"]
+
     def score(self, records: list[dict[str, Any]], kind: str) -> Scores:
         """The task's scores over all hosts' records; `kind` (of `kind_of`) names them."""
         raise TypeError(f"{type(self).__name__} has no score")
@@ -301,7 +312,7 @@ class Task:
 
     def example(self, record: dict[str, Any], clip: Clip) -> Example:
         """How a person sees a record of `evaluate`."""
-        said = {key: value for key, value in record.items() if key not in ("index", "item")}
+        said = {key: value for key, value in record.items() if key not in ("index", "item", "unit")}
         return Example(clip(record["index"]), [(key, str(value)) for key, value in said.items()])
 
     def absent(self, records: list[dict[str, Any]], kind: str) -> dict[str, str]:
