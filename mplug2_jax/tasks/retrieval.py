@@ -275,7 +275,8 @@ class Retrieval(Task):
         if self.options.rerank:
             new = self.rerank(params, queries, gallery, *found)
             given = list(zip(found, new, strict=True))
-            found = [reranked(*one, *way[1:]) for one, way in zip(given, ways, strict=True)]
+            found = [reranked(one, scored, *owners) for one, scored, (_, *owners) in zip(
+                found, new, ways, strict=True)]
             scores |= score_ways(ways, found, given, kind, self.final)
         for record, rank, top in zip(records, found[0].rank, found[0].top, strict=True):
             record["rank"] = int(rank)
