@@ -154,7 +154,7 @@ class Index:
         place = bisect_right(self._starts, number) - 1
         hashes = self._blocks[place][RECORD].batch["hash"]
         stored = hashes[number - self._starts[place]].as_py()
-        return said == record and stored == schema.content_hash(record["media"])
+        return _same(said, record) and stored == schema.content_hash(record["media"])
 
     def table(self, kind: str) -> pa.Table:
         """All rows of a kind; as it is mapped, too."""
@@ -233,3 +233,12 @@ def warn_once(folder: Path, split: str) -> None:
     logging.warning(
         "%s has no index of %r, so each record is read with its media for what is said of it; "
         "write it once: %s", folder, split, command(folder))
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Equality of plain values, where no number is one, too."""
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return bool(one == other or one != one and other != other)

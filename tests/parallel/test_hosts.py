@@ -253,7 +253,7 @@ def test_data_is_known_by_its_files_not_by_its_place(data, tmp_path):
     shutil.copytree(data, copy)
     tokenizer, records = known(copy)
     assert known(data) == [tokenizer, records]
-    (shard,) = copy.glob("*/*/*video_train*")
+    (shard,) = copy.glob("*/*/*video_train.array_record*")
     with shard.open("ab") as file:
         file.write(b"more")
     assert known(copy)[0] == tokenizer and known(copy)[1] != records

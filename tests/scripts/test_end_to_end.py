@@ -174,7 +174,7 @@ def test_a_damaged_record_is_skipped_counted_and_named(data, tmp_path):
     damaged = tmp_path / "data"
     shutil.copytree(data, damaged)
     # The header of one clip: what follows is no video any more, or no record by its checksum.
-    (shard,) = damaged.glob("moving_digits/*/*video_train*")
+    (shard,) = damaged.glob("moving_digits/*/*video_train.array_record*")
     raw = shard.read_bytes()
     first = raw.index(b"ftypisom")
     shard.write_bytes(raw[:first] + b"XXXXXXXX" + raw[first + 8:])
