@@ -1,6 +1,7 @@
 """What tasks are made of, and what several of them share."""
 
 from mplug2_jax.tasks.base.figures import Clip, Example, Figure, find, logged
+from mplug2_jax.tasks.base.streams import over_streams
 from mplug2_jax.tasks.base.task import (
     Annotate,
     Array,
@@ -11,7 +12,6 @@ from mplug2_jax.tasks.base.task import (
     Task,
     fetch,
     modality,
-    over_streams,
 )
 
 __all__ = ["Annotate", "Array", "Batch", "Clip", "Example", "Figure", "Loss", "Metrics", "Scores",

@@ -15,6 +15,7 @@ from mplug2_jax.model.rows import with_visual
 from mplug2_jax.objectives import losses
 from mplug2_jax.parallel.accumulation import summed
 from mplug2_jax.tasks.base.figures import logged
+from mplug2_jax.tasks.base.streams import over_streams
 from mplug2_jax.tasks.base.task import (
     Array,
     Batch,
@@ -22,7 +23,6 @@ from mplug2_jax.tasks.base.task import (
     Metrics,
     Task,
     modality,
-    over_streams,
 )
 
 MEMORIES = ("visual", "prompt", "fused")

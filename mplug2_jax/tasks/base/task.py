@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
@@ -396,16 +395,3 @@ def fetch(tree: Any) -> Any:
     if jax.process_count() > 1:
         return multihost_utils.process_allgather(tree, tiled=True)
     return jax.device_get(tree)
-
-
-def over_streams(part: Callable[[str, Batch, Array], tuple[Array, Metrics]],
-                 batch: dict[str, Batch], rng: Array) -> Loss:
-    """The sum of `part(name, rows, key)` over a batch's streams; metrics `stream/name`."""
-    total = jnp.zeros(())
-    metrics: Metrics = {}
-    keys = jax.random.split(rng, len(batch))
-    for key, (name, rows) in zip(keys, sorted(batch.items()), strict=True):
-        value, values = part(name, rows, key)
-        total += value
-        metrics |= {f"{name}/{figure}": value for figure, value in values.items()}
-    return total, (metrics, None)
