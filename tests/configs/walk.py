@@ -9,6 +9,7 @@ trains the second again from the checkpoint of the first, and is evaluated as it
 only costs time is cut or shared.
 """
 
+import importlib
 import json
 import os
 import shutil
@@ -27,7 +28,7 @@ from sharing import set_flags, share_evaluation, share_training
 import train
 
 delattr(flags.FLAGS, "config")  # which both scripts define
-import eval  # noqa: E402
+evaluate = importlib.import_module("eval")
 
 STEPS = 2
 START, PRETRAINED = "START", "runs/pretrain_joint/best"
@@ -77,9 +78,9 @@ def evaluated(command: docstrings.Command) -> dict[str, Any]:
     """What an evaluation's report has."""
     given = command.flags
     config = cut(command.get_config("tiny"), False) if command.module else None
-    set_flags(eval, CONFIG=config, CHECKPOINT=given["checkpoint"], WHICH=given.get("which", "last"),
+    set_flags(evaluate, CONFIG=config, CHECKPOINT=given["checkpoint"], WHICH=given.get("which", "last"),
               OUT=given.get("out"), JAVA="java" in given, ONLY=[])
-    eval.main()
+    evaluate.main()
     report = json.loads((Path(given.get("out", given["checkpoint"])) / "report.json").read_text())
     return {"figures": {name: row["value"] for name, row in report["figures"].items()},
             "absent": report["absent"], "gallery": report["gallery"],
@@ -115,8 +116,8 @@ def walks(names: list[str]) -> Iterator[dict[str, Any]]:
 def main(names: list[str]) -> None:
     convert()
     share_training(train)
-    share_evaluation(eval)
-    set_flags(eval, UNTRAINED=False, VALIDATION=False, CARDS=0, ORDER="split")
+    share_evaluation(evaluate)
+    set_flags(evaluate, UNTRAINED=False, VALIDATION=False, CARDS=0, ORDER="split")
     for found in walks(names):
         print(json.dumps(found), flush=True)
 

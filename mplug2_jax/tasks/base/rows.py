@@ -36,6 +36,7 @@ class Rows:
             self._spill()
 
     def _spill(self) -> None:
+        # Open as long as the rows are read, so in no `with`: it goes with them.
         self._file = self._file or tempfile.TemporaryFile(prefix="mplug2_jax_")  # noqa: SIM115
         try:
             for part in self._parts:
