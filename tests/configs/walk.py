@@ -78,8 +78,9 @@ def evaluated(command: docstrings.Command) -> dict[str, Any]:
     """What an evaluation's report has."""
     given = command.flags
     config = cut(command.get_config("tiny"), False) if command.module else None
-    set_flags(evaluate, CONFIG=config, CHECKPOINT=given["checkpoint"], WHICH=given.get("which", "last"),
-              OUT=given.get("out"), JAVA="java" in given, ONLY=[])
+    set_flags(evaluate, CONFIG=config, CHECKPOINT=given["checkpoint"],
+              WHICH=given.get("which", "last"), OUT=given.get("out"),
+              JAVA="java" in given, ONLY=[])
     evaluate.main()
     report = json.loads((Path(given.get("out", given["checkpoint"])) / "report.json").read_text())
     return {"figures": {name: row["value"] for name, row in report["figures"].items()},
