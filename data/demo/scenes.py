@@ -9,7 +9,7 @@ H.264 in MP4, and JPEG.
 import functools
 import io
 import itertools
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 
 import av
 import numpy as np
@@ -165,6 +165,7 @@ def make_record(
         texts=captions(actors, moving, CAPTIONS, rng),
         questions=questions(actors, moving, rng),
         boxes=[{"phrase": s.actor.phrase, "box": s.track[0] / SIDE} for s in sprites],
+        group=" and ".join(sorted(" ".join(astuple(actor)[:2 + moving]) for actor in actors)),
     )
 
 

@@ -3,27 +3,22 @@
 Every visual is encoded once, however many captions it has (`tasks.base.gallery`).
 """
 
+import collections
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from jax.sharding import Mesh
 
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.options import option
 from mplug2_jax.contracts.streams import Stream
-from mplug2_jax.metrics.ranking import (
-    Ranked,
-    Similarities,
-    ahead,
-    dual_softmax,
-    reranked,
-    search,
-)
-from mplug2_jax.metrics.retrieval import search_scores
-from mplug2_jax.metrics.scores import within
+from mplug2_jax.metrics.ranking import Ranked, Similarities, dual_softmax, reranked, search
+from mplug2_jax.metrics.retrieval import Way, alike, ceilings, score_ways
+from mplug2_jax.metrics.scores import numbered
 from mplug2_jax.objectives.pretraining import pair_losses
 from mplug2_jax.parallel.sharding import shard_batch
 from mplug2_jax.preprocess.text import clean_caption
@@ -50,6 +45,7 @@ SHOWN = 5  # best of a query that a record has
 RERANK_BATCH = 64  # pairs a call, about; all calls alike, so that one compilation serves
 WAYS = (("text_to_{kind}", "texts"), ("{kind}_to_text", "clips or images"))
 DUAL = "dual encoder alone"
+SAME = "same_"  # in front of figures
 
 
 def figures_by(prefix: str, by: str, ways: Sequence[tuple[str, str]] = WAYS) -> Iterator[Figure]:
@@ -87,12 +83,16 @@ class RetrievalOptions:
     rerank: int = option(16, "best of every query that matching reranks; 0 for none")
     rerank_by: str = option(DEFAULT, "what they are ranked by: " + ", ".join(RULES))
     dual_softmax: bool = option(False, "similarities times their softmax over all test queries")
+    same: str = option("", "label or group: visuals that have it alike show the same, and figures "
+                           "by which any of them is right stand beside; empty: none do")
 
     def __post_init__(self):
         check_batching(self)
         if self.rerank < 0 or self.rerank_by not in RULES:
             raise ConfigError(f"task.rerank = {self.rerank}, rerank_by = {self.rerank_by!r}: "
                               f"expected at least 0, and one of {', '.join(RULES)}")
+        if self.same not in ("", "label", "group"):
+            raise ConfigError(f"task.same = {self.same!r}: expected label, group or nothing")
 
 
 class Retrieval(Task):
@@ -123,6 +123,10 @@ class Retrieval(Task):
             prefix_of(name), f"the best reranked by {rule.meaning}", (("*", "queries"),))),
         *figures_by(DUAL_SOFTMAX, "with dual softmax over all test queries, else as the name "
                     f"without {DUAL_SOFTMAX!r} says", (("*", "queries"),)),
+        *figures_by(SAME, "with what shows the same (`task.same`) counted right, else as the name "
+                    f"without {SAME!r} says", (("*", "queries"),)),
+        Figure("*_ceiling", "r1 of who knows all but which of those that show the same is meant",
+               better=""),
         Figure("text_to_{kind}_wordless", "captions without a word, left out", 0.0, float("inf"),
                ""),
         *CONTRAST,
@@ -222,7 +226,11 @@ class Retrieval(Task):
         if not records:
             raise ValueError("retrieval has nothing to find: no example could be used")
         queries = self.encode_all(params, [record["query"] for record in records], length)
-        scores = self.rank(params, queries, gallery, owner, records, kind)
+        same = self.same(gallery, annotate) if self.options.same else None
+        if same is not None:
+            for record, number in zip(records, owner, strict=True):
+                record["same"] = int(same[number])
+        scores = self.rank(params, queries, gallery, owner, records, kind, same)
         for record, text in zip(records, (annotate(r["index"])["texts"][r["item"]]
                                           for r in records), strict=True):
             record["query"] = text
@@ -232,7 +240,11 @@ class Retrieval(Task):
 
     def chance(self, name: str, records: list[dict[str, Any]]) -> float | None:
         if name.endswith("_r1"):
-            return 1 / len({record["index"] for record in records})
+            shown = {record["index"]: record.get("same", record["index"]) for record in records}
+            if not name.startswith(SAME):
+                return 1 / len(shown)
+            alike = collections.Counter(shown.values())
+            return sum(alike[record["same"]] for record in records) / len(records) / len(shown)
         return None
 
     def example(self, record: dict[str, Any], clip: Clip) -> Example:
@@ -240,6 +252,16 @@ class Retrieval(Task):
                        correct=record["rank"] == 1,
                        thumbnails=[(clip(index), f"{place}.", index == record["index"])
                                    for place, index in enumerate(record["top"], 1)])
+
+    def same(self, gallery: Gallery, annotate: Annotate) -> np.ndarray | None:
+        """int `[G]`, equal for visuals with the same `task.same`; None where none has any."""
+        shows = [annotate(index)[self.options.same] for index in gallery.index]
+        if not any(shows):
+            logging.warning("task.same = %r: no record has any, so that none of its figures is "
+                            "given; prepare the data again, or leave it out", self.options.same)
+            return None
+        return numbered([(one, None if one else index)
+                         for one, index in zip(shows, gallery.index, strict=True)])
 
     def encode_all(self, params: Any, texts: Sequence[str], length: int) -> dict[str, Any]:
         """`encode_queries` of all texts, on every host: `[Q, ...]`, the tokens `Rows`."""
@@ -254,7 +276,8 @@ class Retrieval(Task):
                                    for key in parts[0]}
 
     def rank(self, params: Any, queries: Mapping[str, Any], gallery: Gallery,
-             owner: Sequence[int], records: list[dict[str, Any]], kind: str) -> Scores:
+             owner: Sequence[int], records: list[dict[str, Any]], kind: str,
+             same: np.ndarray | None = None) -> Scores:
         """Recall of the dual encoder and, with `task.rerank`, of the reranked lists beside it.
 
         Args:
@@ -264,20 +287,27 @@ class Retrieval(Task):
           owner: of every query its visual's number.
           records: one a query; gets its `rank` and the `top` five.
           kind: for the names of the figures.
+          same: int `[G]`, equal for visuals that show the same.
         """
         text = queries["text_features"], np.asarray(owner)
         visual = np.stack(gallery.features), np.arange(len(gallery.features))
-        ways = [(self.similarities(params, a, b), owner_a, owner_b)
-                for (a, owner_a), (b, owner_b) in ((text, visual), (visual, text))]
-        found = [search(*way, max(SHOWN, self.options.rerank)) for way in ways]
-        given: list[tuple[Any, ...]] = [(), ()]  # what reranking changes
-        scores = score_ways(ways, found, given, kind, self.dual)
-        if self.options.rerank:
-            new = self.rerank(params, queries, gallery, *found)
-            given = list(zip(found, new, strict=True))
-            found = [reranked(one, scored, *owners) for one, scored, (_, *owners) in zip(
-                found, new, ways, strict=True)]
-            scores |= score_ways(ways, found, given, kind, self.final)
+        ways: list[Way] = [(self.similarities(params, a, b), owner_a, owner_b)
+                           for (a, owner_a), (b, owner_b) in ((text, visual), (visual, text))]
+        most, scores = max(SHOWN, self.options.rerank), Scores()
+        found: list[Ranked] = []
+        new: list[np.ndarray] = []
+        owned = {"": ways} if same is None else {SAME: alike(ways, same), "": ways}
+        for prefix, owners in owned.items():
+            found = [search(*way, most) for way in owners]
+            scores |= score_ways(owners, found, [(), ()], kind, prefix + self.dual, ways)
+            if self.options.rerank:
+                new = new or self.rerank(params, queries, gallery, *found)
+                given = list(zip(found, new, strict=True))
+                found = [reranked(one, scored, *way[1:]) for one, scored, way in zip(
+                    found, new, owners, strict=True)]
+                scores |= score_ways(owners, found, given, kind, prefix + self.final, ways)
+        if same is not None:
+            scores |= ceilings(ways, owned[SAME], kind)
         for record, rank, top in zip(records, found[0].rank, found[0].top, strict=True):
             record["rank"] = int(rank)
             record["top"] = [gallery.index[item] for item in top[:SHOWN]]
@@ -351,27 +381,6 @@ class Retrieval(Task):
                                  outputs["text_mask"][text])
             added.append(fetch(result))
         return np.concatenate(added)[:len(pairs)]
-
-
-def score_ways(ways: Sequence[tuple[Any, np.ndarray, np.ndarray]], found: Sequence[Ranked],
-               given: Sequence[tuple[Any, ...]], kind: str, prefix: str) -> Scores:
-    """`<prefix>text_to_<kind>_r1 ...` and back, over the Q texts.
-
-    A visual counts at the first of its texts, one without any not at all. In draws a visual comes
-    with all of its texts, as queries and in the gallery.
-
-    Args:
-      ways: from texts to visuals and back, each what `search` takes.
-      found: what it found, or `reranked` did.
-      given: each what `ahead` takes to know of the latter.
-      kind, prefix: for the names.
-    """
-    (_, owner, _), names = ways[0], (f"text_to_{kind}", f"{kind}_to_text")
-    first = np.unique(owner, return_index=True)[1].tolist()
-    rows = (range(len(owner)), first)
-    return {f"{prefix}{name}_{figure}": within(score, some, len(owner))
-            for name, way, one, more, some in zip(names, ways, found, given, rows, strict=True)
-            for figure, score in search_scores(one.rank, ahead(*way, *more), *way[1:]).items()}
 
 
 def parts(options: RetrievalOptions, matches: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:

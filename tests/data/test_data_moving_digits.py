@@ -84,6 +84,17 @@ def test_both_sizes_of_scene_occur(corpus):
     assert {len(source[index]["boxes"]) for index in range(len(source))} == {1, 2}
 
 
+def test_groups_are_of_the_same_scene(corpus):
+    for split in ("video_test", "image_test"):
+        source = open_split(corpus, split)
+        seen = {}
+        for record in (source[index] for index in range(len(source))):
+            shown = frozenset(scene(record) if split.startswith("video") else {
+                (digit, colour) for digit, colour, _ in scene(record)})
+            assert seen.setdefault(record["group"], shown) == shown
+        assert len(set(seen.values())) == len(seen) and "" not in seen
+
+
 def test_captions_say_what_is_shown(corpus):
     for split in ("video_train", "video_test", "image_train"):
         source = open_split(corpus, split)

@@ -13,7 +13,8 @@ from mplug2_jax.metrics.ranking import (
     reranked,
     search,
 )
-from mplug2_jax.metrics.retrieval import rank_scores
+from mplug2_jax.metrics.retrieval import alike, ceilings, rank_scores, score_ways
+from mplug2_jax.metrics.scores import intervals, numbered
 
 
 def whole(similarity, query_owner, item_owner):
@@ -130,3 +131,44 @@ def test_perfect():
     scores = rank_scores(found.rank)
     assert isinstance(found, Ranked)
     assert scores["r1"].value == 1 and scores["mean_rank"].value == 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_what_shows_the_same_counts_as_right(seed):
+    """Against whole sorts with groups of visuals as owners; one visual has no text."""
+    rng = np.random.default_rng(seed)
+    same = numbered([int(n) for n in rng.integers(0, 4, 12)])
+    owner = np.sort(rng.integers(0, 11, 30))
+    texts, visuals = (rng.integers(-2, 3, (n, 4)).astype(np.float32) for n in (30, 12))
+    ways = [(Similarities(texts, visuals), owner, np.arange(12)),
+            (Similarities(visuals, texts), np.arange(12), owner)]
+    others = alike(ways, same)
+    found = [search(*way, 5) for way in others]
+    scores = score_ways(others, found, [(), ()], "image", "same_", ways)
+    asking = np.unique(owner)
+    for name, ranks in (
+            ("same_text_to_image", whole(texts @ visuals.T, same[owner], same)),
+            ("same_image_to_text", [whole(visuals @ texts.T, same, same[owner])[one]
+                                    for one in asking])):
+        assert scores[f"{name}_r1"].value == pytest.approx(np.mean(np.array(ranks) <= 1))
+        assert scores[f"{name}_mean_rank"].value == pytest.approx(np.mean(ranks))
+    assert not np.isnan(intervals(scores, owner.tolist())["same_text_to_image_r1"]).any()
+
+
+def test_the_ceiling_is_that_of_who_must_guess():
+    """Visuals 0, 1 and 3 show the same; the third has no text, the first two of them."""
+    same, owner = np.array([0, 0, 1, 0]), np.array([0, 0, 1, 2])
+    ways = [(None, owner, np.arange(4)), (None, np.arange(4), owner)]
+    # A text of the first two stands for one of three; their image finds two, or one, of three.
+    assert ceilings(ways, alike(ways, same), "image") == pytest.approx({
+        "text_to_image_r1_ceiling": (3 * 1 / 3 + 1) / 4,
+        "image_to_text_r1_ceiling": (2 / 3 + 1 / 3 + 1) / 3})
+    rng = np.random.default_rng(0)
+    hits = np.zeros(2)
+    for _ in range(3_000):  # right by group alone, equal ones in any order
+        texts = (same[owner][:, None] == same) + rng.uniform(0, 0.1, (4, 4))
+        back = (same[:, None] == same[owner]) + rng.uniform(0, 0.1, (4, 4))
+        found = owner[back.argmax(1)] == np.arange(4)
+        hits += (texts.argmax(1) == owner).mean(), found[:3].mean()
+    known = list(ceilings(ways, alike(ways, same), "x").values())
+    np.testing.assert_allclose(hits / 3_000, known, atol=0.02)

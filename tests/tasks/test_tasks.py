@@ -75,8 +75,9 @@ def captions_of_clips(clips, seed=0):
 @pytest.mark.parametrize("devices", [1, 8])
 def test_reranking_equals_scoring_every_pair(devices):
     """Ten clips in batches of eight, 19 captions: both ways, with and without reranking."""
-    task = small.task("retrieval", rerank=3)
+    task = small.task("retrieval", rerank=3, same="label")
     params, texts = small.params_of(task.model), captions_of_clips(10)
+    labels = ["a", "b", "a", "", "", "c", "b", "a", "d", "c"]
     # So that matching changes orders, and takes some of the best below what was not reranked.
     params["heads"]["vtc"]["temperature"] = np.float32(0.5)
     params["heads"]["vtm"] = {"kernel": 30 * params["heads"]["vtm"]["kernel"],
@@ -94,8 +95,8 @@ def test_reranking_equals_scoring_every_pair(devices):
                  "index": 100 + rows, "example_mask": np.arange(start, start + 8) < 10}, mesh)
 
     with jax.set_mesh(mesh):
-        scores, records = task.evaluate(params, batches(),
-                                        lambda index: {"texts": texts[index - 100]}, "video")
+        scores, records = task.evaluate(params, batches(), lambda index: {
+            "texts": texts[index - 100], "label": labels[index - 100]}, "video")
     figures = keep(records, scores)
     assert figures["text_to_video_wordless"] == 1 and len(records) == 19
     assert [(r["index"], r["item"]) for r in records[:4]] == [(100, 0), (101, 0), (101, 1),
@@ -127,6 +128,7 @@ def test_reranking_equals_scoring_every_pair(devices):
     assert every.min() < -2.0 and 0.5 < every.max()
     owner = np.array([i for i, own in enumerate(encoded) for _ in own])
     own = owner[:, None] == np.arange(10)
+    alike = own | np.array([[labels[i] == one != "" for one in labels] for i in owner])
 
     def expected(matrix, own):
         rank = [1 + (row[~right] >= row[right].max()).sum()
@@ -141,11 +143,18 @@ def test_reranking_equals_scoring_every_pair(devices):
             result[i, best] = row[best] + match[i, best]
         return result
 
-    for way, matrix, match, right in (("text_to_video", similarity, every, own),
-                                      ("video_to_text", similarity.T, every.T, own.T)):
+    for way, matrix, match, strict, lenient in (
+            ("text_to_video", similarity, every, own, alike),
+            ("video_to_text", similarity.T, every.T, own.T, alike.T)):
         for prefix, by in (("dual_", matrix), ("", rerank(matrix, match))):
-            for name, value in expected(by, right).items():
-                assert figures[f"{prefix}{way}_{name}"] == pytest.approx(value), (prefix, way, name)
+            for same, right in (("", strict), ("same_", lenient)):
+                for name, value in expected(by, right).items():
+                    figure = f"{same}{prefix}{way}_{name}"
+                    assert figures[figure] == pytest.approx(value), figure
+        ceiling = np.mean(strict.sum(axis=1) / lenient.sum(axis=1))
+        assert figures[f"{way}_r1_ceiling"] == pytest.approx(ceiling)
+    assert task.chance("text_to_video_r1", records) == 0.1
+    assert task.chance("same_text_to_video_r1", records) == pytest.approx(alike.mean())
 
 
 def test_retrieval_learns_by_its_two_objectives():
