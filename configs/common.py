@@ -7,8 +7,9 @@ from ml_collections import ConfigDict
 
 from configs import sizes
 from mplug2_jax import tasks
+from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.options import option, read, section
-from mplug2_jax.contracts.streams import Source, Stream
+from mplug2_jax.contracts.streams import MEDIA, UNITS, Source, Stream
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +21,14 @@ class Data:
     threads: int = option(2, "that prepare batches, in each process that does")
     workers: int = option(0, "processes that prepare batches; 0 for the trainer's alone")
     max_skipped: float = option(0.05, "share of a source's samples that may be unusable")
+    epoch_over: str = option("", "what comes up once an epoch: 'items' (captions, questions, "
+                             "phrases), or 'media', each time with a random one of its items; "
+                             "empty: the task's own", older=MEDIA)
+
+    def __post_init__(self):
+        if self.epoch_over not in ("", *UNITS):
+            raise ConfigError(f"data.epoch_over = {self.epoch_over!r}: expected "
+                              f"{', '.join(map(repr, UNITS))}, or '' for the task's own")
 
 
 @dataclasses.dataclass(frozen=True)
