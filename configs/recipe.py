@@ -36,6 +36,7 @@ REFERENCES = {
     "mPLUG": "the predecessor: `alibaba/AliceMind` at 3b159e6, folder `mPLUG`; its image tasks "
              "share the release's transforms, and the release has no files of theirs",
     "ALBEF": "`salesforce/ALBEF` at 91de3c1, whose recipe mPLUG began with",
+    "LAVIS": "`salesforce/LAVIS` at 0bde2b2, the code of InstructBLIP",
     "MAE": "`facebookresearch/mae` at 2f170f2, `FINETUNE.md`, ViT-Large",
     "BERT": "`google-research/bert`, `README.md` (its GLUE example) and `run_classifier.py`",
     "RoBERTa": "arXiv 1907.11692, table 10",

@@ -22,8 +22,8 @@ class Instructions(Locating):
             "wanted. Evaluated by the tasks that it teaches. Paper: pretraining with instructions.")
     fields = ("prompt", "target")
     epoch_over = ITEMS
-    epoch_source = ("LAVIS, the code of InstructBLIP: `lavis/datasets/datasets/base_dataset.py`: "
-                    "`__len__` counts annotations, which are captions or questions")
+    epoch_source = ("LAVIS: `lavis/datasets/datasets/base_dataset.py`: `__len__` counts "
+                    "annotations, each a caption or a question")
     figures = BOXES
 
     def target(self, batch: Batch) -> tuple[Array, Array]:
