@@ -55,8 +55,8 @@ def validate(config: ConfigDict, trains: bool = True) -> Checked:
     if trains:
         task, found = tasks.read(config.task)
         task.check_streams(found, streams)
-    if over := config.data.get("epoch_over", ""):
-        streams = {name: dataclasses.replace(stream, epoch_over=over)
+    if over := config.data.get("epoch_over"):
+        streams = {name: dataclasses.replace(stream, epoch_unit=over)
                    for name, stream in streams.items()}
     evaluations: dict[str, Stream] = {}
     figures: dict[str, str] = {}

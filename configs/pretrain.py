@@ -97,7 +97,8 @@ def get_config(options: str = "large"):
     if size == "tiny":
         config.model.max_positions = 128
     config.data.root, config.data.tokenizer = DATA, f"{DATA}/vocab.txt"
-    config.data.epoch_over = said.get("unit", "")
+    if "unit" in said:
+        config.data.epoch_over = said["unit"]
     config.allow_new = NEW
     config.data.streams.update({name: stream(name, config.model.image_size)
                                 for name in STREAMS[chosen]})

@@ -188,7 +188,8 @@ def start(said: str | dict[str, str], dataset: str, new: tuple[str, ...] = ()) -
     config.model.update(dict(vocab_size=30_522, dropout=0.1))
     config.data.root = f"{PREPARED}/{dataset}"
     config.data.tokenizer = f"{PREPARED}/vocab.txt"
-    config.data.epoch_over = chosen.get("unit", "")
+    if "unit" in chosen:
+        config.data.epoch_over = chosen["unit"]
     config.allow_new = new
     return config
 

@@ -55,10 +55,11 @@ def gone_on(config: ConfigDict, meta: Mapping[str, Any]) -> ConfigDict:
     if "data" not in stored:  # converted weights
         return config
     before = stored.data.epoch_over
-    given = config.data.epoch_over or tasks.load(config.task.name).epoch_over
+    said = config.data.get("epoch_over")
+    given = said or tasks.load(config.task.name).epoch_over
     if before == given:
         return config
-    if config.data.epoch_over:
+    if said:
         logging.warning("data.epoch_over = %r: the run went over %s so far; from here on it draws "
                         "in another order", given, before)
         return config

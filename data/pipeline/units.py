@@ -28,7 +28,7 @@ def unit_kind(stream: Any) -> str:
     Args:
         stream: as the source reads it.
     """
-    if getattr(stream, "epoch_over", MEDIA) == MEDIA or stream.text_pair:
+    if getattr(stream, "epoch_unit", MEDIA) == MEDIA or stream.text_pair:
         return RECORD
     if stream.ask in _ASKED and prompt_lengths(stream):
         return _ASKED[stream.ask]

@@ -83,7 +83,7 @@ class Stream:
     expand: str = option("record", "evaluation: an example a record, text, question or box")
     text_optional: bool = option(False, "evaluation: a record without a text is an example, too")
     reader: Any = option(None, "what makes another modality's field of a record's media")
-    epoch_over: str = option(MEDIA, "training: what comes up once an epoch, 'items' or 'media'")
+    epoch_unit: str = option(MEDIA, "training: what comes up once an epoch, 'items' or 'media'")
 
     def __post_init__(self):
         check_wordings(self.instruction, "stream")
@@ -99,7 +99,7 @@ class Stream:
 
 
 GIVEN_BY_TASKS = ("caption_prompt", "classes", "expand", "text_optional", "reader",
-                  "epoch_over")
+                  "epoch_unit")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,21 +30,21 @@ def test_every_task_that_is_trained_says_over_what_and_where_that_is_from():
 
 def test_a_run_says_otherwise_for_all_of_its_streams():
     config = msrvtt_qa.get_config("tiny")
-    assert checks.validate(config).streams["video"].epoch_over == ITEMS
+    assert checks.validate(config).streams["video"].epoch_unit == ITEMS
     config.data.epoch_over = MEDIA
-    assert checks.validate(config).streams["video"].epoch_over == MEDIA
+    assert checks.validate(config).streams["video"].epoch_unit == MEDIA
     joint = demo.get_config()
-    assert {one.epoch_over for one in checks.validate(joint).streams.values()} == {MEDIA}
+    assert {one.epoch_unit for one in checks.validate(joint).streams.values()} == {MEDIA}
     joint.data.epoch_over = ITEMS
-    assert {one.epoch_over for one in checks.validate(joint).streams.values()} == {ITEMS}
+    assert {one.epoch_unit for one in checks.validate(joint).streams.values()} == {ITEMS}
 
 
 @pytest.mark.parametrize("change, message", [
     (lambda config: config.data.update(epoch_over="clips"),
      "data.epoch_over = 'clips': expected 'items', 'media', or '' for the task's own"),
     (lambda config: config.data.update(epoch_over="Items"), "data.epoch_over = 'Items': expected"),
-    (lambda config: config.data.streams.video.update(epoch_over=ITEMS),
-     "data.streams.video.epoch_over: task 'qa' and data.epoch_over give it to all streams"),
+    (lambda config: config.data.streams.video.update(epoch_unit=ITEMS),
+     "data.streams.video.epoch_unit: task 'qa' gives it to its streams"),
     (lambda config: config.data.streams.video.update(weights_of="files"),
      "data.streams.video.weights_of = 'files': expected 'sources' or 'items'"),
 ])
@@ -62,7 +62,7 @@ def test_the_pace_follows_what_an_epoch_goes_over(name):
     """Steps and validations are of so many examples as the table of recipes says, of the unit."""
     config = listing.make(name, "tiny")
     unit = tasks.load(config.task.name).epoch_over
-    assert config.data.epoch_over == ""
+    assert config.data.epoch_over is None  # the task's own
     if config.eval_every:
         row = recipes.numbers(config, "tiny")["examples"]
         assert row.endswith(f" {unit}") and row.startswith(f"{config.eval_every:,} steps of ")
@@ -128,7 +128,7 @@ def test_a_run_goes_on_over_what_it_began_with_unless_the_config_says_otherwise(
     del older["config"]["data"]["epoch_over"]
     with caplog.at_level("INFO"):
         found = stored_configs.gone_on(config, older)
-    assert found.data.epoch_over == MEDIA and config.data.epoch_over == ""
+    assert found.data.epoch_over == MEDIA and config.data.epoch_over is None
     assert "data.epoch_over = 'media', as the run began" in caplog.text
     caplog.clear()
     config.data.epoch_over = ITEMS

@@ -45,7 +45,7 @@ def mixture(parts, seed, over, shuffle=True, weights_of="sources") -> Mixture:
     """Sources "0", "1" and so on, of (weight, captions of each record)."""
     named = {str(n): {"split": str(n), "weight": weight} for n, (weight, _) in enumerate(parts)}
     stream = types.SimpleNamespace(**vars(read(Stream, dict(
-        split=named, shuffle=shuffle, text_length=9, epoch_over=over, weights_of=weights_of),
+        split=named, shuffle=shuffle, text_length=9, epoch_unit=over, weights_of=weights_of),
         "stream")))
     with splits_in_memory(*(CountedSplit(str(n), own) for n, (_, own) in enumerate(parts))):
         return Mixture("", stream, [seed])
@@ -193,7 +193,7 @@ def drawn(batches, name, asked, split, tokenizer):
 
 
 def stream_of(asked, **more):
-    return read(Stream, dict(split="train", batch_size=8, epoch_over=ITEMS)
+    return read(Stream, dict(split="train", batch_size=8, epoch_unit=ITEMS)
                 | ASKED[asked] | more, "stream")
 
 
@@ -219,7 +219,7 @@ def test_an_epoch_has_each_item_once_and_its_fields_are_those_of_that_item(
 def test_over_media_each_comes_once_with_a_random_item(hand, tokenizer):
     """Of those that have any: the others are replaced, and counted."""
     log, split = SkipLog(1.0), open_split(hand, "train")
-    stream = stream_of("questions", epoch_over=MEDIA)
+    stream = stream_of("questions", epoch_unit=MEDIA)
     made = take(train_batches(hand, {"s": stream}, tokenizer, 0, threads=0, skips=log), 20)
     found = collections.Counter(record for record, _ in drawn(
         made, "s", "questions", split, tokenizer))
@@ -289,7 +289,7 @@ def test_what_cannot_be_used_is_replaced_by_another_item(write_records, tokenize
     root = write_records({"train": [records.record(f"r_{n}", "text", questions=questions(n, count))
                                     for n, count in enumerate((1, 5, 0, 3))]})
     stream = read(Stream, dict(split="train", batch_size=1, prompt_length=16, target_length=4,
-                               epoch_over=ITEMS), "stream")
+                               epoch_unit=ITEMS), "stream")
     log, opened = SkipLog(1.0), open_split(root, "train")
     batches = take(train_batches(root, {"s": stream}, tokenizer, 0, threads=0, skips=log), 9 * 40)
     found = collections.Counter()
@@ -310,7 +310,7 @@ def test_substitutes_are_drawn_among_items_not_media(tokenizer):
     """Of a broken record's places most go to the record that has most items."""
     with splits_in_memory(CountedSplit("0", [18, 1, 1])):
         stream = TrainStream("s", "", read(Stream, dict(
-            split="0", batch_size=20, text_length=9, epoch_over=ITEMS), "stream"), tokenizer, 0)
+            split="0", batch_size=20, text_length=9, epoch_unit=ITEMS), "stream"), tokenizer, 0)
     picked = collections.Counter(stream._pick(position, 1)[1] for position in range(400))
     assert picked[0] > 320 and min(picked.values()) > 5
 
@@ -318,14 +318,14 @@ def test_substitutes_are_drawn_among_items_not_media(tokenizer):
 def test_a_split_without_what_is_asked_is_said_in_a_line(write_records, tokenizer):
     root = write_records({"train": [records.record("a", "text", texts=["a red three"])]})
     asked = dict(split="train", batch_size=1, prompt_length=16, target_length=4)
-    streams = {"s": read(Stream, asked | dict(epoch_over=ITEMS), "stream")}
+    streams = {"s": read(Stream, asked | dict(epoch_unit=ITEMS), "stream")}
     for make in (lambda: train_batches(root, streams, tokenizer, 0),
                  lambda: pipeline.Epochs(str(root), streams, 0)):
         with pytest.raises(DataError, match="has no questions, and an epoch goes over them") as e:
             make()
         assert "\n" not in str(e.value)
     # Its texts are items of another stream.
-    plain = read(Stream, dict(split="train", batch_size=3, text_length=9, epoch_over=ITEMS), "s")
+    plain = read(Stream, dict(split="train", batch_size=3, text_length=9, epoch_unit=ITEMS), "s")
     (batch,) = take(train_batches(root, {"s": plain}, tokenizer, 0, threads=0), 1)
     assert batch["s"]["pair_id"].tolist() == [0, 0, 0]
 
@@ -341,7 +341,7 @@ def test_a_split_without_what_is_asked_is_said_in_a_line(write_records, tokenize
     (dict(ask="class", prompt_length=9, target_length=9, text_length=9), "text"),
 ])
 def test_items_are_what_is_asked(keys, kind):
-    stream = pipeline.resolve(read(Stream, keys | dict(epoch_over=ITEMS), "stream"))
+    stream = pipeline.resolve(read(Stream, keys | dict(epoch_unit=ITEMS), "stream"))
     assert unit_kind(stream) == kind
     assert unit_kind(pipeline.resolve(read(Stream, keys, "stream"))) == "record"
 
@@ -355,7 +355,7 @@ def test_classes_are_of_questions_or_of_texts_record_by_record(write_records, to
                 for text, answer in zip(SAID, ("up", "down", "left"), strict=False)]),
             records.record("plain", "text", texts=[], label="up")]
     root = write_records({"train": rows})
-    stream = read(Stream, dict(split="train", batch_size=1, text_length=16, epoch_over=ITEMS,
+    stream = read(Stream, dict(split="train", batch_size=1, text_length=16, epoch_unit=ITEMS,
                                classes=MOTIONS), "stream")
 
     def epoch():
@@ -376,7 +376,7 @@ def test_classes_are_of_questions_or_of_texts_record_by_record(write_records, to
 def test_damaged_records_are_tried_and_counted_as_among_media(tokenizer):
     with splits_in_memory(CountedSplit("0", [2, -1, 3], {1})):
         stream = TrainStream("s", "", read(Stream, dict(
-            split="0", batch_size=6, text_length=9, epoch_over=ITEMS), "stream"), tokenizer, 0)
+            split="0", batch_size=6, text_length=9, epoch_unit=ITEMS), "stream"), tokenizer, 0)
     report = Report()
     for epoch in range(20):
         stream.batch(6 * epoch, report)

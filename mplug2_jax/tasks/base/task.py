@@ -132,13 +132,11 @@ class Task:
         if not hasattr(section, "items"):
             raise ConfigError(f"{place} = {section!r}: expected the keys of a stream")
         values = dict(section.items())
-        own = {"expand": cls.expansion, "epoch_over": cls.epoch_over}
+        own = {"expand": cls.expansion, "epoch_unit": cls.epoch_over}
         own |= cls.reader(options, place) | cls.given(options)
         for key in GIVEN_BY_TASKS:
             if key in values:
                 does = "gives it to its streams; give it to the task alone"
-                if key == "epoch_over":
-                    does = "and data.epoch_over give it to all streams"
                 raise ConfigError(f"{place}.{key}: task {cls.name!r} "
                                   + (does if key in own else "has no use for it"))
         stream = read(Stream, values | own, place)
