@@ -230,6 +230,20 @@ def test_over_media_each_comes_once_with_a_random_item(hand, tokenizer):
     assert epochs.at({"s": 160})["s/epoch"] == 4 and epochs.lengths()["s"] == (40, "records")
 
 
+def test_a_text_beside_a_question_is_random_where_the_questions_are_gone_over(hand, tokenizer):
+    stream = stream_of("questions", text_length=24)
+    batches, split = take(train_batches(hand, {"s": stream}, tokenizer, 0, threads=0), 36), (
+        open_split(hand, "train"))
+    found = drawn(batches, "s", "questions", split, tokenizer)
+    assert sorted(found[:96]) == listed(COUNTS["train"], ITEMS)
+    texts = [tokenizer.decode(ids) for batch in batches for ids in batch["s"]["text"]]
+    for (record, _), text in zip(found, texts, strict=True):
+        assert text in split[record]["texts"]
+    own = [text == split[record]["texts"][item]
+           for (record, item), text in zip(found, texts, strict=True)]
+    assert 0.2 < np.mean(own) < 0.6  # a third, were they drawn apart
+
+
 @pytest.mark.parametrize("split", ("train[rest]", "train[held_out]", "train[rest]+val", "val+few"))
 def test_parts_and_sums_of_splits_go_over_their_items(split, hand, tokenizer):
     opened = open_split(hand, split)
