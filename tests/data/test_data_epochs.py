@@ -9,6 +9,7 @@ import pytest
 from data_helpers import MemorySplit, assert_same, splits_in_memory, take, tries
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
+from raw_media import image
 
 from configs import checks, common, recipe
 from data import pipeline, records
@@ -138,10 +139,12 @@ def test_fifty_million_items_hold_eight_bytes_a_record():
 def hand(write_records):
     """Records with as many captions, questions, boxes and hypotheses as `COUNTS` says, no two alike
     among those of a record."""
+    pixels = image(0)
+
     def made(split, number, count):
         said = [f"{SAID[(7 * number + n) % 60]} moves {MOTIONS[number % 6]}" for n in range(count)]
         return records.record(
-            f"{split}_{number}", "image", b"png", said,
+            f"{split}_{number}", "image", pixels, said,
             [{"question": f"which way {text}", "answer": DIGITS[n]}
              for n, text in enumerate(said)],
             [{"phrase": f"the {text}", "box": [0.1 * n, 0.1, 0.1 * n + 0.3, 0.9]}
@@ -156,7 +159,7 @@ ASKED = {
     "captions": dict(text_length=24),
     "prompted captions": dict(ask="caption", instruction="what", prompt_length=4,
                               target_length=24),
-    "phrases": dict(ask="box", prompt_length=24),
+    "phrases": dict(ask="box", prompt_length=24, frames=1, image_size=16),
     "hypotheses": dict(classes=DIGITS, text_length=24),
 }
 
@@ -407,7 +410,7 @@ def test_steps_and_validations_of_a_recipe_are_epochs_of_what_is_drawn(
     config.task = common.task("qa")
     config.data.epoch_over = "" if over == ITEMS else over
     config.data.streams.image = common.stream("train", 8, prompt_length=24, target_length=4)
-    recipe.pace(config, {ITEMS: 96, MEDIA: 40}, 8, epochs=3)
+    recipe.pace(config, {ITEMS: 96, MEDIA: 40}, 8, epochs=3, warmup=0)
     assert (config.eval_every, config.optimizer.steps) == (steps, 3 * steps)
     streams = checks.validate(config).streams
     source = TrainStream("image", hand, streams["image"], tokenizer, 0)
