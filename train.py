@@ -100,10 +100,13 @@ def main() -> None:
                                config.optimizer.ema_decay > 0)
     validation = validations(run, fresh=checkpoints.latest is None)
     state, positions = restore(run, checkpoints, create)
-    start = int(state.step)
+    config, start = run.config, int(state.step)
     skips = pipeline.SkipLog(config.data.max_skipped, run.workdir / hosts.own_file("skipped.jsonl"))
     batches = training_batches(run, positions, skips)
     epochs = pipeline.Epochs(config.data.root, run.checked.streams, config.seed)
+    for name, (units, said) in epochs.lengths().items():
+        logging.info("stream %s: an epoch goes over %s %s, %.1f steps", name, f"{units:,}", said,
+                     units / run.sizes[name])
     step_function = make_train_step(run.task, optimizer, jax.eval_shape(create), run.mesh,
                                     config.seed, config.optimizer.frozen,
                                     config.optimizer.ema_decay)
@@ -188,6 +191,8 @@ def restore(run: Run, checkpoints: Checkpoints, create: Any) -> tuple[TrainState
         meta = checkpoints.meta()
         before = ModelConfig.from_mapping(stored.completed(meta).model)
         launch.require_same("model", vars(before), vars(run.checked.model), HOW)
+        run.config = stored.gone_on(run.config, meta)
+        run.checked = checks.validate(run.config)
         positions |= {name: meta["samples"].get(name, 0) for name in positions}
         state = restore_state(checkpoints, shapes, mesh, run.task)
         logging.info("going on from step %d of %s", checkpoints.latest, checkpoints.folder)

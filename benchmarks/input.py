@@ -166,6 +166,7 @@ def measure(folder, tokenizer, clips, pictures, options) -> None:
     plain = common.stream("video", 4, **recipe)
     strong = common.stream("video", 4, rand_augment=(2, 5), **recipe)
     image = common.stream("image", 16, frames=1, crop_area=(0.2, 1.0), flip=True, **text)
+    items = common.stream(**image.to_dict(), epoch_unit="items")
     whole = common.stream("video", 4, frames=SAMPLED, **text)
     threads = options.threads
 
@@ -197,6 +198,7 @@ def measure(folder, tokenizer, clips, pictures, options) -> None:
             bare_picture, pictures, threads, 600
         ),
         "images: pipeline": lambda: train(image, 36),
+        "images: pipeline, over items": lambda: train(items, 36),
     }
     if importlib.util.find_spec("decord"):
         figures["decord, 16 frames"] = lambda: in_threads(decord_decode, clips, threads, count)

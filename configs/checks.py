@@ -1,5 +1,6 @@
 """The checks of a run's config, all before anything compiles; each error is one line."""
 
+import dataclasses
 import fnmatch
 import re
 from collections.abc import Mapping
@@ -54,6 +55,9 @@ def validate(config: ConfigDict, trains: bool = True) -> Checked:
     if trains:
         task, found = tasks.read(config.task)
         task.check_streams(found, streams)
+    if over := config.data.get("epoch_over"):
+        streams = {name: dataclasses.replace(stream, epoch_unit=over)
+                   for name, stream in streams.items()}
     evaluations: dict[str, Stream] = {}
     figures: dict[str, str] = {}
     validated: dict[str, selection.Validated] = {}

@@ -51,8 +51,8 @@ def get_config(options: str = "flowers102,large"):
                               classes=f"{config.data.root}/{names}", label_smoothing=0.1)
     seen = dict(frames=1, image_size=config.model.image_size)
     config.data.streams.image = common.stream(train, BATCH, **recipe.IMAGES, **seen)
-    recipe.pace(config, images, BATCH, epochs=100 if dataset == "flowers102" else 20, rate=1e-4,
-                vision_rate=1e-4, warmup=50)
+    recipe.pace(config, recipe.alike(images), BATCH, epochs=100 if dataset == "flowers102" else 20,
+                rate=1e-4, vision_rate=1e-4, warmup=50)
     config.optimizer.layer_decay = 0.75
     recipe.evaluate(config, dataset, test, "validation" if tfds else val, batch=256, **seen)
     return config

@@ -16,7 +16,7 @@ Paper: CIDEr 137.7, as remembered, unconfirmed.
 
 from configs import common, recipe
 
-CAPTIONS = 113_287 * 5  # of the training split
+CAPTIONS = {"items": 113_287 * 5, "media": 113_287}  # of the training split
 BATCH, SCST_BATCH = 1_024, 256
 VARIANTS = ("scst",)
 SOURCES = recipe.also(recipe.PIXELS | {

@@ -11,7 +11,7 @@ first 1,000 of those during training). No figure published at hand.
 
 from configs import common, recipe
 
-CAPTIONS = 113_287 * 5  # of the training split
+CAPTIONS = {"items": 113_287 * 5, "media": 113_287}  # of the training split
 BATCH = 1_024
 SOURCES = recipe.IMAGE_RETRIEVAL | {"examples": "data: 113,287 images of 5 captions"}
 

@@ -3,12 +3,13 @@
 import dataclasses
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from configs import sizes
 from mplug2_jax import tasks
+from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.options import option, read, section
-from mplug2_jax.contracts.streams import Source, Stream
+from mplug2_jax.contracts.streams import MEDIA, UNITS, Source, Stream
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +21,14 @@ class Data:
     threads: int = option(2, "that prepare batches, in each process that does")
     workers: int = option(0, "processes that prepare batches; 0 for the trainer's alone")
     max_skipped: float = option(0.05, "share of a source's samples that may be unusable")
+    epoch_over: str | None = option("", "what comes up once an epoch: 'items' (captions, "
+                                    "questions, phrases), or 'media', each time with a random one "
+                                    "of its items; empty: the task's own", older=MEDIA)
+
+    def __post_init__(self):
+        if self.epoch_over not in (None, "", *UNITS):
+            raise ConfigError(f"data.epoch_over = {self.epoch_over!r}: expected "
+                              f"{', '.join(map(repr, UNITS))}, or '' for the task's own")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,12 +91,13 @@ def base(size: str, preset: str = "release") -> ConfigDict:
     """The defaults of a run with a model of `size`; task, streams and evaluations are its own.
 
     It is locked: a key that there is not is an error as soon as it is set. Streams and evaluations
-    are not, for they name but what is not the default.
+    are not, for they name but what is not the default; nor does `data.epoch_over`, which is open.
     """
     config = ConfigDict(section(Run()))
     config.model = sizes.model(size, preset)
     config.task = ConfigDict()
     config.data = ConfigDict(section(Data()) | {"streams": ConfigDict()})
+    config.data.epoch_over = config_dict.placeholder(str)
     config.mesh, config.optimizer = (ConfigDict(section(cls())) for cls in (Mesh, Optimizer))
     config.evals = ConfigDict()
     config.lock()

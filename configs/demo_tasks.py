@@ -93,6 +93,7 @@ def retrieval(config: ConfigDict, size: int) -> None:
     # Contrast has all others of the batch for each pair, matching but two: it has more of a step.
     config.data.streams.train = common.stream("video_train", 256, root=demo.DATA, shuffle=False,
                                               **options)
+    config.data.epoch_over = "media"  # the captions of a clip are neighbours, too
     evaluate(config, "video_retrieval", common.task("retrieval"), "gallery", options)
     config.optimizer.update(dict(learning_rate=1e-3, vision_learning_rate=1e-3, warmup_steps=15))
     config.log_every = 10

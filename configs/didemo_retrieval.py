@@ -11,7 +11,7 @@ and tune on). Paper, text to video: R@1 56.4, R@5 79.1, R@10 85.2; zero-shot R@1
 
 from configs import common, recipe
 
-PARAGRAPHS = 8_395  # of the training split
+PARAGRAPHS = recipe.alike(8_395)  # of the training split, one a video
 BATCH = 128
 TOKENS = 256
 SOURCES = recipe.VIDEO_RETRIEVAL | {

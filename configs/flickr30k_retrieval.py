@@ -11,7 +11,7 @@ at hand.
 
 from configs import common, recipe
 
-CAPTIONS = 29_000 * 5  # of the training split
+CAPTIONS = {"items": 29_000 * 5, "media": 29_000}  # of the training split
 BATCH = 1_024
 SOURCES = recipe.IMAGE_RETRIEVAL | {"examples": "data: 29,000 images of 5 captions"}
 

@@ -58,7 +58,8 @@ def get_config(options: str = "cola,large"):
     texts = dict(text_length=128, text_pair=pair)
     config.data.streams.text = common.stream("train[rest]", BATCH, **texts)
     epochs, examples = 3 if records > 10_000 else 10, recipe.rest(records)
-    recipe.pace(config, examples, BATCH, epochs, warmup=epochs * examples // BATCH // 10)
+    recipe.pace(config, recipe.alike(examples), BATCH, epochs,
+                warmup=epochs * examples // BATCH // 10)
     endings = ("_matched", "_mismatched") if dataset == "mnli" else ("",)
     for ending, file in zip(endings, FILES[dataset], strict=True):
         recipe.evaluate(config, f"{dataset}{ending}", f"validation{ending}", "train[held_out]",

@@ -12,7 +12,7 @@ to tune on. No figure published at hand. Prepared by TFDS, `:large,tfds` reads
 
 from configs import common, recipe
 
-IMAGES = recipe.rest(1_281_167)
+IMAGES = recipe.alike(recipe.rest(1_281_167))
 BATCH = 1_024
 VARIANTS = ("tfds",)
 SOURCES = {

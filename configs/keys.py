@@ -31,11 +31,11 @@ WIDTH = 58  # of a line's comment before its values
 
 
 def leaves(section: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Path and value of every key of a config; empty sections have none."""
+    """Path and value of every key of a config; empty sections, and what is open, have none."""
     for key, value in section.items():
         if isinstance(value, ConfigDict | Mapping):
             yield from leaves(value, f"{prefix}{key}.")
-        else:
+        elif value is not None:
             yield f"{prefix}{key}", value
 
 
@@ -77,7 +77,7 @@ def help_text(config: ConfigDict) -> str:
     lines = [f"{kind:<{width}}  {said.get(kind, ''):<{WIDTH}}  {_values(given)}".rstrip()
              for kind, given in sorted(found.items())]
     by_tasks = {f"data.streams.*.{key}" for key in GIVEN_BY_TASKS}
-    more = sorted(key for key in said if "*" in key and key not in found and key not in by_tasks)
+    more = sorted(key for key in said if key not in found and key not in by_tasks)
     lines += ["", "They have their defaults where they are not named, and may be given:",
               *(f"{kind:<{width}}  {said[kind]}" for kind in more)]
     total = sum(map(len, found.values()))

@@ -49,7 +49,7 @@ def get_config(options: str = "kinetics400,large"):
     clips = dict(frames=16, image_size=config.model.image_size)
     config.data.streams.video = common.stream("train[rest]", BATCH, **recipe.VIDEOS, **clips)
     epochs, examples = 5 if said["start"] else 20, recipe.rest(DATASETS[dataset])
-    recipe.pace(config, examples, BATCH, epochs, rate=1e-4, vision_rate=1e-4,
+    recipe.pace(config, recipe.alike(examples), BATCH, epochs, rate=1e-4, vision_rate=1e-4,
                 warmup=epochs * examples // BATCH // 100)
     config.optimizer.layer_decay = 0.75
     recipe.evaluate(config, dataset, "val", "train[held_out]", batch=16, limit=recipe.FEW,

@@ -12,7 +12,7 @@ first 1,000 of those during training, a gallery as large as the test's). Paper, 
 
 from configs import common, recipe
 
-SENTENCES = 101_079  # of the training split
+SENTENCES = recipe.alike(101_079)  # of the training split, one a clip
 BATCH = 128
 SOURCES = recipe.VIDEO_RETRIEVAL | {
     "examples": "data: a sentence a clip",

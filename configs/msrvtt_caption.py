@@ -19,7 +19,7 @@ Split `test`, the official one of 2,990 clips (6,513 and 497 to train and tune o
 
 from configs import common, recipe
 
-CAPTIONS = 6_513 * 20  # of the training split
+CAPTIONS = {"items": 6_513 * 20, "media": 6_513}  # of the training split
 PROMPT = "a video of"
 BATCH = 64  # 8 devices x 4 videos x 2 micro-batches; task.accumulation=2 needs less memory
 VARIANTS = ("scst",)

@@ -13,7 +13,7 @@ fine-tuned, 43.8 zero-shot. Released weights become a checkpoint of this config 
 
 from configs import common, recipe
 
-QUESTIONS = 158_581  # of the training split
+QUESTIONS = {"items": 158_581}  # of the training split
 BATCH = 32  # 8 devices x 4 videos
 SOURCES = recipe.VIDEO_QA | {"examples": "data: questions of the training split"}
 

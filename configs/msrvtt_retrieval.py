@@ -12,7 +12,7 @@ on, with all of their 20 captions. Paper, text to video: R@1 53.1, R@5 77.6, R@1
 
 from configs import common, recipe
 
-CAPTIONS = recipe.rest(9_000) * 20
+CAPTIONS = {"items": recipe.rest(9_000) * 20, "media": recipe.rest(9_000)}
 BATCH = 128
 SOURCES = recipe.VIDEO_RETRIEVAL | {
     "examples": "data: 9,000 clips of 20 captions, less the twentieth that is held out",

@@ -15,7 +15,7 @@ Split `test`, 670 clips (1,200 and 100 to train and tune on). Paper: CIDEr 165.8
 
 from configs import common, recipe
 
-CAPTIONS = 48_774  # of the training split, about
+CAPTIONS = {"items": 48_774, "media": 1_200}  # of the training split, about
 PROMPT = "a video of"
 BATCH = 64  # 8 devices x 4 videos x 2 micro-batches; task.accumulation=2 needs less memory
 VARIANTS = ("scst",)

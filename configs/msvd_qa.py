@@ -11,7 +11,7 @@ fine-tuned, 55.3 zero-shot.
 
 from configs import common, recipe
 
-QUESTIONS = 30_933  # of the training split
+QUESTIONS = {"items": 30_933}  # of the training split
 BATCH = 32  # 8 devices x 4 videos
 SOURCES = recipe.VIDEO_QA | {"examples": "data: questions of the training split"}
 

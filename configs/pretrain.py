@@ -63,7 +63,8 @@ SOURCES = {
                "base's",
     "optimizer.warmup_steps": "paper: 5,000 steps",
     "epochs": "paper: 30",
-    "examples": "paper: 15.2 million image texts, or 2.5 million clips, an epoch",
+    "examples": "paper: 15.2 million image texts, or 2.5 million clips, an epoch: so many media "
+                "are drawn, of each source as many as it has texts",
     "optimizer.clip_norm": "ours: as in most pretraining of this kind; the paper names none",
     "task.momentum.teacher": "ALBEF: models/model_pretrain.py, whose decay and alpha are the "
                              "defaults; in the release's YAMLs distill and alpha are the same",
@@ -96,6 +97,8 @@ def get_config(options: str = "large"):
     if size == "tiny":
         config.model.max_positions = 128
     config.data.root, config.data.tokenizer = DATA, f"{DATA}/vocab.txt"
+    if "unit" in said:
+        config.data.epoch_over = said["unit"]
     config.allow_new = NEW
     config.data.streams.update({name: stream(name, config.model.image_size)
                                 for name in STREAMS[chosen]})

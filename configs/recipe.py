@@ -3,17 +3,19 @@
 `PREPARED` is the `--out` of `python -m data.prepare`; `vocab.txt` in it is BERT's, uncased.
 
 Every config has a table `SOURCES`, "KEY KEY ...": "REFERENCE: where", of its own numbers; `SHARED`
-has those that are the same everywhere. A key is `epochs`, `examples` (of an epoch), or that of a
-config with `stream` for any stream of training, and `evaluation` for what evaluations have
-otherwise. `docs/reference/recipes.md` is made of them, and a test asks for every number.
+has those that are the same everywhere. A key is `epochs`, `examples` (that an epoch goes over), or
+that of a config with `stream` for any stream of training, and `evaluation` for what evaluations
+have otherwise. `docs/reference/recipes.md` is made of them, and a test asks for every number.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from configs import common, sizes
+from mplug2_jax import tasks
+from mplug2_jax.contracts.streams import UNITS
 
 PREPARED = "prepared"
 SIZES = tuple(sizes.SIZES)
@@ -34,6 +36,7 @@ REFERENCES = {
     "mPLUG": "the predecessor: `alibaba/AliceMind` at 3b159e6, folder `mPLUG`; its image tasks "
              "share the release's transforms, and the release has no files of theirs",
     "ALBEF": "`salesforce/ALBEF` at 91de3c1, whose recipe mPLUG began with",
+    "LAVIS": "`salesforce/LAVIS` at 0bde2b2, the code of InstructBLIP",
     "MAE": "`facebookresearch/mae` at 2f170f2, `FINETUNE.md`, ViT-Large",
     "BERT": "`google-research/bert`, `README.md` (its GLUE example) and `run_classifier.py`",
     "RoBERTa": "arXiv 1907.11692, table 10",
@@ -149,13 +152,14 @@ def words(options: str, **kinds: Iterable[str]) -> dict[str, str]:
         first is what is meant where none is given, "" for nothing.
 
     Returns:
-      The word of each kind: {"size": "large", "preset": "release", ...}.
+      The word of each kind: {"size": "large", "preset": "release", ...}; and a `unit`, where an
+      epoch is to go over another than the task's: "items" or "media".
 
     Raises:
       ValueError: a word is of no kind, or two are of one.
     """
     known = {"size": SIZES, "preset": tuple(sizes.PRESETS)}
-    known |= {kind: tuple(choices) for kind, choices in kinds.items()}
+    known |= {kind: tuple(choices) for kind, choices in kinds.items()} | {"unit": UNITS}
     chosen: dict[str, str] = {}
     for word in filter(None, (part.strip() for part in options.split(","))):
         kind = next((kind for kind, choices in known.items() if word in choices), None)
@@ -167,7 +171,7 @@ def words(options: str, **kinds: Iterable[str]) -> dict[str, str]:
             raise ValueError(f"{options!r}: {chosen[kind]!r} and {word!r} are both a {kind}; "
                              "give one")
         chosen[kind] = word
-    return {kind: chosen.get(kind, choices[0]) for kind, choices in known.items()}
+    return {kind: choices[0] for kind, choices in known.items() if kind != "unit"} | chosen
 
 
 def start(said: str | dict[str, str], dataset: str, new: tuple[str, ...] = ()) -> ConfigDict:
@@ -184,6 +188,8 @@ def start(said: str | dict[str, str], dataset: str, new: tuple[str, ...] = ()) -
     config.model.update(dict(vocab_size=30_522, dropout=0.1))
     config.data.root = f"{PREPARED}/{dataset}"
     config.data.tokenizer = f"{PREPARED}/vocab.txt"
+    if "unit" in chosen:
+        config.data.epoch_over = chosen["unit"]
     config.allow_new = new
     return config
 
@@ -193,27 +199,51 @@ def rest(records: int) -> int:
     return records - max(1, min(HELD_OUT, records // 20))
 
 
-def pace(config: ConfigDict, examples: int, batch: int, epochs: float, rate: float = 2e-5,
-         vision_rate: float = 2e-6, warmup: int = 200) -> None:
+def alike(number: int) -> dict[str, int]:
+    """So many items, of as many media: each has one."""
+    return dict.fromkeys(UNITS, number)
+
+
+def epoch_of(config: ConfigDict, examples: Mapping[str, int]) -> int:
+    """Examples of an epoch: so many as there are of what it goes over.
+
+    That is what `data.epoch_over` says, or the config's task.
+
+    Args:
+      config: with its task.
+      examples: of the training split, by unit ("items", "media"), as far as they are known.
+
+    Raises:
+      ValueError: that of the unit is not.
+    """
+    unit = config.data.epoch_over or tasks.load(config.task.name).epoch_over
+    if unit not in examples:
+        raise ValueError(f"{unit!r}: how many {unit} an epoch has is not known here; set "
+                         f"data.epoch_over, optimizer.steps and eval_every of the run")
+    return examples[unit]
+
+
+def pace(config: ConfigDict, examples: Mapping[str, int], batch: int, epochs: float,
+         rate: float = 2e-5, vision_rate: float = 2e-6, warmup: int = 200) -> None:
     """The optimizer's steps and rates: a warm-up, and a cosine down; a validation every epoch.
 
     What an epoch has beyond whole batches is left out, as in the release.
 
     Args:
       config: gets them.
-      examples: of an epoch.
+      examples: of the training split, by unit: an epoch goes over one of them (`epoch_of`).
       batch: examples a step.
       epochs: of the run.
       rate, vision_rate: at the peak.
       warmup: steps.
     """
-    config.eval_every = examples // batch
+    config.eval_every = epoch_of(config, examples) // batch
     config.optimizer.update(dict(
         steps=int(epochs * config.eval_every), learning_rate=rate, vision_learning_rate=vision_rate,
         final_learning_rate=1e-6, warmup_steps=warmup, weight_decay=0.02))
 
 
-def self_critical(config: ConfigDict, examples: int, batch: int) -> None:
+def self_critical(config: ConfigDict, examples: Mapping[str, int], batch: int) -> None:
     """Turns captioning into SCST, which raises CIDEr-D itself; begins with a trained captioner."""
     config.task.samples = 5
     pace(config, examples, batch, epochs=5, rate=1e-6, vision_rate=1e-6, warmup=0)

@@ -53,7 +53,7 @@ def get_config(options: str = "refcoco,large"):
     images = dict(frames=1, image_size=config.model.image_size * 3 // 2, ask="box",
                   prompt_length=20)
     config.data.streams.image = common.stream("train", BATCH, **recipe.IMAGES, **images)
-    recipe.pace(config, phrases, BATCH, epochs=120, vision_rate=5e-6, warmup=2_000)
+    recipe.pace(config, {"items": phrases}, BATCH, epochs=120, vision_rate=5e-6, warmup=2_000)
     for validation, reported in splits.items():
         for split in reported:
             recipe.evaluate(config, split, split, validation, batch=64, kind=f"image_{split}",

@@ -11,7 +11,7 @@ published at hand.
 
 from configs import common, recipe
 
-HYPOTHESES = 529_527  # of the training split
+HYPOTHESES = {"items": 529_527}  # of the training split
 BATCH = 256
 CLASSES = ("contradiction", "neutral", "entailment")
 SOURCES = recipe.PIXELS | {

@@ -12,7 +12,7 @@ are never mirrored: left and right are what some classes differ by.
 
 from configs import common, recipe
 
-CLIPS = recipe.rest(168_913)
+CLIPS = recipe.alike(recipe.rest(168_913))
 BATCH = 256
 SOURCES = recipe.VIDEO_TASK | {
     "optimizer.learning_rate optimizer.vision_learning_rate":

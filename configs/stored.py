@@ -37,7 +37,37 @@ def expanded(config: ConfigDict) -> ConfigDict:
 
     A default may change; what a run did must stay known.
     """
-    return ConfigDict(_filled(config.to_dict(), older=False)[0])
+    whole = _filled(config.to_dict(), older=False)[0]
+    if "task" in whole and not whole["data"]["epoch_over"]:
+        whole["data"]["epoch_over"] = tasks.load(whole["task"]["name"]).epoch_over
+    return ConfigDict(whole)
+
+
+def gone_on(config: ConfigDict, meta: Mapping[str, Any]) -> ConfigDict:
+    """The config of a run that goes on: its epochs go over what they went over so far.
+
+    Args:
+      config: as it was given; one that says `data.epoch_over` is followed, with a warning where
+        that changes the order.
+      meta: of the run's checkpoint.
+    """
+    stored = completed(meta)
+    if "data" not in stored:  # converted weights
+        return config
+    before = stored.data.epoch_over
+    said = config.data.get("epoch_over")
+    given = said or tasks.load(config.task.name).epoch_over
+    if before == given:
+        return config
+    if said:
+        logging.warning("data.epoch_over = %r: the run went over %s so far; from here on it draws "
+                        "in another order", given, before)
+        return config
+    logging.info("data.epoch_over = %r, as the run began, before there was this key or another "
+                 "default; new runs of task %r go over %s", before, config.task.name, given)
+    config = config.copy_and_resolve_references()
+    config.data.epoch_over = before
+    return config
 
 
 def _filled(config: dict[str, Any], older: bool) -> tuple[dict[str, Any], list[str]]:

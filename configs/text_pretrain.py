@@ -35,7 +35,8 @@ def get_config(options: str = "large"):
     texts = dict(text_length=128)
     config.data.streams.text = common.stream("train[rest]", BATCH, **texts)
     rate, _ = pretrain.RATES[said["size"]]
-    recipe.pace(config, 2_000 * BATCH, BATCH, epochs=50, rate=rate, vision_rate=rate, warmup=5_000)
+    recipe.pace(config, recipe.alike(2_000 * BATCH), BATCH, epochs=50, rate=rate, vision_rate=rate,
+                warmup=5_000)
     recipe.evaluate(config, "text_pretrain", "train[held_out]", "train[held_out]", batch=64,
                     kind="text", **texts)
     return config

@@ -12,7 +12,7 @@ held out to tune on. Paper: top-1 75.4. Accuracies by question type go by the nu
 
 from configs import common, recipe
 
-QUESTIONS = recipe.rest(39_392)  # about: parts are of GIFs
+QUESTIONS = {"items": recipe.rest(39_392)}  # about: parts are of GIFs
 BATCH = 32  # 8 devices x 4 videos
 SOURCES = recipe.VIDEO_QA | {
     "examples": "data: questions of the training split, less the twentieth that is held out"}

@@ -21,8 +21,8 @@ trains on its `minival` too; here that is what it is tuned on. Visual Genome and
 
 from configs import common, recipe
 
-HALF = 0.5  # of a step for Visual Genome and GQA, as often as half of their questions would be
-# By source: its folder, what of it is trained on, how many questions that has, their weight.
+HALF = 0.5  # a question of Visual Genome or GQA to one of VQAv2
+# By source: its folder, what of it is trained on, how many questions that has, the weight of each.
 SETS = {
     "vqav2": ("vqav2", "train+val[rest]", 443_757 + 214_354 * 19 // 20, 1.0),
     "visual_genome": ("visual_genome", "train", 1_445_322, HALF),
@@ -47,9 +47,11 @@ SOURCES = recipe.PIXELS | {
     "stream.target_length": "ours: the 10 tokens that are generated, [CLS] and [SEP]",
     "task.beams task.min_length task.max_length":
         "mPLUG: vqa_mplug.py, beam_size, min_length and max_length",
-    "examples": "data: questions of the sources, less what is held out. Answers of Visual Genome "
-                "and GQA weigh half as much (the release's dataset/vqa_dataset.py): they are drawn "
-                "half as often, and half of them count. With `tags` about: mPLUG filtered them",
+    "stream.weights_of": "release: dataset/vqa_dataset.py joins the files, so that each question "
+                         "weighs as its answers do: 1 of VQAv2, 0.5 of Visual Genome and GQA",
+    "examples": "data: questions of the sources, less what is held out. Those of Visual Genome and "
+                "GQA are drawn half as often, and half of them count. With `tags` about: mPLUG "
+                "filtered them",
 }
 
 
@@ -63,12 +65,14 @@ def get_config(options: str = "large"):
     images = dict(frames=1, image_size=config.model.image_size * 3 // 2, target_length=12,
                   prompt_length=80 if tags else 25, tags="ocr+objects" if tags else "")
     config.model.max_positions = max(config.model.max_positions, images["prompt_length"])  # of tiny
-    examples = round(sum(count * weight for _, _, count, weight in used.values()))
+    questions = round(sum(count * weight for _, _, count, weight in used.values()))
     split = SETS["vqav2"][1] if len(used) == 1 else {
-        name: common.source(split, count * weight / examples, root=f"{recipe.PREPARED}/{place}")
-        for name, (place, split, count, weight) in used.items()}
-    config.data.streams.image = common.stream(split, BATCH, **recipe.IMAGES, **images)
-    recipe.pace(config, examples, BATCH, epochs=8, rate=3e-5, vision_rate=5e-6, warmup=400)
+        name: common.source(split, weight, root=f"{recipe.PREPARED}/{place}")
+        for name, (place, split, _, weight) in used.items()}
+    joined = {} if len(used) == 1 else dict(weights_of="items")
+    config.data.streams.image = common.stream(split, BATCH, **joined, **recipe.IMAGES, **images)
+    recipe.pace(config, {"items": questions}, BATCH, epochs=8, rate=3e-5, vision_rate=5e-6,
+                warmup=400)
     splits = {"test": "vqa_test_ocr"} if tags else {"testdev": "testdev", "test": "test"}
     for name, split in splits.items():
         recipe.evaluate(config, name, split, "vqa_minival_ocr" if tags else "val[held_out]",

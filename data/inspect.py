@@ -14,7 +14,7 @@ from absl import flags
 from PIL import Image, ImageDraw, ImageFont
 
 from configs import checks
-from data.pipeline import Stopwatch, TrainStream, summary
+from data.pipeline import Epochs, Stopwatch, TrainStream, summary
 from mplug2_jax import launch
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.streams import Stream
@@ -72,6 +72,8 @@ def inspect(
         made = [stream.batch(number * stream.batch_size) for number in range(batches)]
         print(f"stream {name}: {batches} batches of {stream.batch_size}")
         print("\n".join(f"  {line}" for line in summary(config.data.root, given)))
+        units, said = Epochs(config.data.root, {name: given}, config.seed).lengths()[name]
+        print(f"  an epoch goes over {units:,} {said}")
         for field, value in made[0].items():
             print(f"  {field:14} {value.dtype} {list(value.shape)}")
         print(watch.table(batches * stream.batch_size), flush=True)

@@ -113,6 +113,13 @@ def figure_rows(task: type[tasks.Task]) -> Iterator[tuple[str, ...]]:
         yield f"**{name}**" if figure.headline else name, span(figure), meaning
 
 
+def epochs_table() -> str:
+    """What an epoch of each task goes over, and whose choice that is; of those that are trained."""
+    rows = ((f"`{task.name}`", task.epoch_over, task.epoch_source)
+            for task in map(tasks.load, tasks.names()) if task.epoch_source)
+    return table(("task", "an epoch goes over", "as in"), rows)
+
+
 def tasks_page() -> str:
     """What every task reads, is made of, has for options and reports."""
     used: dict[str, set[str]] = {}
@@ -125,7 +132,12 @@ def tasks_page() -> str:
         "of an evaluation is, the modules and heads of its model, its options, which are the keys "
         "of `config.task`, and its figures. `{kind}` is what a figure is of, such as `video`; `*` "
         "stands for any words, in training for the stream's name. Those in bold stand in "
-        "summaries.")]
+        "summaries."),
+        "## Epochs", prose(
+        "What comes up once an epoch of training, where the run's `data.epoch_over` does not say: "
+        "each item (a caption, a question, a phrase), or each medium with a random one of its "
+        "items ([data.md](../data.md#epochs)). The first word is one of "
+        "[recipes.md](recipes.md)."), epochs_table()]
     for name in tasks.names():
         task = tasks.load(name)
         plain = composition({"name": name})

@@ -42,7 +42,8 @@ def numbers(config: ConfigDict, size: str = "large", preset: str = "release") ->
     found: dict[str, Any] = {}
     if config.eval_every:
         batch = next(iter(config.data.streams.values())).batch_size  # that counts the epochs
-        found["examples"] = f"{config.eval_every:,} steps of {batch:,}"
+        unit = config.data.epoch_over or tasks.load(config.task.name).epoch_over
+        found["examples"] = f"{config.eval_every:,} steps of {batch:,} {unit}"
         found["epochs"] = round(config.optimizer.steps / config.eval_every, 2)
         found["eval_limit"] = config.eval_limit
     sees = any(stream.get("frames") for stream in config.data.streams.values())
@@ -104,8 +105,8 @@ def page(configs: Configs, table: Callable[..., str], prose: Callable[[str], str
     parts = ["# Recipes", note, prose(
         "Every number of the recipe of every data set, in size large, and where it is from: "
         "numbers that matter, and all that are not a key's default. `stream` is any stream of "
-        "training, `evaluation` what evaluations have otherwise. An epoch is of examples, each a "
-        "caption, a question or a record, in whole batches. Of what the "
+        "training, `evaluation` what evaluations have otherwise. An epoch goes over "
+        "items or media ([tasks.md](tasks.md#epochs)), in whole batches. Of what the "
         "release does, this is left out on purpose: distillation in fine-tuning, whose soft "
         "targets are normalised over the wrong axis, and the choice of the best checkpoint on the "
         "test split. The first word of a source is one of these:"),

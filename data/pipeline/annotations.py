@@ -46,7 +46,7 @@ class SplitAnnotations:
         Those of one that is damaged are -1.
 
         Args:
-            kind: of items.
+            kind: of items, or `data.written.schema.CLASSED`.
             enough: where records have to be read, only the first that have so many; 0 for all.
         """
         return np.concatenate([said.counts(kind, enough) for said in self._terms])

@@ -27,7 +27,7 @@ from absl import flags
 
 from data.pipeline.evaluation import EvalStream
 from data.pipeline.skips import Report, SkipLog
-from data.pipeline.sources import Mixture, Split
+from data.pipeline.sources import Split, open_split, own_streams
 from data.pipeline.streams import resolve
 from data.pipeline.training import TrainStream
 from mplug2_jax.contracts.errors import DataError
@@ -51,11 +51,11 @@ def references(root: str | Path, streams: Mapping[str, Any]) -> dict[str, Iterat
     A record that cannot be read has none.
     """
     resolved = {name: resolve(stream) for name, stream in streams.items()}
-    mixtures = {name: Mixture(stream.root or root, stream, [0])
-                for name, stream in resolved.items()}
-    return {name: itertools.chain.from_iterable(
-                source.split.annotations.texts() for source in mixture.sources)
-            for name, mixture in mixtures.items()}  # fmt: skip
+    splits = {name: [open_split(folder, own.split)
+                     for _, folder, own in own_streams(stream.root or root, stream)]
+              for name, stream in resolved.items()}
+    return {name: itertools.chain.from_iterable(split.annotations.texts() for split in opened)
+            for name, opened in splits.items()}  # fmt: skip
 
 
 def train_batches(
@@ -76,7 +76,8 @@ def train_batches(
     samples at successive positions: starting at p gives what an uninterrupted run gives there,
     whatever the batch size and the number of processes, workers and threads. The slices of all
     processes, one after the other, are the global batch. Each epoch of a source has its own order.
-    A record that cannot be used is replaced by another one, which the same function chooses.
+    What cannot be used is replaced by another record or, where epochs go over items, another item,
+    which the same function chooses.
 
     Args:
         root: folder of the written data.

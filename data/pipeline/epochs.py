@@ -1,9 +1,26 @@
-"""How often each stream of a run has gone through its records."""
+"""How often each stream of a run has gone through what its epochs go over."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from data.pipeline.sources import Order, count_records, entries, stream_seed
+from data.pipeline.sources import (
+    Order,
+    count_records,
+    open_split,
+    own_streams,
+    shares_of,
+    stream_seed,
+)
+from data.pipeline.units import Units, said, unit_kind
+from data.written.schema import RECORD
+
+
+class _Counted(NamedTuple):
+    """A stream: the order of its sources, and by source its units and what they are called."""
+
+    order: Order
+    sizes: dict[str, int]
+    names: dict[str, None]
 
 
 class Epochs:
@@ -15,20 +32,29 @@ class Epochs:
         seed: of the run.
 
     Raises:
-        DataError: nothing was prepared there, or there is no such split.
+        DataError: nothing was prepared there, there is no such split, or nothing of what an epoch
+            goes over in it.
     """
 
     def __init__(self, root: str, streams: Mapping[str, Any], seed: int):
-        self._streams: dict[str, tuple[Order, dict[str, int]]] = {}
+        self._streams: dict[str, _Counted] = {}
         for name, stream in streams.items():
-            named, own = entries(stream), stream.root or root
-            records = {source: count_records(one.get("root", "") or own, one["split"])
-                       for source, one in named.items()}  # fmt: skip
-            weights = {source: float(one["weight"]) for source, one in named.items()}
-            self._streams[name] = Order(stream_seed(seed, name), weights), records
+            sizes, names = {}, {}
+            for source, folder, own in own_streams(stream.root or root, stream):
+                kind = unit_kind(own)
+                names[said(kind)] = None
+                sizes[source] = (count_records(folder, own.split) if kind == RECORD
+                                 else len(Units(open_split(folder, own.split), own)))
+            order = Order(stream_seed(seed, name), shares_of(stream, sizes))
+            self._streams[name] = _Counted(order, sizes, names)
+
+    def lengths(self) -> dict[str, tuple[int, str]]:
+        """By stream how many units an epoch has, and what they are: `(158581, "questions")`."""
+        return {name: (sum(counted.sizes.values()), " and ".join(counted.names))
+                for name, counted in self._streams.items()}
 
     def at(self, positions: Mapping[str, int]) -> dict[str, float]:
-        """`<stream>/epoch`: samples drawn for each record that the stream has.
+        """`<stream>/epoch`: samples drawn for each unit that the stream has.
 
         Of a mixture of several sources also `<stream>/<source>/epoch`.
 
@@ -36,10 +62,10 @@ class Epochs:
             positions: samples that each stream has given.
         """
         epochs = {}
-        for name, (order, records) in self._streams.items():
-            epochs[f"{name}/epoch"] = positions[name] / sum(records.values())
-            if len(records) > 1:
-                drawn = zip(records.items(), order.drawn(positions[name]), strict=True)
+        for name, (order, sizes, _) in self._streams.items():
+            epochs[f"{name}/epoch"] = positions[name] / sum(sizes.values())
+            if len(sizes) > 1:
+                drawn = zip(sizes.items(), order.drawn(positions[name]), strict=True)
                 epochs |= {f"{name}/{source}/epoch": count / size
                            for (source, size), count in drawn}  # fmt: skip
         return epochs

@@ -10,8 +10,10 @@ import numpy as np
 from data.media import unpack_images
 from data.pipeline import augment
 from data.pipeline.labels import asks, label_field, mirrored
-from data.pipeline.prompts import eval_prompt, prompt_lengths, train_prompt
+from data.pipeline.prompts import choose, eval_prompt, prompt_lengths, train_prompt
 from data.pipeline.sides import as_class
+from data.pipeline.units import unit_kind
+from data.written.schema import CLASSED, TEXT
 from mplug2_jax.contracts.errors import MediaError, RecordError
 from mplug2_jax.contracts.streams import Reader
 from mplug2_jax.preprocess.classes import SCORE
@@ -30,11 +32,18 @@ from mplug2_jax.preprocess.video import decode_video
 
 
 def train_texts(
-    record: dict, stream, tokenizer: Tokenizer, rng: np.random.Generator
+    record: dict, stream, tokenizer: Tokenizer, rng: np.random.Generator, item: int | None = None
 ) -> tuple[dict, list[str]]:
     """All fields of one training example but its frames, and what they say, its class among it.
 
     The caption, the question or the box are random ones of the record's.
+
+    Args:
+        record: the record.
+        stream: the stream.
+        tokenizer: makes the ids.
+        rng: draws.
+        item: which of the record's items (`units.unit_kind` of the stream) it is to be.
 
     Returns:
         {field: array}: see `data.pipeline` for shapes, without the batch axis; `box` is that in
@@ -44,26 +53,23 @@ def train_texts(
         RecordError: the record lacks what the stream needs.
     """
     fields, texts, label = {}, [], record["label"]
+    kind = "" if item is None else unit_kind(stream)
+    number = item if kind in (TEXT, CLASSED) else None  # of the text
     if stream.text_pair:
         texts += record["texts"][:2]
         fields |= _pair_fields(record, stream, tokenizer, training=True)
     elif asks(record, stream):
-        asked = [q for q in record["questions"] if _caption(q["question"], stream)]
-        if not asked:
-            raise RecordError("no question", "none of the questions has a word")
-        question = asked[rng.integers(len(asked))]
+        question = choose("question", record["questions"],
+                          lambda one: bool(_caption(one["question"], stream)), rng, number)
         texts, label = [question["question"]], question["answer"]
         fields |= _text_fields(texts[0], stream, tokenizer)
     elif stream.text_length:
-        captions = [t for t in record["texts"] if _caption(t, stream)]
-        if not captions:
-            raise RecordError(
-                "empty caption", f"none of {len(record['texts'])} captions has a word"
-            )
-        texts.append(captions[rng.integers(len(captions))])
+        texts.append(choose("caption", record["texts"],
+                            lambda text: bool(_caption(text, stream)), rng, number))
         fields |= _text_fields(texts[0], stream, tokenizer)
     if prompt_lengths(stream):
-        more, said = train_prompt(record, stream, tokenizer, rng)
+        more, said = train_prompt(record, stream, tokenizer, rng,
+                                  None if kind == CLASSED else item)
         fields |= more
         texts += said
     if stream.classes:

@@ -7,6 +7,8 @@ stands in front of the prompt: of several wordings training draws one, evaluatio
 """
 
 import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -26,9 +28,11 @@ BOX_TARGET = 6  # ids of a target that is a box: [CLS], four location tokens, [S
 
 
 def train_prompt(
-    record: dict, stream, tokenizer: Tokenizer, rng: np.random.Generator
+    record: dict, stream, tokenizer: Tokenizer, rng: np.random.Generator, number: int | None = None
 ) -> tuple[dict, list[str]]:
     """`prompt`, `target` and `box` of a random question, caption or box or of the class, and texts.
+
+    With a `number` it is that question, caption or box of the record.
 
     Of several people's answers each is as likely as it is frequent, so that over the epochs an
     answer weighs in the loss as many people as gave it.
@@ -45,7 +49,8 @@ def train_prompt(
             raise RecordError("no class", "there is none to say")
         fields = _class_fields(record, said, stream, tokenizer, _wording(stream, rng))
         return fields, [as_class(said)]
-    item, tags = _draw(record, stream, rng), []
+    item, tags = choose(stream.ask, record[ASKS[stream.ask]],
+                        lambda one: _usable(one, stream), rng, number), []
     if stream.ask == "question":
         answers = _answers(item)
         target = answers[rng.integers(len(answers))] if len(answers) > 1 else answers[0]
@@ -100,16 +105,29 @@ def _wording(stream, rng: np.random.Generator | None = None) -> str:
     return several[0 if rng is None or len(several) == 1 else rng.integers(len(several))]
 
 
-def _draw(record: dict, stream, rng: np.random.Generator) -> dict | str:
-    """A random question, caption or box of the record, among those that can be used."""
-    key = ASKS[stream.ask]
-    usable = [item for item in record[key] if _usable(item, stream)]
-    if not usable:
-        said = {"question": "is usable", "caption": "has a word", "box": "has a phrase"}
-        reason = {"caption": "empty caption"}.get(stream.ask, f"no {stream.ask}")
-        name = {"texts": "captions"}.get(key, key)
-        raise RecordError(reason, f"none of {len(record[key])} {name} {said[stream.ask]}")
-    return usable[rng.integers(len(usable))]
+def choose(
+    what: str,
+    items: Sequence[Any],
+    usable: Callable[[Any], bool],
+    rng: np.random.Generator,
+    number: int | None = None,
+) -> Any:
+    """A random question, caption or box of a record that can be used, or that of a number.
+
+    Raises:
+        RecordError: there is none, or that one cannot be used.
+    """
+    found = [item for item in items if usable(item)] if number is None else [
+        item for item in items[number : number + 1] if usable(item)]  # fmt: skip
+    if found:
+        return found[0 if number is not None else rng.integers(len(found))]
+    lacks = {"question": "is usable", "caption": "has a word", "box": "has a phrase"}[what]
+    reason = {"caption": "empty caption"}.get(what, f"no {what}")
+    several = {"box": "boxes"}.get(what, f"{what}s")
+    one = f"none of {len(items)} {several} {lacks}"
+    if number is not None:
+        one = f"{what} {number} of {len(items)} is none that {lacks}"
+    raise RecordError(reason, one)
 
 
 def _fields(

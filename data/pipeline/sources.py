@@ -3,7 +3,7 @@
 import functools
 import types
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import grain
@@ -13,11 +13,13 @@ import tensorflow_datasets as tfds
 from data.pipeline import parts
 from data.pipeline.annotations import SplitAnnotations
 from data.pipeline.labels import label_words
+from data.pipeline.units import Units
 from data.written import Written, find_version
 from mplug2_jax.contracts.errors import ConfigError, DataError, RecordError
 from mplug2_jax.contracts.splits import Term, terms
+from mplug2_jax.contracts.streams import ITEMS, SOURCES
 
-_HELD = 1_024  # records of a split whose order is held in memory
+_HELD = 1_024  # units of a split whose order is held in memory
 ATTEMPTS = 20  # records tried in a row before their split is called unusable
 _BLOCK = 1_000  # positions in which each source comes up exactly as often as its weight says
 
@@ -145,6 +147,7 @@ class Source:
         name: for reports.
         split: the open split.
         stream: the stream with this source's own crops and augmentations.
+        units: what its epochs go over.
         first_id: number of its first record among those of all sources of the stream.
     """
 
@@ -152,26 +155,28 @@ class Source:
         self.name = name
         self.split = split
         self.stream = stream
+        self.units = Units(split, stream)
         self.first_id = first_id
         self._seed = int(np.random.SeedSequence(order_seed).generate_state(1)[0])
         self._shuffle = stream.shuffle
-        # Grain's shuffle is a function from position to record, a new one each epoch; nothing is
-        # held in memory. But it draws among 65,536 numbers at least, until one is a record's: for
-        # a dozen records 2 ms each.
-        self._order = grain.MapDataset.range(len(split)).seed(self._seed).shuffle().repeat()
+        # Grain's shuffle is a function from position to unit, a new one each epoch; nothing is
+        # held in memory. But it draws among 65,536 numbers at least, until one is a unit's: for
+        # a dozen units 2 ms each.
+        self._order = grain.MapDataset.range(len(self.units)).seed(self._seed).shuffle().repeat()
         self._held = (-1, np.empty(0, int))  # an epoch and its order, of a small split
 
-    def record_at(self, position: int) -> int:
-        """Number of the record at a position of this source's endless order."""
+    def unit_at(self, position: int) -> int:
+        """Number of the unit at a position of this source's endless order."""
+        units = len(self.units)
         if not self._shuffle:
-            return position % len(self.split)
-        if len(self.split) > _HELD:
+            return position % units
+        if units > _HELD:
             return int(self._order[position])
-        epoch, place = divmod(position, len(self.split))
+        epoch, place = divmod(position, units)
         held = self._held
         if held[0] != epoch:
             rng = np.random.default_rng([self._seed, epoch])
-            held = self._held = epoch, rng.permutation(len(self.split))
+            held = self._held = epoch, rng.permutation(units)
         return int(held[1][place])
 
 
@@ -231,6 +236,31 @@ def entries(stream) -> dict[str, dict]:
     return {name: dict(entry.items()) for name, entry in sorted(stream.split.items())}
 
 
+def own_streams(root: str | Path, stream) -> Iterator[tuple[str, Path, types.SimpleNamespace]]:
+    """Of each source its name, its folder, and the stream with what the source has of its own.
+
+    Args:
+        root: the folder of sources that name none.
+        stream: its `split` is a name, or {source: options}.
+    """
+    for name, options in entries(stream).items():
+        own = {key: value for key, value in options.items() if key != "weight"}
+        yield (name, Path(options.get("root", "") or root),
+               types.SimpleNamespace(**vars(stream) | own))
+
+
+def shares_of(stream, sizes: Mapping[str, int]) -> dict[str, float]:
+    """The shares of a stream's sources among its samples, by name, up to a factor.
+
+    Args:
+        stream: a weight is of a source as a whole, or (`weights_of`) of each of its units.
+        sizes: units of each source.
+    """
+    each = getattr(stream, "weights_of", SOURCES) == ITEMS
+    return {name: float(one["weight"]) * (sizes[name] if each else 1)
+            for name, one in entries(stream).items()}
+
+
 class Mixture:
     """The sources of one stream, and which of them gives the sample at a global position (`Order`).
 
@@ -244,27 +274,23 @@ class Mixture:
     """
 
     def __init__(self, root: str | Path, stream, seed: list[int]):
-        named = entries(stream)
         self.sources: list[Source] = []
-        first_id = 0
-        for name, options in named.items():
-            own = types.SimpleNamespace(
-                **vars(stream) | {k: v for k, v in options.items() if k != "weight"}
-            )
-            split = open_split(options.get("root", "") or root, own.split)
-            single = isinstance(stream.split, str)
+        first_id, single = 0, isinstance(stream.split, str)
+        for name, folder, own in own_streams(root, stream):
+            split = open_split(folder, own.split)
             own.label_words = split.label_words
             order = seed if single else [*seed, zlib.crc32(name.encode())]
             self.sources.append(Source(name, split, own, first_id, order))
             first_id += len(split)
         if first_id > np.iinfo(np.int32).max:
             raise DataError(f"{first_id} records are more than an int32 can number")
-        self._order = Order(seed, {name: float(one["weight"]) for name, one in named.items()})
+        sizes = {source.name: len(source.units) for source in self.sources}
+        self._order = Order(seed, shares_of(stream, sizes))
 
     def locate(self, position: int) -> tuple[Source, int]:
-        """The source of a global position, and the number of its record."""
+        """The source of a global position, and the number of its unit."""
         number, own = self._order.locate(position)
-        return self.sources[number], self.sources[number].record_at(own)
+        return self.sources[number], self.sources[number].unit_at(own)
 
 
 def _shares(names: list[str], weights: list[float]) -> np.ndarray:

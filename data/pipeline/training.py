@@ -74,17 +74,17 @@ class TrainStream:
             return stack(examples)
 
     def _pick(self, position: int, attempt: int):
-        """The source, the record's number and the generator of a position's n-th attempt."""
+        """The source, the record and its item, and the generator of a position's n-th attempt."""
         rng = np.random.default_rng([*self._seed, position, attempt])
-        source, index = self._mixture.locate(position)
-        if attempt:  # another record of the same source
-            index = int(rng.integers(len(source.split)))
-        return source, index, rng
+        source, unit = self._mixture.locate(position)
+        if attempt:  # another one of the same source
+            unit = int(rng.integers(len(source.units)))
+        return source, *source.units.locate(unit), rng
 
     def _example(self, position: int, report: Report) -> dict | None:
         """The example at a position of the endless global order, or its substitute."""
         for attempt in range(ATTEMPTS):
-            source, index, rng = self._pick(position, attempt)
+            source, index, item, rng = self._pick(position, attempt)
             stream, name = source.stream, f"#{index}"
             report.samples[source.name] += 1
             try:
@@ -92,7 +92,7 @@ class TrainStream:
                     record = source.split[index]
                 name = record["id"]
                 with self._watch("text"):
-                    fields, texts = train_texts(record, stream, self._tokenizer, rng)
+                    fields, texts = train_texts(record, stream, self._tokenizer, rng, item)
                 if stream.frames:
                     with self._watch("decode"):
                         clip = decode(record, stream, rng)

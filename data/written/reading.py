@@ -11,9 +11,10 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from data.written import schema
-from data.written.schema import BOX, FIELDS, QUESTION, RECORD, TEXT
+from data.written.schema import BOX, CLASSED, FIELDS, QUESTION, RECORD, TEXT
 from mplug2_jax.contracts.errors import DataError, RecordError
 
 # Arrow raises its own, most of them ValueError too, and of files OSError; of text UnicodeError.
@@ -39,7 +40,7 @@ class Annotations(Protocol):
         """A record without its media; RecordError where it is damaged."""
 
     def counts(self, kind: str, enough: int = 0) -> np.ndarray:
-        """Items of a kind of each record, int32 [records]; -1 of one that is damaged.
+        """Items of a kind (or `CLASSED`) of each record, int32 [records]; -1 of a damaged one.
 
         Where records have to be read for it, only the first that have `enough`, if that is given.
         """
@@ -166,8 +167,15 @@ class Index:
         del enough
         if kind == RECORD:
             return np.ones(len(self), np.int32)
-        column = self.table(RECORD)[FIELDS[kind]]
-        return column.fill_null(-1).to_numpy().astype(np.int32, copy=False)
+        table = self.table(RECORD)
+
+        def numbers(field: str) -> np.ndarray:
+            return table[field].fill_null(-1).to_numpy().astype(np.int32, copy=False)
+
+        if kind != CLASSED:
+            return numbers(FIELDS[kind])
+        asked = pc.equal(table["label"].fill_null(""), "").to_numpy() & (numbers("questions") > 0)
+        return np.where(asked, numbers("questions"), numbers("texts"))
 
     def texts(self) -> Iterator[list[str]]:
         """The texts of each record; none of one that is damaged."""
@@ -211,7 +219,7 @@ class Scan:
             return np.ones(len(self), np.int32)
         counts, total = [], 0
         for said in self._each():
-            counts.append(-1 if said is None else len(said[FIELDS[kind]]))
+            counts.append(-1 if said is None else len(said[_field(said, kind)]))
             total += abs(counts[-1])
             if enough and total >= enough:
                 break
@@ -220,6 +228,13 @@ class Scan:
     def texts(self) -> Iterator[list[str]]:
         for said in self._each():
             yield said["texts"] if said else []
+
+
+def _field(said: dict[str, Any], kind: str) -> str:
+    """The field that holds a record's items of a kind, or `CLASSED`."""
+    if kind == CLASSED:
+        kind = QUESTION if said["questions"] and not said["label"] else TEXT
+    return FIELDS[kind]
 
 
 def command(folder: Path) -> str:

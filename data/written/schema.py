@@ -23,6 +23,9 @@ VERSION = 1
 RECORD, TEXT, QUESTION, BOX = KINDS = ("record", "text", "question", "box")
 # The field of a record that holds a kind's items; also the record's column with their number.
 FIELDS = {TEXT: "texts", QUESTION: "questions", BOX: "boxes"}
+# In place of a kind, for counting: what of a record is classified. The questions, whose answers are
+# the classes, of one without a class of its own; the texts of another.
+CLASSED = "classed"
 META = b"mplug2_index"  # key of what the schema carries: `reading.Index` reads it
 HASH_BYTES = 16
 _MODULUS = 2**127 - 1  # of digests, a prime

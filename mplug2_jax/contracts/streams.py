@@ -16,6 +16,10 @@ from mplug2_jax.contracts.options import option
 
 SCORE = "score"  # in place of classes: the label is a number
 ALONE = ("caption", "box")  # asks whose prompt may come without a target
+# What an epoch goes over: the captions, questions or phrases that are learned from, or what has
+# them, of which a random one is drawn.
+ITEMS, MEDIA = UNITS = ("items", "media")
+SOURCES = "sources"  # what the weights of a mixture are of, where they are not of each item
 
 
 class Reader(NamedTuple):
@@ -45,6 +49,8 @@ class Stream:
 
     split: Any = option("", "name of the split (a+b: of both; a[held_out], a[rest]: parts); or a "
                             "mixture, {name: source}")
+    weights_of: str = option(SOURCES, "what a mixture's weights are of: whole 'sources', or each "
+                             "of their 'items', as in files that are joined")
     batch_size: int = option(1, "examples a step over all devices and hosts")
     root: str = option("", "folder of the written data; empty: data.root")
     shuffle: bool = option(True, "an order of its own every epoch; False: as the records were "
@@ -77,9 +83,13 @@ class Stream:
     expand: str = option("record", "evaluation: an example a record, text, question or box")
     text_optional: bool = option(False, "evaluation: a record without a text is an example, too")
     reader: Any = option(None, "what makes another modality's field of a record's media")
+    epoch_unit: str = option(MEDIA, "training: what comes up once an epoch, 'items' or 'media'")
 
     def __post_init__(self):
         check_wordings(self.instruction, "stream")
+        if self.weights_of not in (SOURCES, ITEMS):
+            raise ConfigError(f"stream.weights_of = {self.weights_of!r}: expected {SOURCES!r} or "
+                              f"{ITEMS!r}")
 
     @property
     def boxes(self) -> bool:
@@ -88,7 +98,8 @@ class Stream:
         return "box" in {self.ask, *(source.get("ask") for source in sources)}
 
 
-GIVEN_BY_TASKS = ("caption_prompt", "classes", "expand", "text_optional", "reader")
+GIVEN_BY_TASKS = ("caption_prompt", "classes", "expand", "text_optional", "reader",
+                  "epoch_unit")
 
 
 @dataclasses.dataclass(frozen=True)

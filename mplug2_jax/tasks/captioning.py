@@ -12,6 +12,7 @@ import numpy as np
 
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.options import option
+from mplug2_jax.contracts.streams import ITEMS
 from mplug2_jax.metrics.caption import score_tokens, tokenize
 from mplug2_jax.metrics.java import java_scores
 from mplug2_jax.metrics.scores import Score, within
@@ -58,6 +59,9 @@ class Captioning(Writing):
     card = ("Says what a clip or an image shows. Trained on references, or on the CIDEr-D of "
             "captions that it draws (SCST). Paper: experiments, video and image captioning.")
     fields = ("text",)
+    epoch_over = ITEMS
+    epoch_source = ("release: `dataset/caption_dataset.py`, `coco_dataset`: an entry a sentence; "
+                    "`video_downstream_datasets.py`: a line a caption. mPLUG's SCST likewise")
     figures = (
         Figure("{kind}_caption_cider", "CIDEr-D: n-grams shared with the references, weighed by "
                "how rare they are", 0.0, 10.0, headline=True),

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.options import option
-from mplug2_jax.contracts.streams import SCORE
+from mplug2_jax.contracts.streams import ITEMS, SCORE
 from mplug2_jax.metrics.submissions import GLUE, numbers_of, write_glue
 from mplug2_jax.objectives import losses
 from mplug2_jax.objectives.mixing import draw_weights, mix
@@ -50,6 +50,9 @@ class Classification(Labelling):
     """
 
     Options = ClassificationOptions
+    epoch_over = ITEMS
+    epoch_source = ("mPLUG: `dataset/ve_dataset.py` and `nlvr_dataset.py`: `__len__` counts "
+                    "sentences; of images and clips each has a class of its own")
     submissions = tuple(GLUE)
     card = ("Says the class, or a score, of a sentence, an image, a video, or of a text with what "
             "is seen. One head over pooled tokens. Paper: experiments, uni-modal tasks.")

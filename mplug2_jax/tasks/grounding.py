@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mplug2_jax.contracts.errors import ConfigError
-from mplug2_jax.contracts.streams import Stream
+from mplug2_jax.contracts.streams import ITEMS, Stream
 from mplug2_jax.metrics.boxes import grounding_accuracy, iou
 from mplug2_jax.metrics.scores import mean
 from mplug2_jax.model.decoding import greedy
@@ -27,6 +27,8 @@ class Grounding(Locating):
             "the share of boxes with an IoU of at least 0.5. Paper: experiments, visual grounding.")
     fields = ("prompt",)
     expansion = "box"
+    epoch_over = ITEMS
+    epoch_source = "mPLUG: `dataset/grounding_dataset.py`: an entry is a phrase and its box"
     figures = (
         Figure("{kind}_grounding_accuracy", "share of boxes with an IoU of at least 0.5",
                headline=True),

@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 
+from mplug2_jax.contracts.streams import ITEMS
 from mplug2_jax.objectives import losses
 from mplug2_jax.tasks.base import Array, Batch
 from mplug2_jax.tasks.base.generation import Generation
@@ -20,6 +21,9 @@ class Instructions(Locating):
     card = ("Captions, answers and boxes in one run, each after an instruction that says what is "
             "wanted. Evaluated by the tasks that it teaches. Paper: pretraining with instructions.")
     fields = ("prompt", "target")
+    epoch_over = ITEMS
+    epoch_source = ("LAVIS: `lavis/datasets/datasets/base_dataset.py`: `__len__` counts "
+                    "annotations, each a caption or a question")
     figures = BOXES
 
     def target(self, batch: Batch) -> tuple[Array, Array]:

@@ -14,7 +14,7 @@ import optax
 
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.options import option, read
-from mplug2_jax.contracts.streams import Stream
+from mplug2_jax.contracts.streams import MEDIA, Stream
 from mplug2_jax.objectives.momentum import Momentum, empty_queue, push, soft_weight
 from mplug2_jax.objectives.pretraining import pair_losses, text_losses
 from mplug2_jax.tasks.base import (
@@ -143,6 +143,9 @@ class Pretrain(Task):
         logged("*_hits", "share of these tokens that are the likeliest", 1.0, "higher", False),
     )
     figures = (*learned, *held_out.figures(learned))
+    epoch_over = MEDIA
+    epoch_source = ("release: `dataset/caption_dataset.py`, `pretrain_dataset_4m`, and "
+                    "`video_pretrain_dataset.py`: an entry a medium, of its captions a random one")
 
     def __init__(self, *args: Any):
         super().__init__(*args)

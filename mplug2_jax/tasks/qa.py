@@ -10,6 +10,7 @@ import numpy as np
 
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.options import option
+from mplug2_jax.contracts.streams import ITEMS
 from mplug2_jax.metrics.accuracy import exact_match, qa_accuracy
 from mplug2_jax.metrics.scores import by_group, mean, within
 from mplug2_jax.metrics.submissions import numbers_of
@@ -46,6 +47,9 @@ class QuestionAnswering(Writing):
             "visual and video question answering.")
     fields = ("prompt", "target")
     expansion = "question"
+    epoch_over = ITEMS
+    epoch_source = ("release: `dataset/vqa_dataset.py` and `video_downstream_datasets.py`: "
+                    "`__len__` counts the questions of all files together")
     figures = (
         Figure("{kind}_qa_majority", "accuracy of each type's most frequent answer"),
         Figure("{kind}_qa_accuracy", "share of questions answered exactly", headline=True,

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.options import option
-from mplug2_jax.contracts.streams import Stream
+from mplug2_jax.contracts.streams import ITEMS, Stream
 from mplug2_jax.metrics.ranking import Ranked, Similarities, dual_softmax, reranked, search
 from mplug2_jax.metrics.retrieval import Way, alike, ceilings, score_ways
 from mplug2_jax.metrics.scores import numbered
@@ -116,6 +116,9 @@ class Retrieval(Task):
             "whole gallery, its best reranked by matching. Scored by recall both ways. Paper: "
             "experiments, image-text and video-text retrieval.")
     fields = ("text",)
+    epoch_over = ITEMS
+    epoch_source = ("release: `dataset/caption_dataset.py`, `re_train_dataset` (ALBEF's), and "
+                    "`video_downstream_datasets.py`: `__len__` counts pairs with a caption")
     figures = (
         *figures_by("", f"the best reranked by {RULES[DEFAULT].meaning}"),
         *figures_by("dual_", DUAL),

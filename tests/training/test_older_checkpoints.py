@@ -77,3 +77,17 @@ def test_a_run_goes_on_as_it_did(name, data, tmp_path):
     assert checkpoints.meta()["format"] == 2
     kept = {"pretrain": {"task_state"}, "classification": {"ema"}}
     assert set(checkpoints.items()) == {"params", "rest", *kept.get(name, ())}
+
+
+def test_it_goes_over_media_as_it_did_though_the_config_does_not_say(data, tmp_path):
+    """By the same command: new runs of captioning go over captions."""
+    name, workdir = "captioning", tmp_path / "captioning"
+    said = run("train.py", *unpacked(name, data, workdir), f"--workdir={workdir}",
+               "--config.data.epoch_over=")
+    assert "data.epoch_over = 'media', as the run began" in said
+    assert "an epoch goes over 24 records" in said
+    logged = losses(workdir)
+    for step, values in LOSSES[name].items():
+        np.testing.assert_allclose(logged[int(step)]["loss"], values["loss"], rtol=1e-5)
+    meta = Checkpoints(workdir / "checkpoints").meta()
+    assert meta["config"]["data"]["epoch_over"] == "media"

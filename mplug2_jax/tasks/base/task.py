@@ -21,13 +21,7 @@ from jax.sharding import Mesh
 
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.options import option, read
-from mplug2_jax.contracts.streams import (
-    GIVEN_BY_TASKS,
-    Reader,
-    Source,
-    Stream,
-    batch_shapes,
-)
+from mplug2_jax.contracts.streams import GIVEN_BY_TASKS, MEDIA, Reader, Source, Stream, batch_shapes
 from mplug2_jax.metrics.scores import Score
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.modalities import find as find_modality
@@ -65,6 +59,9 @@ class Task:
       fields: batch fields that a stream must give, each of a length that the stream has.
       expansion: what one example of an evaluation is: each "record", or each "question" or "box" of
         a record.
+      epoch_over: what comes up once an epoch of training (`contracts.streams.UNITS`), if the run
+        does not say: `data.epoch_over`.
+      epoch_source: whose choice that is; "" for a task that is not trained.
       figures: all that the task reports, in training and in evaluation.
       submissions: patterns of names of the files that it writes for evaluation servers.
       best_by: the score that says how good an example is, "{kind}" in it filled in; with a "-" in
@@ -80,6 +77,8 @@ class Task:
     card: ClassVar[str] = ""
     fields: ClassVar[tuple[str, ...]] = ()
     expansion: ClassVar[str] = "record"
+    epoch_over: ClassVar[str] = MEDIA
+    epoch_source: ClassVar[str] = ""
     figures: ClassVar[tuple[Figure, ...]] = ()
     submissions: ClassVar[tuple[str, ...]] = ()
     best_by: str = ""
@@ -133,7 +132,8 @@ class Task:
         if not hasattr(section, "items"):
             raise ConfigError(f"{place} = {section!r}: expected the keys of a stream")
         values = dict(section.items())
-        own = {"expand": cls.expansion} | cls.reader(options, place) | cls.given(options)
+        own = {"expand": cls.expansion, "epoch_unit": cls.epoch_over}
+        own |= cls.reader(options, place) | cls.given(options)
         for key in GIVEN_BY_TASKS:
             if key in values:
                 does = "gives it to its streams; give it to the task alone"
