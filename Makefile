@@ -14,7 +14,7 @@ FAST := $(addprefix tests/,metrics model objectives parallel preprocess evaluati
 	stored.py)) $(addprefix --ignore=tests/,objectives/test_momentum.py \
 	objectives/test_self_critical.py parallel/test_accumulation.py data/test_data_resume.py)
 
-.PHONY: setup setup-dev demo demo-tasks joint plans dry-run instructions walks check lint types test-fast test coverage docs clean
+.PHONY: setup setup-dev demo demo-tasks joint plans dry-run instructions walks check lint types test-fast test test-full coverage docs clean
 
 setup: $(VENV)/.ready
 setup-dev: $(VENV)/.ready-dev
@@ -79,6 +79,10 @@ test-fast: setup-dev
 
 test: setup-dev
 	$(BIN)/python -m pytest $(PYTEST)
+
+# A step of every task under all combinations of options; `make test` tries every pair of them.
+test-full: setup-dev
+	CASES=all $(BIN)/python -m pytest -n 2 tests/tasks/test_equal_steps.py
 
 # The tests, and which lines of the library and the data they reach.
 coverage: setup-dev
