@@ -123,8 +123,10 @@ class _Pairs:
             return {"visual": visual, "tokens": passes.encode_texts(rows["ids"], rows["mask"])}
 
         def whole(params, rows, rng):
-            encoded = mapped(encode, params, rows, rng, self.objectives.accumulation)
-            if self.contrasts:  # not a part of `encode`, which then is not encoded again for them
+            # Just the encoders, so that where they are frozen nothing is encoded for a gradient.
+            own = {name: params[name] for name in (modality, "text", "universal") if name in params}
+            encoded = mapped(encode, own, rows, rng, self.objectives.accumulation)
+            if self.contrasts:
                 call = partial(self.objectives.call, params, "contrastive")
                 encoded["features"] = (call(encoded["visual"], modality),  # [B, C]
                                        call(encoded["tokens"][:, 0], "text"))

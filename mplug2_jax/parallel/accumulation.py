@@ -52,7 +52,8 @@ def mapped(function: Callable[[Any, Any, Array | None], Any], params: Any, rows:
 
     Args:
       function: of a tree of parameters, a tree of rows, and a key or None.
-      params: parameters by module, of the sharding table's names.
+      params: parameters by module, of the sharding table's names: those that it reads, for of what
+        has one that is differentiated there is a gradient.
       rows: tree of `[B, ...]`.
       rng: a key, or None.
       accumulation: micro-batches, a divisor of B.

@@ -147,17 +147,23 @@ def kept_across(task, params):
     return state
 
 
-@functools.cache
-def plain(name, form):
-    """Parameters, batch and state of a task; loss, metrics, carry and the whole gradient."""
+def given(name, form):
+    """Parameters, a batch, and what the task has kept."""
     task = make(name, form, 1)
     params = small.params_of(task.model)
     batch = {stream: rows(fields, seed)
              for seed, (stream, fields) in enumerate(FORMS[name][form][1].items())}
-    state = kept_across(task, params)
+    return params, batch, kept_across(task, params)
+
+
+@functools.cache
+def plain(name, form):
+    """The same; and loss, metrics, carry and the whole gradient."""
+    params, batch, kept = given(name, form)
     key = jax.random.fold_in(jax.random.key(SEED), STEP)
-    results = jax.jit(jax.value_and_grad(task.loss, has_aux=True))(params, batch, key, state, STEP)
-    return params, batch, state, jax.device_get(results)
+    results = jax.jit(jax.value_and_grad(make(name, form, 1).loss, has_aux=True))(
+        params, batch, key, kept, STEP)
+    return params, batch, kept, jax.device_get(results)
 
 
 def named(tree):
@@ -242,20 +248,28 @@ def test_a_step_is_the_plain_one(name, form, accumulation, frozen, average, devi
         np.testing.assert_array_equal(after.task_state["seen"], kept["seen"] + carry)
 
 
-@pytest.mark.parametrize("frozen", FROZEN)
-@pytest.mark.parametrize("name, form", [
-    (name, form) for name, forms in FORMS.items() for form in range(len(forms))])
-def test_splitting_computes_no_gradient_of_what_is_frozen(name, form, frozen):
-    """Nothing is computed beside the unsplit step's but, of pairs, the encoders once more."""
-    params, batch, kept, _ = plain(name, form)
-    key = jax.random.key(0)
+COUNTED = [(name, form) for name, forms in FORMS.items() for form in range(len(forms))
+           if os.environ.get("CASES") == "all" or (name, form) in (
+               ("retrieval", 0), ("captioning", 0), ("classification", 1))]
 
-    def loss(params, accumulation):
-        return make(name, form, accumulation).loss(params, batch, key, kept, STEP)[0]
 
-    forward, whole, parts = (count_flops(function, params) for function in (
-        lambda p: loss(p, 1), *(jax.grad(lambda p, n=n: loss(hold(p, FROZEN[frozen]), n))
-                                for n in (1, 4))))
-    again = name in ("pretrain", "retrieval") and frozen != "all but heads"
-    assert whole <= parts <= whole + again * forward
-    assert frozen == "nothing" or whole < 2.6 * forward
+@pytest.mark.parametrize("name, form", COUNTED)
+def test_splitting_computes_no_gradient_of_what_is_frozen(name, form):
+    """Nothing is computed beside the unsplit step's but, of pairs, the trained encoders again."""
+    params, batch, kept = given(name, form)
+
+    def loss(params, accumulation, patterns=()):
+        task = make(name, form, accumulation)
+        return task.loss(hold(params, patterns), batch, jax.random.key(0), kept, STEP)[0]
+
+    forward, more = count_flops(functools.partial(loss, accumulation=1), params), {}
+    for frozen, patterns in FROZEN.items():
+        whole, parts = (count_flops(jax.grad(functools.partial(
+            loss, accumulation=split, patterns=patterns)), params) for split in (1, 4))
+        more[frozen] = parts - whole
+        assert frozen != "all but heads" or whole < 2.5 * forward
+    assert more["all but heads"] == 0
+    if name in ("pretrain", "retrieval"):
+        assert 0 <= more["vision"] <= more["nothing"] <= forward
+    else:
+        assert set(more.values()) == {0}
