@@ -198,6 +198,7 @@ def test_a_step_is_the_plain_one(name, form, accumulation, frozen, average, devi
 
     before, grads = named(params), named(gradient)
     trained = {path: grads[path] for path in before if not hidden.search(path)}
+    assert parts.get("s/reward", 1) > 0  # of drawn captions: there is something to compare
     assert trained and (frozen == "nothing" or len(trained) < len(before) or (
         frozen == "vision" and "vision" not in params))
     # Loss, figures and norms before clipping, of all and of each module.
@@ -267,7 +268,7 @@ def test_splitting_computes_no_gradient_of_what_is_frozen(name, form):
         whole, parts = (count_flops(jax.grad(functools.partial(
             loss, accumulation=split, patterns=patterns)), params) for split in (1, 4))
         more[frozen] = parts - whole
-        assert frozen != "all but heads" or whole < 2.5 * forward
+        assert frozen != "all but heads" or whole < 1.1 * forward  # the heads' alone
     assert more["all but heads"] == 0
     if name in ("pretrain", "retrieval"):
         assert 0 <= more["vision"] <= more["nothing"] <= forward
