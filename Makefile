@@ -10,11 +10,11 @@ MEMORY := MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=17179869184 \
 PYTEST := -n 2 --dist loadfile --no-loadscope-reorder
 # What `make check` tests: what is quick, without the training steps that take a minute to compile.
 FAST := $(addprefix tests/,metrics model objectives parallel preprocess evaluation data test_house.py \
-	test_launch.py tasks/test_contract.py $(addprefix configs/test_,checks.py configs.py keys.py \
-	stored.py)) $(addprefix --ignore=tests/,objectives/test_momentum.py \
-	objectives/test_self_critical.py parallel/test_accumulation.py data/test_data_resume.py)
+	test_launch.py $(addprefix tasks/test_,contract.py per_example.py) $(addprefix configs/test_,\
+	checks.py configs.py keys.py stored.py)) $(addprefix --ignore=tests/,data/test_data_resume.py \
+	$(addprefix objectives/test_,momentum.py self_critical.py))
 
-.PHONY: setup setup-dev demo demo-tasks joint plans dry-run instructions walks check lint types test-fast test coverage docs clean
+.PHONY: setup setup-dev demo demo-tasks joint plans dry-run instructions walks check lint types test-fast test test-full coverage docs clean
 
 setup: $(VENV)/.ready
 setup-dev: $(VENV)/.ready-dev
@@ -79,6 +79,10 @@ test-fast: setup-dev
 
 test: setup-dev
 	$(BIN)/python -m pytest $(PYTEST)
+
+# A step of every task under all combinations of options; `make test` tries every pair of them.
+test-full: setup-dev
+	CASES=all $(BIN)/python -m pytest -n 2 tests/tasks/test_equal_steps.py
 
 # The tests, and which lines of the library and the data they reach.
 coverage: setup-dev

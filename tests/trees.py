@@ -1,4 +1,4 @@
-"""Comparison of gradient trees, and of losses whole and in parts."""
+"""Comparison of gradient trees."""
 
 import jax
 import numpy as np
@@ -21,16 +21,3 @@ def assert_gradients_equal(actual, expected, rtol: float) -> None:
         assert a.shape == b.shape, path_name(path)
         error = np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-3 * norm)
         assert error <= rtol, f"{path_name(path)}: relative error {error:.2e}"
-
-
-def assert_micro_batches_change_nothing(whole, split, params, batch, key) -> None:
-    """Loss, metrics and gradients of a task are those of the same with `accumulation`."""
-    (one, (parts, _)), grads = jax.jit(jax.value_and_grad(whole.loss, has_aux=True))(
-        params, batch, key)
-    (two, (others, _)), more = jax.jit(jax.value_and_grad(split.loss, has_aux=True))(
-        params, batch, key)
-    np.testing.assert_allclose(two, one, rtol=1e-5)
-    # A small overlap of boxes is a difference of coordinates of about 1, which float32 has to 1e-7.
-    for name, value in parts.items():
-        np.testing.assert_allclose(others[name], value, rtol=1e-5, atol=1e-7, err_msg=name)
-    assert_gradients_equal(more, grads, 1e-5)

@@ -12,6 +12,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.model.config import MODULES, SHARED, ModelConfig
@@ -151,15 +152,15 @@ class MPlug2(nn.Module):
           mask: bool `[B, L]` on the text path, False for padding; None for none.
 
         Returns:
-          `[B, L, D]`.
+          `[B, L, D]`. What the encoder gives is named as it is, for `jax.checkpoint` to keep.
         """
         entry = MODALITIES[modality]
         encoder, inputs = getattr(self, modality), entry.normalise(inputs)
         if entry.path == "visual":
-            x = encoder(inputs)
+            x = checkpoint_name(encoder(inputs), modality)
             return self.universal.vision(x) if "universal" in self.modules else x
         mask = jnp.ones(inputs.shape[:2], bool) if mask is None else mask
-        x = encoder(inputs, mask)
+        x = checkpoint_name(encoder(inputs, mask), modality)
         return self.universal.text(x, mask) if "universal" in self.modules else x
 
     def encode_visual(self, video: Array) -> Array:

@@ -167,20 +167,19 @@ def language_modelling(logits: Array, labels: Array, weights: Array,
     return token_cross_entropy(logits, labels, weights, soft), hits
 
 
-def classification(logits: Array, labels: Array, weights: Array, smoothing: float = 0.0,
+def classification(logits: Array, labels: Array, smoothing: float = 0.0,
                    other: tuple[Array, Array] | None = None) -> tuple[Array, Array]:
     """Cross-entropy against the true class, smoothed towards all of them alike.
 
     Args:
       logits: `[B, C]`.
       labels: int32 `[B]`.
-      weights: bool `[B]`, the real examples.
       smoothing: share of the target that is spread evenly over all classes (Szegedy et al., 2016).
       other: of mixed examples the labels of their partners, int32 `[B]`, and the share of `labels`
-        in the target, a scalar; the partners' labels have the rest.
+        in the target, `[B]`; the partners' labels have the rest.
 
     Returns:
-      The mean loss and the accuracy (against the label of the larger share), float32 scalars.
+      The loss, float32 `[B]`, and which are right (by the label of the larger share), bool `[B]`.
     """
     log_probs = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
     picked = jnp.take_along_axis(log_probs, labels[:, None], axis=-1)[:, 0]
@@ -190,8 +189,7 @@ def classification(logits: Array, labels: Array, weights: Array, smoothing: floa
         picked = share * picked + (1 - share) * rest
         labels = jnp.where(share >= 0.5, labels, others)
     loss = -(1 - smoothing) * picked - smoothing * log_probs.mean(axis=-1)
-    hits = weighted_mean(logits.argmax(axis=-1) == labels, weights)
-    return weighted_mean(loss, weights), hits
+    return loss, logits.argmax(axis=-1) == labels
 
 
 def overlap(one: Array, other: Array) -> tuple[Array, Array]:
@@ -234,23 +232,21 @@ def expected_box(logits: Array, ids: Array | np.ndarray,
     return jnp.matmul(weights, positions, precision=jax.lax.Precision.HIGHEST)
 
 
-def boxes(predicted: Array, true: Array, weights: Array, l1: float = 5.0,
+def boxes(predicted: Array, true: Array, l1: float = 5.0,
           giou: float = 2.0) -> tuple[Array, dict[str, Array]]:
     """L1 distance of the sides, and generalised IoU, weighted as DETR does.
 
     Args:
       predicted: `[B, 4]`, (x0, y0, x1, y1) in 0..1; sides in the wrong order make no area.
       true: `[B, 4]` likewise.
-      weights: bool `[B]`, the real examples, or `shares`.
       l1, giou: weights of the two parts.
 
     Returns:
-      The mean loss, and `box_l1` (summed over the four sides), `box_giou` (1 - GIoU), `box_iou`
-      and `box_hits` (share with an IoU of at least 0.5), float32 scalars.
+      The loss, and `box_l1` (summed over the four sides), `box_giou` (1 - GIoU), `box_iou` and
+      `box_hits` (1 for an IoU of at least 0.5), float32 `[B]` each.
     """
     distance = jnp.abs(predicted - true).sum(axis=-1)
     iou, generalised = overlap(predicted, true)
     parts = {"box_l1": distance, "box_giou": 1 - generalised, "box_iou": iou,
-             "box_hits": iou >= 0.5}
-    means = {name: weighted_mean(value, weights) for name, value in parts.items()}
-    return l1 * means["box_l1"] + giou * means["box_giou"], means
+             "box_hits": (iou >= 0.5).astype(jnp.float32)}
+    return l1 * parts["box_l1"] + giou * parts["box_giou"], parts

@@ -15,11 +15,13 @@ Pairs are encoded a micro-batch at a time and the tokens kept; the contrastive l
 negatives are then those of the whole batch, and negatives of another micro-batch are just rows of
 the tokens, their gradient included. Fusion, decoder and heads follow, a micro-batch at a time with
 its backward pass; the encoders' backward pass comes last and encodes once more. So splitting costs
-one more forward pass of the encoders, and holds of the whole batch the visual tokens twice (the
-pairs' own and the negatives') with their gradients: 4 x B x S x D numbers.
+one more forward pass of the encoders, but where all of them are frozen, and holds of the whole
+batch the visual tokens twice (the pairs' own and the negatives') with their gradients: 4 x B x S x
+D numbers.
 """
 
 import dataclasses
+from functools import partial
 from typing import Any
 
 import jax
@@ -118,22 +120,25 @@ class _Pairs:
         def encode(params, rows, rng):
             passes = Passes(self.objectives.call, params, rng)
             visual = shard_batch(passes.call("encode", modality, rows["seen"]))  # [B, S, D]
-            tokens = passes.encode_texts(rows["ids"], rows["mask"])
-            result: dict[str, Any] = {"visual": visual, "tokens": tokens}
-            if self.contrasts:
-                result["features"] = (passes.call("contrastive", visual, modality),  # [B, C]
-                                      passes.call("contrastive", tokens[:, 0], "text"))
-            return result
+            return {"visual": visual, "tokens": passes.encode_texts(rows["ids"], rows["mask"])}
 
-        accumulation, modality = self.objectives.accumulation, self.objectives.modality
-        encoded = mapped(encode, params, {"seen": seen, "ids": ids, "mask": mask}, rng,
-                         accumulation)
+        def whole(params, rows, rng):
+            # Just the encoders, so that where they are frozen nothing is encoded for a gradient.
+            own = {name: params[name] for name in (modality, "text", "universal") if name in params}
+            encoded = mapped(encode, own, rows, rng, self.objectives.accumulation)
+            if self.contrasts:
+                call = partial(self.objectives.call, params, "contrastive")
+                encoded["features"] = (call(encoded["visual"], modality),  # [B, C]
+                                       call(encoded["tokens"][:, 0], "text"))
+            return encoded
+
+        modality = self.objectives.modality
+        encoded = whole(params, {"seen": seen, "ids": ids, "mask": mask}, rng)
         read = len([name for name in self.names if name == "text" or name in SOFT])
         if self.momentum is None or not read:
             return encoded, None
         rows = {"seen": seen, "ids": ids[:, :read], "mask": mask[:, :read]}
-        return encoded, jax.lax.stop_gradient(
-            mapped(encode, self.momentum.params, rows, None, accumulation))
+        return encoded, jax.lax.stop_gradient(whole(self.momentum.params, rows, None))
 
     def contrast(self, encoded: dict[str, Any], teacher: dict[str, Any] | None,
                  temperature: Array, batch: Batch) -> tuple[Metrics, Queue | None]:

@@ -13,9 +13,9 @@ from typing import Any
 from mplug2_jax.contracts import options
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.streams import GIVEN_BY_TASKS, Stream
-from mplug2_jax.model import modalities
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.preprocess.tokenizer import Tokenizer
+from mplug2_jax.tasks.base.options import check_shared
 from mplug2_jax.tasks.base.task import Task
 
 __all__ = ["Task", "complete", "load", "make", "names", "read", "section", "streams"]
@@ -65,11 +65,7 @@ def read(given: Mapping[str, Any], place: str = "task") -> tuple[type[Task], Any
         raise ConfigError(f"{place}.name: missing; expected one of {', '.join(names())}")
     task = load(values.pop("name"), place)
     found = options.read(task.Options, values, place)
-    if hasattr(found, "modality"):
-        try:
-            modalities.find(found.modality)
-        except ConfigError as error:
-            raise ConfigError(f"{place}.{error}") from None
+    check_shared(found, place)
     try:
         task.composition(found)
     except ConfigError as error:

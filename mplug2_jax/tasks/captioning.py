@@ -18,14 +18,23 @@ from mplug2_jax.metrics.java import java_scores
 from mplug2_jax.metrics.scores import Score, within
 from mplug2_jax.metrics.submissions import numbers_of, write_captions
 from mplug2_jax.model.decoding import sample
-from mplug2_jax.objectives import losses
 from mplug2_jax.objectives.self_critical import (
     CaptionReward,
     advantages,
     policy_gradient,
     sample_keys,
 )
-from mplug2_jax.tasks.base import Array, Batch, Clip, Example, Figure, Metrics, Scores, logged
+from mplug2_jax.tasks.base import (
+    Array,
+    Batch,
+    Clip,
+    Example,
+    Figure,
+    Metrics,
+    PerExample,
+    Scores,
+    logged,
+)
 from mplug2_jax.tasks.base.generation import LANGUAGE, Writing, WritingOptions
 
 
@@ -99,31 +108,33 @@ class Captioning(Writing):
         rows = self.seen(batch).shape[0]
         return jnp.broadcast_to(ids, (rows, *ids.shape)), jnp.broadcast_to(mask, (rows, *ids.shape))
 
-    def shares(self, batch: Batch) -> dict[str, Array]:
-        if not self.options.samples:
-            return super().shares(batch)
-        mask = batch["example_mask"]
-        return {"share": losses.shares(mask), "number": jnp.arange(len(mask), dtype=jnp.int32)}
+    def drawn(self, batch: Batch, rng: Array) -> Batch:
+        """With the keys of the captions to draw, `[B, R]`."""
+        count, rows = self.options.samples, len(batch["example_mask"])
+        if not count:
+            return batch
+        return batch | {"keys": sample_keys(rng, jnp.arange(rows), count).reshape(rows, count)}
 
-    def part(self, name: str, params: Any, rows: Batch, rng: Array,
-             step_rng: Array) -> tuple[Array, Metrics]:
+    def shares(self, batch: Batch) -> dict[str, Array]:
+        return PerExample.shares(self, batch) if self.options.samples else super().shares(batch)
+
+    def part(self, name: str, params: Any, rows: Batch, rng: Array) -> tuple[Array, Metrics]:
         if not self.options.samples:
-            return super().part(name, params, rows, rng, step_rng)
+            return super().part(name, params, rows, rng)
         count, options = self.options.samples, self.options
         memory, memory_mask = self.memory(params, rows)
         # Drawing has no gradient: what it reads is cut off.
         drawn, seen = jax.lax.stop_gradient((params, memory))
-        ids = sample(self.model, drawn, seen, memory_mask,
-                     sample_keys(step_rng, rows["number"], count),
+        ids = sample(self.model, drawn, seen, memory_mask, rows["keys"].reshape(-1),
                      max_length=options.max_length, **self.ends)  # [B * R, 1 + L]
         rewards = self.reward(name, rows["pair_id"], ids.reshape(-1, count, ids.shape[1]))
         ended = ids[:, 1:] == self.tokenizer.sep_id
         counted = jnp.cumsum(ended, axis=1) - ended == 0  # the end counts, what follows does not
         logits, _ = self.call(params, "decode", ids[:, :-1], None, memory, memory_mask)
         each = policy_gradient(logits, ids, counted, advantages(rewards).reshape(-1))
-        value = (each.reshape(-1, count).mean(axis=1) * rows["share"]).sum()
-        reward = (rewards.mean(axis=1) * rows["share"]).sum()
-        length = (counted.sum(axis=1).reshape(-1, count).mean(axis=1) * rows["share"]).sum()
+        value = each.reshape(-1, count).mean(axis=1) * rows["share"]
+        reward = rewards.mean(axis=1) * rows["share"]
+        length = counted.sum(axis=1).reshape(-1, count).mean(axis=1) * rows["share"]
         return value, {"policy": value, "reward": reward, "caption_length": length}
 
     @property

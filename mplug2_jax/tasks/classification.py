@@ -15,7 +15,7 @@ from mplug2_jax.metrics.submissions import GLUE, numbers_of, write_glue
 from mplug2_jax.objectives import losses
 from mplug2_jax.objectives.mixing import draw_weights, mix
 from mplug2_jax.preprocess.classes import class_names, count_outputs
-from mplug2_jax.tasks.base import Array, Batch, Loss, Metrics, logged, over_streams
+from mplug2_jax.tasks.base import Array, Batch, Metrics, PerExample, accumulation, logged
 from mplug2_jax.tasks.base.labels import FIGURES, INPUTS, Labelling, LabelOptions
 
 
@@ -27,6 +27,7 @@ class ClassificationOptions(LabelOptions):
     mixup: float = option(0.0, "alpha of the shares in which two examples are mixed; 0 for none")
     cutmix: float = option(0.0, "alpha of the shares of boxes pasted from another example; 0 for "
                                 "none")
+    accumulation: int = accumulation()
 
     def __post_init__(self):
         super().__post_init__()
@@ -40,7 +41,7 @@ class ClassificationOptions(LabelOptions):
                               "at least 0, and 0 but for classes of one image or video")
 
 
-class Classification(Labelling):
+class Classification(Labelling, PerExample):
     """One head over the pooled tokens of `task.inputs`.
 
     "text": a sentence or a pair (GLUE). "visual": an image or a video; several views of it in
@@ -81,36 +82,30 @@ class Classification(Labelling):
         logits = self.call(params, "class_logits", features.reshape(-1, features.shape[-1]))
         return logits.reshape(features.shape[0], -1, logits.shape[-1]).mean(axis=1)
 
-    def loss(self, params: Any, batch: dict[str, Batch], rng: Array, task_state: Any = None,
-             step: Array | int = 0) -> Loss:
-        """Summed over the streams: cross-entropy, or the squared error of a score."""
-        del task_state, step
+    def drawn(self, batch: Batch, rng: Array) -> Batch:
+        """After mixup and CutMix, with `other` of `losses.classification`, `[B]` each."""
+        mixup, cutmix = self.options.mixup, self.options.cutmix
+        if not mixup and not cutmix:
+            return batch
+        video = batch["video"]
+        weights = draw_weights(jax.random.fold_in(rng, 0), mixup, cutmix, *video.shape[-3:-1])
+        return batch | {"video": mix(video, weights), "other_label": batch["label"][::-1],
+                        "label_share": jnp.full(video.shape[:1], weights.mean())}
 
-        def of_stream(_, stream: Batch, key: Array) -> tuple[Array, Metrics]:
-            stream, other = self.mixed(stream, jax.random.fold_in(key, 0))
-            logits, label = self.logits(params, stream, key), stream["label"]
-            if self.options.classes == SCORE:
-                value = losses.weighted_mean(jnp.square(logits[:, 0] - label),
-                                             stream["example_mask"])
-                return value, {"class": value}
-            value, hits = losses.classification(logits, label, stream["example_mask"],
-                                                self.options.label_smoothing, other)
-            return value, {"class": value, "class_hits": hits}
-
-        return over_streams(of_stream, batch, rng)
+    def part(self, name: str, params: Any, rows: Batch, rng: Array) -> tuple[Array, Metrics]:
+        """Cross-entropy, or the squared error of a score."""
+        del name
+        logits, label, share = self.logits(params, rows, rng), rows["label"], rows["share"]
+        if self.options.classes == SCORE:
+            value = jnp.square(logits[:, 0] - label) * share
+            return value, {"class": value}
+        other = (rows["other_label"], rows["label_share"]) if "other_label" in rows else None
+        value, hits = losses.classification(logits, label, self.options.label_smoothing, other)
+        return value * share, {"class": value * share, "class_hits": hits * share}
 
     @property
     def weights(self) -> Mapping[str, float]:
         return {"class": 1.0}
-
-    def mixed(self, stream: Batch, key: Array) -> tuple[Batch, tuple[Array, Array] | None]:
-        """The stream after mixup and CutMix, and `other` of `losses.classification`."""
-        mixup, cutmix = self.options.mixup, self.options.cutmix
-        if not mixup and not cutmix:
-            return stream, None
-        weights = draw_weights(key, mixup, cutmix, *stream["video"].shape[-3:-1])
-        return (stream | {"video": mix(stream["video"], weights)},
-                (stream["label"][::-1], weights.mean()))
 
     def predict(self, params: Any, batch: Batch) -> dict[str, Array]:
         """`logits float32 [B, C]`, for a score `[B, 1]`."""

@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.options import option, read
@@ -25,6 +24,7 @@ from mplug2_jax.tasks.base import (
     Metrics,
     Scores,
     Task,
+    accumulation,
     held_out,
     logged,
     modality,
@@ -88,7 +88,7 @@ class PretrainOptions:
     mask_share: float = option(0.15, "of the tokens, for masked language modelling")
     negative_block: int = option(0, "examples among which a hard negative is sought; 0 for the "
                                  "global batch")
-    accumulation: int = option(1, "micro-batches of a step; the results are those of 1")
+    accumulation: int = accumulation()
     momentum: Teacher = option(Teacher, "soft targets")
 
     def __post_init__(self):
@@ -247,8 +247,10 @@ class Pretrain(Task):
     def next_state(self, task_state: Any, params: Any, carry: Any) -> dict[str, Any]:
         if not task_state:
             return task_state
-        state = {"teacher": optax.incremental_update(params, task_state["teacher"],
-                                                     1 - self.options.momentum.decay)}
+        weight = 1 - self.options.momentum.decay
+        # In this form the teacher of what is frozen keeps its values to the bit.
+        state = {"teacher": jax.tree.map(lambda old, new: old + weight * (new - old),
+                                         task_state["teacher"], params)}
         if "queue" in task_state:
             state["queue"] = push(task_state["queue"], carry)
         return state

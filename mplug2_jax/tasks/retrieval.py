@@ -32,6 +32,7 @@ from mplug2_jax.tasks.base import (
     Loss,
     Scores,
     Task,
+    accumulation,
     fetch,
     modality,
     over_streams,
@@ -79,7 +80,7 @@ class RetrievalOptions:
     objectives: Weights = option(Weights, "weights of the losses")
     negative_block: int = option(0, "examples among which a hard negative is sought; 0 for the "
                                  "global batch")
-    accumulation: int = option(1, "micro-batches of a step; the results are those of 1")
+    accumulation: int = accumulation()
     rerank: int = option(16, "best of every query that matching reranks; 0 for none")
     rerank_by: str = option(DEFAULT, "what they are ranked by: " + ", ".join(RULES))
     dual_softmax: bool = option(False, "similarities times their softmax over all test queries")

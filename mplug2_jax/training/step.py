@@ -80,8 +80,9 @@ def make_train_step(task: Learner, optimizer: optax.GradientTransformation, stat
                    **measures.norms("grad_norm", grads)}
         params, ema = optax.apply_updates(state.params, updates), None
         if state.ema is not None:
-            ema = optax.incremental_update(params, state.ema,
-                                           1 - ema_weight(ema_decay, state.step))
+            weight = 1 - ema_weight(ema_decay, state.step)
+            # In this form what does not change, being frozen, keeps its average to the bit.
+            ema = jax.tree.map(lambda old, new: old + weight * (new - old), state.ema, params)
         task_state = task.next_state(state.task_state, params, carry)
         return TrainState(state.step + 1, params, opt_state, task_state, ema), metrics
 

@@ -41,9 +41,12 @@ def test_queue_is_first_in_first_out():
 
 def test_average_and_ramp():
     options = dict(teacher=True, decay=0.9)
-    state = small.task(momentum=options).next_state({"teacher": {"a": jnp.float32([1.0, 2.0])}},
-                                                    {"a": jnp.float32([3.0, 0])}, [])
+    still = np.random.default_rng(0).standard_normal(100).astype(np.float32)  # being frozen
+    state = small.task(momentum=options).next_state(
+        {"teacher": {"a": jnp.float32([1.0, 2.0]), "b": still}},
+        {"a": jnp.float32([3.0, 0]), "b": still}, [])
     np.testing.assert_allclose(state["teacher"]["a"], [1.2, 1.8], rtol=1e-6)
+    np.testing.assert_array_equal(state["teacher"]["b"], still)
     weights = [float(momentum.soft_weight(0.4, 4, jnp.int32(step))) for step in (0, 1, 4, 9)]
     np.testing.assert_allclose(weights, [0.0, 0.1, 0.4, 0.4], rtol=1e-6)
 

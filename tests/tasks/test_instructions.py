@@ -4,7 +4,6 @@ import jax
 import numpy as np
 import pytest
 import small
-from trees import assert_micro_batches_change_nothing
 
 from configs import checks, demo_tasks
 from mplug2_jax.contracts.errors import ConfigError
@@ -55,12 +54,6 @@ def test_a_mixed_batch_is_the_mean_of_its_examples(instructions):
         (sum(words) + 2 * float(alone["s/lm"])) / 5, rel=1e-4)
     more = 2 / 5 * float(5 * alone["s/box_l1"] + 2 * alone["s/box_giou"])
     assert float(value) == pytest.approx(float(metrics["s/lm"]) + more, rel=1e-4)
-
-
-def test_micro_batches_change_nothing(instructions):
-    task, params = instructions
-    many = small.task("instructions", TINY, location_bins=BINS, accumulation=3)
-    assert_micro_batches_change_nothing(task, many, params, {"s": batch()}, KEY)
 
 
 def test_streams_without_boxes_have_none(instructions):

@@ -13,17 +13,10 @@ from mplug2_jax.contracts.options import option
 from mplug2_jax.model.decoding import beam_search, greedy
 from mplug2_jax.model.rows import with_visual
 from mplug2_jax.objectives import losses
-from mplug2_jax.parallel.accumulation import summed
 from mplug2_jax.tasks.base.figures import logged
-from mplug2_jax.tasks.base.streams import over_streams
-from mplug2_jax.tasks.base.task import (
-    Array,
-    Batch,
-    Loss,
-    Metrics,
-    Task,
-    modality,
-)
+from mplug2_jax.tasks.base.options import accumulation, modality
+from mplug2_jax.tasks.base.per_example import PerExample
+from mplug2_jax.tasks.base.task import Array, Batch, Metrics
 
 MEMORIES = ("visual", "prompt", "fused")
 LANGUAGE = (
@@ -39,14 +32,12 @@ class GenerationOptions:
     memory: str = option("fused", "what the decoder reads: the 'visual' alone, 'fused' with the "
                          "prompt, or the 'prompt' alone, which has read the visual in the fusion")
     modality: str = modality()
-    accumulation: int = option(1, "micro-batches of a step; the results are those of 1")
+    accumulation: int = accumulation()
 
     def __post_init__(self):
         if self.memory not in MEMORIES:
             raise ConfigError(f"task.memory = {self.memory!r}: expected one of "
                               + ", ".join(MEMORIES))
-        if self.accumulation < 1:
-            raise ConfigError(f"task.accumulation = {self.accumulation}: expected at least 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +55,7 @@ class WritingOptions(GenerationOptions):
                               f"expected at least 1, and less than max_length = {self.max_length}")
 
 
-class Generation(Task):
+class Generation(PerExample):
     """Learns a target from a clip and, but for `task.memory = "visual"`, a prompt.
 
     "visual": the decoder sees the visual embedding alone (the released captioning).
@@ -98,14 +89,14 @@ class Generation(Task):
         return {"share": losses.shares(counted)}
 
     def beside(self, logits: Array, rows: Batch) -> tuple[Array, Metrics]:
-        """A loss beside that of the next tokens, and its metrics.
+        """A loss beside that of the next tokens, and its metrics, `[B]` each as of `part`.
 
         Args:
           logits: `[B, L - 1, V]` of the inputs `target[:, :-1]`.
-          rows: of a micro-batch, with the whole batch's `shares`.
+          rows: as of `part`.
         """
-        del logits, rows
-        return jnp.zeros(()), {}
+        del rows
+        return jnp.zeros(logits.shape[:1]), {}
 
     def memory(self, params: Any, batch: Batch,
                rng: Array | None = None) -> tuple[Array, Array | None]:
@@ -119,38 +110,16 @@ class Generation(Task):
         visual, text = self.call(params, "fuse", visual, text, mask, rng=keys[2])
         return (text, mask) if self.options.memory == "prompt" else with_visual(visual, text, mask)
 
-    def loss(self, params: Any, batch: dict[str, Batch], rng: Array, task_state: Any = None,
-             step: Array | int = 0) -> Loss:
-        """Next-token cross-entropy, summed over the streams; metrics `stream/lm`."""
-        del task_state, step
-
-        def of_stream(name, rows, key):
-            def part(params, _, rows, rng):
-                return self.part(name, params, rows, rng, key)
-
-            return summed(part, params, (), rows | self.shares(rows), key,
-                          self.options.accumulation)
-
-        return over_streams(of_stream, batch, rng)
-
-    def part(self, name: str, params: Any, rows: Batch, rng: Array,
-             step_rng: Array) -> tuple[Array, Metrics]:
-        """The loss of some rows of a stream, a sum, and its metrics.
-
-        Args:
-          name: of the stream.
-          params: of the model.
-          rows: of a micro-batch, with the whole batch's `shares`.
-          rng: the micro-batch's key.
-          step_rng: the stream's key, the same for all micro-batches.
-        """
-        del name, step_rng
+    def part(self, name: str, params: Any, rows: Batch, rng: Array) -> tuple[Array, Metrics]:
+        """Next-token cross-entropy, `lm`, and what is `beside` it."""
+        del name
         memory_key, decode_key = jax.random.split(rng)
         memory, memory_mask = self.memory(params, rows, memory_key)
         ids, mask = self.target(rows)
         logits, _ = self.call(params, "decode", ids[:, :-1], mask[:, :-1], memory, memory_mask,
                               rng=decode_key)
-        value, hits = losses.language_modelling(logits, ids[:, 1:], rows["share"])
+        value = (losses.cross_entropy(logits, ids[:, 1:]) * rows["share"]).sum(axis=1)
+        hits = ((logits.argmax(axis=-1) == ids[:, 1:]) * rows["share"]).sum(axis=1)
         more, metrics = self.beside(logits, rows)
         return value + more, {"lm": value, "lm_hits": hits, **metrics}
 

@@ -109,7 +109,8 @@ class Labelling(Task):
     def features(self, params: Any, batch: Batch, rng: Array | None = None) -> Array:
         """What the head reads of each of the V views, `[B, V, F]`."""
         keys = [None] * 3 if rng is None else jax.random.split(rng, 3)
-        inputs, rows = self.options.inputs, batch["example_mask"].shape[0]
+        inputs = self.options.inputs
+        rows = batch["text" if inputs == "text" else "video"].shape[0]
         visual = mask = None
         if inputs != "text":
             video = batch["video"]

@@ -88,10 +88,11 @@ class Locating(Generation):
         Args:
           logits: `[B, L, V]` of the inputs `target[:, :-1]`.
           box: the true one, `[B, 4]`.
-          weights: as of `losses.boxes`.
+          weights: float32 `[B]`, shares, by which all of it is multiplied.
         """
         said = losses.expected_box(logits[:, :SIDES], self.locations.ids, self.locations.positions)
-        return losses.boxes(said, box, weights)
+        value, metrics = losses.boxes(said, box)
+        return weights * value, {name: weights * each for name, each in metrics.items()}
 
 
 def has_box(batch: Batch) -> jax.Array:

@@ -19,9 +19,7 @@ CONTRAST = (
 
 
 def check_batching(options: Any) -> None:
-    """ConfigError for blocks and micro-batches that make no sense."""
-    if options.accumulation < 1:
-        raise ConfigError(f"task.accumulation = {options.accumulation}: expected at least 1")
+    """ConfigError for blocks that make no sense."""
     if options.negative_block < 0:
         raise ConfigError(f"task.negative_block = {options.negative_block}: expected at least 0")
 

@@ -9,7 +9,6 @@ this is and which of its captions, questions or boxes. Host code (`record`, `sco
 example once.
 """
 
-import dataclasses
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,7 +19,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from mplug2_jax.contracts.errors import ConfigError
-from mplug2_jax.contracts.options import option, read
+from mplug2_jax.contracts.options import read
 from mplug2_jax.contracts.streams import GIVEN_BY_TASKS, MEDIA, Reader, Source, Stream, batch_shapes
 from mplug2_jax.metrics.scores import Score
 from mplug2_jax.model.config import ModelConfig
@@ -29,6 +28,7 @@ from mplug2_jax.model.mplug2 import build, init_params
 from mplug2_jax.parallel.mesh import check_batch
 from mplug2_jax.preprocess.tokenizer import Tokenizer
 from mplug2_jax.tasks.base.figures import Clip, Example, Figure, find
+from mplug2_jax.tasks.base.options import NoOptions, check_accumulation
 
 Array = jax.Array
 Batch = dict[str, Array]
@@ -36,16 +36,6 @@ Metrics = dict[str, Array]
 Loss = tuple[Array, tuple[Metrics, Any]]  # a float32 scalar; metrics, and what `next_state` takes
 Scores = dict[str, Score | float]  # figures by name; a number has no examples and no interval
 Annotate = Callable[[int], dict[str, Any]]  # record number -> its texts and questions
-
-
-def modality() -> str:
-    """The option that says what a task sees."""
-    return option("vision", "what is seen or heard: 'vision', or a modality of your own")
-
-
-@dataclasses.dataclass(frozen=True)
-class NoOptions:
-    """Of a task that has none."""
 
 
 class Task:
@@ -196,6 +186,7 @@ class Task:
         for name, stream in streams.items():
             check_batch(f"data.streams.{name}.batch_size", stream.batch_size, mesh,
                         getattr(self.options, "accumulation", 1), "task.accumulation")
+        check_accumulation(self, streams)
 
     def shapes(self, stream: Stream) -> dict[str, jax.ShapeDtypeStruct]:
         """What a training batch of a stream has, for planning.
