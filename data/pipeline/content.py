@@ -33,6 +33,18 @@ def content_ids(record: dict, fields: dict, tokenizer: Tokenizer) -> dict[str, n
             "text_id": _text_id(fields["text"][fields["text_mask"]], tokenizer)}
 
 
+def repeated(batch: dict[str, np.ndarray]) -> np.ndarray:
+    """bool [b]: which rows have an equal medium, or an equal text, of another record."""
+    found = np.zeros(len(batch["pair_id"]), bool)
+    for name in ("media_id", "text_id"):
+        records: dict[bytes, set[int]] = {}
+        keys = [one.tobytes() for one in batch[name]]
+        for key, number in zip(keys, batch["pair_id"].tolist(), strict=True):
+            records.setdefault(key, set()).add(number)
+        found |= batch[name].any(axis=1) & [len(records[key]) > 1 for key in keys]
+    return found
+
+
 def _media_id(record: dict) -> np.ndarray:
     content = content_hash(record["media"])
     if content is None:

@@ -198,13 +198,14 @@ def test_devices_change_nothing(shape):
     queue = {name: x[:QUEUED] for name, x in chained().items()} | sides_of(rng, QUEUED)
     (value, hits), gradient = jax.device_get(with_gradients(*arguments, queue))
     keys = jax.random.split(jax.random.key(0), 20)
-    negatives = jax.device_get(drawn(keys, batch, *arguments[1].values()))
+    negatives = jax.device_get(drawn(keys, batch, arguments[1]["visual"],
+                                      arguments[1]["text"]))
     mesh = make_mesh(*shape)
     with jax.set_mesh(mesh):
         placed = put_batch(arguments, mesh)
         (value_2, hits_2), gradient_2 = with_gradients(*placed, queue)
         assert counted(placed[0]) == 3
-        others = jax.device_get(drawn(keys, placed[0], *placed[1].values()))
+        others = jax.device_get(drawn(keys, placed[0], placed[1]["visual"], placed[1]["text"]))
     np.testing.assert_allclose(value_2, value, rtol=1e-6)
     for name in hits:
         np.testing.assert_allclose(hits_2[name], hits[name], rtol=1e-6)
