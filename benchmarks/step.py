@@ -52,8 +52,8 @@ def random_batch(config: ConfigDict, seed: int) -> dict[str, dict[str, np.ndarra
     rng = np.random.default_rng(seed)
 
     def draw(name, x):
-        if name == "pair_id":
-            return np.arange(x.shape[0], dtype=x.dtype)
+        if name.endswith("_id"):
+            return np.arange(x.size, dtype=x.dtype).reshape(x.shape)
         if x.dtype == jnp.bool_:
             return np.ones(x.shape, x.dtype)
         if x.dtype == jnp.uint8:

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from configs import checks
 from data.pipeline import Epochs, Stopwatch, TrainStream, summary
+from data.pipeline.content import repeated
 from mplug2_jax import launch
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.streams import Stream
@@ -76,6 +77,9 @@ def inspect(
         print(f"  an epoch goes over {units:,} {said}")
         for field, value in made[0].items():
             print(f"  {field:14} {value.dtype} {list(value.shape)}")
+        if "text_id" in made[0]:
+            found = [int(repeated(batch).sum()) for batch in made]
+            print(f"  rows with an equal text or medium of another record: {found} a batch")
         print(watch.table(batches * stream.batch_size), flush=True)
         if name == next(iter(streams)):
             contact_sheet(made[0], tokenizer, rows).save(out)

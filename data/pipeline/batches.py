@@ -9,6 +9,8 @@ batch that this process feeds. Which fields there are follows from the stream (s
     label         int32 [b], number of the class; float32 for scores; -1 or nan where hidden
     box           float32 [b, 4], (x0, y0, x1, y1) in 0..1; all 0 where none is asked for
     pair_id       int32 [b], the record's number; equal ids are the same pair
+    media_id, text_id   int32 [b, 2], where texts are compared with what is seen: equal ones are of
+        equal media and equal texts, 0 of none (see `content`)
     example_mask  bool [b], False for rows that only fill the batch
     index, item   int32 [b], evaluation only: the record's number, and that of its caption,
         question or box (-1 on filling)

@@ -5,6 +5,7 @@ import sys
 import numpy as np
 
 from data.pipeline.annotations import Items
+from data.pipeline.content import content_ids
 from data.pipeline.examples import empty_example, eval_clip, eval_example, load_media, stack
 from data.pipeline.skips import Report
 from data.pipeline.sources import first_readable, open_split
@@ -73,6 +74,8 @@ class EvalStream:
 
     def _fields(self, record: dict, clip: np.ndarray | None, item: int) -> dict:
         fields = eval_example(record, clip, item, self._stream, self._tokenizer)
+        if self._stream.identified:
+            fields |= content_ids(record, fields, self._tokenizer)
         reader = self._stream.reader
         return fields | (load_media(record, reader) if reader else {})
 

@@ -239,6 +239,8 @@ def empty_example(stream, tokenizer: Tokenizer) -> dict:
         fields["label"] = np.float32(np.nan) if stream.classes == SCORE else np.int32(-1)
     if stream.boxes:
         fields["box"] = np.zeros(4, np.float32)
+    if stream.identified:
+        fields |= {name: np.zeros(2, np.int32) for name in ("media_id", "text_id")}
     return fields
 
 

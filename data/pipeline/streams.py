@@ -22,15 +22,17 @@ _SOURCE_KEYS = {field.name for field in dataclasses.fields(Source)}
 def resolve(stream) -> types.SimpleNamespace:
     """A stream, or a mapping of some of its keys, as a plain object that is quick to read.
 
-    Its `class_numbers` are {name: label}; `boxes` says whether its batches have a `box` field;
-    `label_words` are those of the dataset (`labels.label_words`), filled in where it is opened.
+    Its `class_numbers` are {name: label}; `boxes` and `identified` say whether its batches have a
+    `box` field, and ids of their content; `label_words` are those of the dataset
+    (`labels.label_words`), filled in where it is opened.
 
     Raises:
         ConfigError: a key is unknown or of a wrong type, or the classes cannot be read.
     """
     if not isinstance(stream, Stream):
         stream = read(Stream, dict(stream.items()), "stream")
-    resolved = types.SimpleNamespace(**vars(stream), boxes=stream.boxes, label_words={})
+    resolved = types.SimpleNamespace(**vars(stream), boxes=stream.boxes,
+                                     identified=stream.identified, label_words={})
     names = class_names(resolved.classes) if resolved.classes else ()
     resolved.class_numbers = {name: number for number, name in enumerate(names)}
     return resolved

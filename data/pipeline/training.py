@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data.pipeline.content import content_ids
 from data.pipeline.examples import augmented, decode, load_media, stack, train_texts
 from data.pipeline.skips import Report
 from data.pipeline.sources import ATTEMPTS, Mixture, first_readable, stream_seed
@@ -93,6 +94,9 @@ class TrainStream:
                 name = record["id"]
                 with self._watch("text"):
                     fields, texts = train_texts(record, stream, self._tokenizer, rng, item)
+                if stream.identified:
+                    with self._watch("text"):
+                        fields |= content_ids(record, fields, self._tokenizer)
                 if stream.frames:
                     with self._watch("decode"):
                         clip = decode(record, stream, rng)

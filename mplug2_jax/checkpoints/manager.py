@@ -96,7 +96,7 @@ class Checkpoints:
         # The optimizer's moments follow the parameters: Orbax compares them.
         self._require_whole("", shapes["params"], self.shapes())
         for name, tree in entries.items():
-            self._require_whole(f"{name}/", tree, self._entry_shapes(name))
+            self._require_whole(f"{name}/", tree, self.entry_shapes(name))
         whole = self.has(TASK_STATE)
         if names and whole:  # Orbax restores an item whole
             entries = self.shapes(TASK_STATE) | entries
@@ -116,7 +116,8 @@ class Checkpoints:
             return set(self.shapes(TASK_STATE))
         return set(self.items()) - {"params", OPTIMIZER, AVERAGE}
 
-    def _entry_shapes(self, name: str) -> Any:
+    def entry_shapes(self, name: str) -> Any:
+        """Of one of the `entries` the tree of shapes."""
         return self.shapes(TASK_STATE)[name] if self.has(TASK_STATE) else self.shapes(name)
 
     def _require_whole(self, prefix: str, tree: Any, stored: Any) -> None:

@@ -77,6 +77,9 @@ class Stream:
     tags: str = option("", "what of the image follows a question, each after [SEP]: ocr, objects "
                        "or ocr+objects; the question then keeps its punctuation")
     views: tuple = option((1, 1), "evaluation: (clips, crops) of a video, all of them seen")
+    duplicates: bool = option(True, "contrast and matching: equal texts, and equal media, are no "
+                              "negatives but positives; False: those of one record alone",
+                              older=False)
     # What the task gives its streams; no config names these.
     caption_prompt: str = option("", "words in front of every caption, as released")
     classes: Any = option((), "names of the classes, a file of them, or 'score'")
@@ -84,6 +87,7 @@ class Stream:
     text_optional: bool = option(False, "evaluation: a record without a text is an example, too")
     reader: Any = option(None, "what makes another modality's field of a record's media")
     epoch_unit: str = option(MEDIA, "training: what comes up once an epoch, 'items' or 'media'")
+    contrasts: bool = option(False, "its texts are compared with what is seen")
 
     def __post_init__(self):
         check_wordings(self.instruction, "stream")
@@ -97,8 +101,14 @@ class Stream:
         sources = () if isinstance(self.split, str) else self.split.values()
         return "box" in {self.ask, *(source.get("ask") for source in sources)}
 
+    @property
+    def identified(self) -> bool:
+        """Whether its batches have `media_id` and `text_id`."""
+        seen = self.frames or self.reader
+        return bool(self.contrasts and self.duplicates and self.text_length and seen)
 
-GIVEN_BY_TASKS = ("caption_prompt", "classes", "expand", "text_optional", "reader",
+
+GIVEN_BY_TASKS = ("caption_prompt", "classes", "expand", "text_optional", "reader", "contrasts",
                   "epoch_unit")
 
 
@@ -137,7 +147,8 @@ def batch_shapes(stream: Stream) -> dict[str, jax.ShapeDtypeStruct]:
     """The arrays of a global training batch of a stream.
 
     `video uint8 [B, T, H, W, 3]`, `text, prompt, target int32 [B, L]` with their bool masks, `label
-    [B]`, `box float32 [B, 4]`, as far as it has them; `pair_id int32 [B]`, `example_mask bool [B]`.
+    [B]`, `box float32 [B, 4]`, as far as it has them; `pair_id int32 [B]`, `example_mask bool [B]`,
+    `media_id, text_id int32 [B, 2]`, the 64 bits of a hash, 0 for none.
     """
     rows = stream.batch_size
     fields: dict[str, tuple[tuple[int, ...], Any]] = {
@@ -155,4 +166,6 @@ def batch_shapes(stream: Stream) -> dict[str, jax.ShapeDtypeStruct]:
         fields["label"] = (rows,), jnp.float32 if stream.classes == SCORE else jnp.int32
     if stream.boxes:
         fields["box"] = (rows, 4), jnp.float32
+    if stream.identified:
+        fields |= {"media_id": ((rows, 2), jnp.int32), "text_id": ((rows, 2), jnp.int32)}
     return {name: jax.ShapeDtypeStruct(*value) for name, value in fields.items()}

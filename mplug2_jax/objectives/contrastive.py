@@ -9,10 +9,16 @@ those of the dense computation.
 Similarities are divided by a temperature down to 0.001, so what a product rounds off counts up to a
 thousandfold in the logits. By default TPUs round what they multiply to eight significant bits, and
 GPUs to eleven; here, and in the gradients, float32 keeps its 24.
+
+A row and a column are of each other, positives and never negatives, where they are of one pair
+(`pair_id`), of equal media (`media_id`) or of equal texts (`text_id`): `same`. These are relations
+of two rows: what follows from a third does not count. So a text that is another medium's, too, and
+whose own medium has other texts, makes no pair of those and that medium.
 """
 
+from collections.abc import Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +28,8 @@ from mplug2_jax.parallel.sharding import gather_rows, replicate, shard_batch
 
 Array = jax.Array
 CHUNK = 4096  # columns at a time; it must not depend on the mesh, for random draws follow it
+CONTENT = ("media_id", "text_id")  # int32 [B, 2]: equal ones are of equal content; 0, 0 is no id
+Ids = Mapping[str, Array]  # `pair_id` int32 [B], and of `CONTENT` what is known
 
 
 class Soft(NamedTuple):
@@ -37,16 +45,65 @@ class Soft(NamedTuple):
     alpha: Array
 
 
+def content_of(batch: Mapping[str, Array]) -> dict[str, Array]:
+    """Of a batch or a queue the ids of `CONTENT` that it has."""
+    return {name: batch[name] for name in CONTENT if name in batch}
+
+
+def same(rows: Ids, columns: Ids) -> Array:
+    """Which rows and columns are of one pair, of equal media or of equal texts.
+
+    Args:
+      rows: ids `[..., R]`.
+      columns: ids `[..., C]`, those that the rows have.
+
+    Returns:
+      bool `[..., R, C]`.
+    """
+    found = rows["pair_id"][..., :, None] == columns["pair_id"][..., None, :]
+    for one, other in ((ids, columns[name]) for name, ids in content_of(rows).items()):
+        found |= _equal(one, other)
+    return found
+
+
+def _equal(one: Array, other: Array) -> Array:
+    """bool `[..., R, C]`: where known ids `[..., R, 2]` and `[..., C, 2]` are equal."""
+    words = (one[..., :, None, word] == other[..., None, :, word] for word in (0, 1))
+    return next(words) & next(words) & (one != 0).any(axis=-1)[..., None]
+
+
+def duplicates(ids: Ids, example_mask: Array, chunk: int = CHUNK) -> Array:
+    """How many rows have an equal medium, or an equal text, of another pair in the batch.
+
+    Args:
+      ids: of the batch, with the content.
+      example_mask: bool `[B]`; padding neither counts nor makes another row count.
+      chunk: columns that are compared at a time.
+
+    Returns:
+      float32 scalar.
+    """
+    def body(found, part):
+        further = same(ids, part["ids"]) & part["mask"]
+        further &= ids["pair_id"][:, None] != part["ids"]["pair_id"]
+        return found | further.any(axis=1), None
+
+    parts = jax.tree.map(lambda x: replicate(_chunks(x, chunk)),
+                         {"ids": dict(ids), "mask": example_mask})
+    found, _ = jax.lax.scan(body, shard_batch(jnp.zeros(example_mask.shape, bool)), parts)
+    return (found & example_mask).sum(dtype=jnp.float32)
+
+
 def contrastive(visual: Array, text: Array, temperature: Array, pair_id: Array,
                 example_mask: Array, soft: Soft | None = None,
-                queue: dict[str, Array] | None = None,
-                chunk: int = CHUNK) -> tuple[Array, dict[str, Array]]:
+                queue: Mapping[str, Array] | None = None, chunk: int = CHUNK,
+                content: Mapping[str, Array] | None = None) -> tuple[Array, dict[str, Array]]:
     """Vision-text contrastive loss over the global batch, both ways, averaged.
 
-    Rows with equal `pair_id` are positives of each other and share the target's mass. A teacher's
-    softmax over the same columns replaces a part of that target. With a queue the columns are the
-    teacher's features of the batch and those of the queue, and gradients reach the rows alone
-    (ALBEF, section 3.2 of https://arxiv.org/abs/2107.07651).
+    All positives of a row (`same`) share the target's mass alike. A teacher's softmax over the same
+    columns replaces a part of that target. With a queue the columns are the teacher's features of
+    the batch and those of the queue, and gradients reach the rows alone (ALBEF, section 3.2 of
+    https://arxiv.org/abs/2107.07651).
 
     Args:
       visual, text: normalised features `[B, C]`.
@@ -54,13 +111,16 @@ def contrastive(visual: Array, text: Array, temperature: Array, pair_id: Array,
       pair_id: int32 `[B]`.
       example_mask: bool `[B]`, False for padding, which is neither row nor negative.
       soft: the teacher's features; needed with a queue.
-      queue: features of earlier batches, `visual, text [Q, C]`, `pair_id [Q]`, `example_mask [Q]`.
+      queue: features of earlier batches, `visual, text [Q, C]`, `pair_id [Q]`, `example_mask [Q]`,
+        and the ids of `content`, `[Q, 2]`.
       chunk: columns whose similarities are held at a time.
+      content: of `content_of`, int32 `[B, 2]`; without it pairs alone tell positives.
 
     Returns:
       float32 scalar, and metrics: the share of rows whose best column is a positive, each way.
     """
-    columns = {"visual": visual, "text": text, "pair_id": pair_id, "example_mask": example_mask}
+    ids = {"pair_id": pair_id, **(content or {})}
+    columns = {"visual": visual, "text": text, "example_mask": example_mask, **ids}
     soft = jax.lax.stop_gradient(soft)
     teachers = columns if soft is None else columns | {"visual": soft.visual, "text": soft.text}
     if queue is not None:
@@ -71,15 +131,15 @@ def contrastive(visual: Array, text: Array, temperature: Array, pair_id: Array,
     for row, column in (("visual", "text"), ("text", "visual")):
         teacher = None if soft is None else (getattr(soft, row), teachers[column], soft.alpha)
         losses, hits = _one_way(visual if row == "visual" else text, columns[column], temperature,
-                                pair_id, example_mask, columns["pair_id"],
+                                ids, example_mask, {name: columns[name] for name in ids},
                                 columns["example_mask"], teacher, chunk)
         ways[row] = weighted_mean(losses, example_mask), weighted_mean(hits, example_mask)
     return ((ways["visual"][0] + ways["text"][0]) / 2,
             {"vtc_v2t": ways["visual"][1], "vtc_t2v": ways["text"][1]})
 
 
-def _one_way(rows: Array, columns: Array, temperature: Array, pair_id: Array, example_mask: Array,
-             column_id: Array, column_mask: Array, teacher: tuple[Array, Array, Array] | None,
+def _one_way(rows: Array, columns: Array, temperature: Array, ids: Ids, example_mask: Array,
+             column_ids: Ids, column_mask: Array, teacher: tuple[Array, Array, Array] | None,
              chunk: int) -> tuple[Array, Array]:
     """Losses float32 `[B]` of `rows [B, C]` against `columns [N, C]`, and hits bool `[B]`.
 
@@ -88,10 +148,10 @@ def _one_way(rows: Array, columns: Array, temperature: Array, pair_id: Array, ex
     batch = rows.shape[0]
     index = jnp.arange(batch)
     rows = shard_batch(rows)
-    parts = {"column": columns, "id": column_id, "mask": column_mask}
+    parts: dict[str, Any] = {"column": columns, "ids": dict(column_ids), "mask": column_mask}
     if teacher is not None:
         teacher_rows, parts["teacher"] = shard_batch(teacher[0]), teacher[1]
-    parts = {name: replicate(_chunks(x, chunk)) for name, x in parts.items()}
+    parts = jax.tree.map(lambda x: replicate(_chunks(x, chunk)), parts)
 
     def similarity(rows, columns, allowed):
         logits = jnp.einsum("ic,jc->ij", rows, columns, precision=jax.lax.Precision.HIGHEST,
@@ -100,8 +160,8 @@ def _one_way(rows: Array, columns: Array, temperature: Array, pair_id: Array, ex
 
     def body(state, part):
         start, part = part
-        own = index[:, None] == start + jnp.arange(part["id"].shape[0])
-        positive = own | ((pair_id[:, None] == part["id"]) & example_mask[:, None] & part["mask"])
+        own = index[:, None] == start + jnp.arange(part["mask"].shape[0])
+        positive = own | (same(ids, part["ids"]) & example_mask[:, None] & part["mask"])
         allowed = positive | part["mask"]
         logits = similarity(rows, part["column"], allowed)  # [B, chunk]
         best = logits.argmax(axis=1)[:, None]
@@ -126,7 +186,7 @@ def _one_way(rows: Array, columns: Array, temperature: Array, pair_id: Array, ex
                  count=zero.astype(jnp.int32), hit=zero.astype(bool))
     if teacher is not None:
         state |= dict(soft_peak=zero + NEGATIVE, soft_total=zero, soft_matched=zero)
-    starts = chunk * jnp.arange(parts["id"].shape[0])
+    starts = chunk * jnp.arange(parts["mask"].shape[0])
     state, _ = jax.lax.scan(jax.checkpoint(body, prevent_cse=False), state, (starts, parts))
     expected = state["matched"] / state["count"]
     if teacher is not None:
@@ -154,21 +214,20 @@ def _same(x: Array) -> Array:
 
 
 def hard_negatives(key: Array, queries: Array, candidates: Array, temperature: Array,
-                   pair_id: Array, example_mask: Array, block: int,
-                   chunk: int = CHUNK) -> tuple[Array, Array]:
+                   pair_id: Array, example_mask: Array, block: int, chunk: int = CHUNK,
+                   content: Mapping[str, Array] | None = None) -> tuple[Array, Array]:
     """Samples one negative candidate a query, in proportion to the softmax of the similarity.
 
-    Never a candidate of the same pair and never padding. Candidates are those of the query's own
-    block of `block` rows. The block is a number of examples, not a device: so the mesh changes
-    nothing, and where it divides a device's rows nothing crosses devices. The draw is the largest
-    similarity after Gumbel noise, sought a chunk of candidates at a time.
+    Never a positive (`same`) and never padding. Candidates are those of the query's own block of
+    `block` rows. The block is a number of examples, not a device: so the mesh changes nothing, and
+    where it divides a device's rows nothing crosses devices. The draw is the largest similarity
+    after Gumbel noise, sought a chunk of candidates at a time.
 
     Args:
       key: PRNG key.
       queries, candidates: normalised features `[B, C]`; no gradient flows.
       temperature: scalar.
-      pair_id: int32 `[B]`.
-      example_mask: bool `[B]`.
+      pair_id, example_mask, content: as of `contrastive`.
       block: examples a block; 0 for the global batch.
       chunk: candidates whose similarities are held at a time; another draws other negatives.
 
@@ -191,18 +250,19 @@ def hard_negatives(key: Array, queries: Array, candidates: Array, temperature: A
     whole, by_row = (replicate, partial(shard_batch, axis=1)) if groups == 1 else (_same, _same)
 
     queries, candidates, temperature = jax.lax.stop_gradient((queries, candidates, temperature))
-    rows, ids = grouped(shard_batch(queries)), grouped(pair_id)
-    parts = [whole(_chunks(grouped(x), chunk, axis=1))
-             for x in (candidates, pair_id, example_mask)]
+    rows = grouped(shard_batch(queries))
+    ids = jax.tree.map(grouped, {"pair_id": pair_id, **(content or {})})
+    parts = jax.tree.map(lambda x: whole(_chunks(x, chunk, axis=1)),
+                         (grouped(candidates), ids, grouped(example_mask)))
     size = parts[0].shape[2]
 
     def body(state, part):
         best, choice = state
-        number, candidate, candidate_id, candidate_mask = part
+        number, candidate, candidate_ids, candidate_mask = part
         logits = jnp.einsum("nic,njc->nij", rows, candidate, precision=jax.lax.Precision.HIGHEST,
                             preferred_element_type=jnp.float32) / temperature
         noise = by_row(jax.random.gumbel(jax.random.fold_in(key, number), logits.shape))
-        allowed = (ids[:, :, None] != candidate_id[:, None]) & candidate_mask[:, None]  # [n, b, k]
+        allowed = ~same(ids, candidate_ids) & candidate_mask[:, None]  # [n, b, k]
         scores = jnp.where(allowed, logits + noise, NEGATIVE)
         top = scores.max(axis=-1)
         choice = jnp.where(top > best, number * size + scores.argmax(axis=-1), choice)

@@ -11,6 +11,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from mplug2_jax.objectives.contrastive import CONTENT
+
 Array = jax.Array
 Queue = dict[str, Array]
 
@@ -32,10 +34,17 @@ class Momentum(flax.struct.PyTreeNode):
 def empty_queue(size: int, dim: int) -> Queue:
     """A queue `visual, text float32 [Q, C]`, `pair_id int32 [Q]`, `example_mask bool [Q]`.
 
-    Newest first. `example_mask` is False where nothing has been put yet, or padding.
+    Newest first. `example_mask` is False where nothing has been put yet, or padding. `media_id,
+    text_id int32 [Q, 2]` are 0 where they are not known.
     """
     return {"visual": jnp.zeros((size, dim)), "text": jnp.zeros((size, dim)),
-            "pair_id": jnp.zeros(size, jnp.int32), "example_mask": jnp.zeros(size, bool)}
+            "pair_id": jnp.zeros(size, jnp.int32), "example_mask": jnp.zeros(size, bool),
+            **unknown_content(size)}
+
+
+def unknown_content(rows: int) -> dict[str, Array]:
+    """Ids int32 `[B, 2]` of so many rows of whose media and texts nothing is known."""
+    return {name: jnp.zeros((rows, 2), jnp.int32) for name in CONTENT}
 
 
 def push(queue: Queue, new: list[Queue]) -> Queue:

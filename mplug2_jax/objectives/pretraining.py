@@ -29,7 +29,14 @@ import jax.numpy as jnp
 
 from mplug2_jax.model.rows import with_visual
 from mplug2_jax.objectives import losses
-from mplug2_jax.objectives.contrastive import Soft, contrastive, hard_negatives, take_rows
+from mplug2_jax.objectives.contrastive import (
+    Soft,
+    content_of,
+    contrastive,
+    duplicates,
+    hard_negatives,
+    take_rows,
+)
 from mplug2_jax.objectives.language import (
     SOFT,
     Array,
@@ -44,7 +51,7 @@ from mplug2_jax.objectives.language import (
     stacked,
     weighted_total,
 )
-from mplug2_jax.objectives.momentum import Momentum, Queue
+from mplug2_jax.objectives.momentum import Momentum, Queue, unknown_content
 from mplug2_jax.parallel.accumulation import mapped, summed
 from mplug2_jax.parallel.sharding import shard_batch
 
@@ -57,7 +64,8 @@ def pair_losses(objectives: Objectives, params: Any, batch: Batch, rng: Array,
       objectives: what is learned; one of weight 0 is not computed.
       params: of the model.
       batch: what is seen, `pair_id, example_mask`; with `text` the objectives of pairs and texts,
-        with `prompt` and `target` the generation of the target from the prompt ("instruct").
+        with `prompt` and `target` the generation of the target from the prompt ("instruct"). With
+        `media_id` or `text_id` equal media and equal texts are positives too, and are counted.
       rng: the step's key.
       momentum: the teacher, for soft targets and, with its queue, the contrastive columns.
 
@@ -86,6 +94,9 @@ def pair_losses(objectives: Objectives, params: Any, batch: Batch, rng: Array,
         temperature = objectives.call(params, "temperature")
         if objectives.weight("vtc"):
             metrics, pushed = pairs.contrast(encoded, teacher, temperature, batch)
+        if content := content_of(batch):
+            metrics["duplicates"] = duplicates({"pair_id": batch["pair_id"], **content},
+                                               batch["example_mask"])
         if objectives.weight("vtm"):
             more, given = pairs.negatives(encoded, mask, temperature, batch, visual_key, text_key)
             features |= more
@@ -149,10 +160,11 @@ class _Pairs:
             soft, queue = Soft(visual, text, self.momentum.alpha), self.momentum.queue
             if queue is not None:
                 pushed = {"visual": visual, "text": text, "pair_id": batch["pair_id"],
-                          "example_mask": batch["example_mask"]}
+                          "example_mask": batch["example_mask"],
+                          **unknown_content(len(visual)), **content_of(batch)}
         visual, text = encoded["features"]
         value, hits = contrastive(visual, text, temperature, batch["pair_id"],
-                                  batch["example_mask"], soft, queue)
+                                  batch["example_mask"], soft, queue, content=content_of(batch))
         return {"vtc": value, **hits}, pushed
 
     def negatives(self, encoded: dict[str, Any], mask: Array, temperature: Array, batch: Batch,
@@ -161,8 +173,9 @@ class _Pairs:
         block, example_mask = self.objectives.block, batch["example_mask"]
         visual, text = encoded["features"]
         common = temperature, batch["pair_id"], example_mask, block
-        wrong_text, has_text = hard_negatives(visual_key, visual, text, *common)
-        wrong_visual, has_visual = hard_negatives(text_key, text, visual, *common)
+        content = content_of(batch)
+        wrong_text, has_text = hard_negatives(visual_key, visual, text, *common, content=content)
+        wrong_visual, has_visual = hard_negatives(text_key, text, visual, *common, content=content)
         features = {"wrong_text": take_rows(encoded["tokens"][:, 0], wrong_text, block),
                     "wrong_visual": take_rows(encoded["visual"], wrong_visual, block)}
         share = losses.shares(jnp.stack([example_mask, has_text, has_visual], axis=1))  # [B, 3]

@@ -23,7 +23,7 @@ RULES: tuple[tuple[str, PartitionSpec], ...] = (
     (r"(out|wo|up)/kernel$", PartitionSpec("tensor", "fsdp")),
     (r"embeddings/word$", PartitionSpec("tensor", "fsdp")),
     (r"(position|token_type|latents|patch_kernel)$", PartitionSpec(None, "fsdp")),
-    (r"queue/\w+$", PartitionSpec(None, "fsdp")),  # so that a push stays on its device
+    (r"queue/(visual|text)$", PartitionSpec(None, "fsdp")),  # so that a push stays on its device
     (r"kernel$", PartitionSpec("fsdp", None)),
     (r".*", PartitionSpec()),
 )

@@ -177,7 +177,7 @@ def describe(config: ConfigDict) -> str:
         calls = find_calls(task.loss, params, frozen, {name: fields}, jax.random.key(0))
         total += sum(call.flops for call in calls)
         given = "   ".join(f"{field} {drawn(x.shape)}" for field, x in fields.items()
-                           if not field.endswith("_mask") and field != "pair_id")
+                           if not field.endswith(("_mask", "_id")))
         lines += [f"stream {name}", f"  {given}", *draw(calls), ""]
     unused = [module for module in MODULES if module not in params]
     hidden = matching(frozen)

@@ -6,6 +6,7 @@ alone, and instructions, told apart by their fields. Objectives and their weight
 
 import dataclasses
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.options import option, read
 from mplug2_jax.contracts.streams import MEDIA, Stream
+from mplug2_jax.objectives.contrastive import CONTENT
 from mplug2_jax.objectives.momentum import Momentum, empty_queue, push, soft_weight
 from mplug2_jax.objectives.pretraining import pair_losses, text_losses
 from mplug2_jax.tasks.base import (
@@ -29,7 +31,7 @@ from mplug2_jax.tasks.base import (
     logged,
     modality,
 )
-from mplug2_jax.tasks.base.pairs import CONTRAST, check_batching, objectives_of
+from mplug2_jax.tasks.base.pairs import CONTRAST, check_batching, contrasts, objectives_of
 
 INPUTS = ("visual", "text")
 # What a stream must have to feed an objective.
@@ -132,6 +134,7 @@ class Pretrain(Task):
     """
 
     Options = PretrainOptions
+    younger_state = MappingProxyType({"queue": CONTENT})
     card = ("Learns all modules from pairs and from text: contrast, matching, masked and prefix "
             "language modelling, instructions, in one step. A teacher's soft targets and its queue "
             "are options. Paper: pretraining objectives.")
@@ -154,6 +157,10 @@ class Pretrain(Task):
     @classmethod
     def kind_of(cls, options: PretrainOptions, stream: Stream) -> str:
         return super().kind_of(options, stream) if stream.frames or stream.reader else "text"
+
+    @classmethod
+    def given(cls, options: PretrainOptions) -> dict[str, Any]:
+        return contrasts(options)
 
     @classmethod
     def composition(cls, options: PretrainOptions) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -38,7 +38,13 @@ from mplug2_jax.tasks.base import (
     over_streams,
 )
 from mplug2_jax.tasks.base.gallery import Gallery, batched, filled
-from mplug2_jax.tasks.base.pairs import CONTRAST, check_batching, check_blocks, objectives_of
+from mplug2_jax.tasks.base.pairs import (
+    CONTRAST,
+    check_batching,
+    check_blocks,
+    contrasts,
+    objectives_of,
+)
 from mplug2_jax.tasks.base.reranking import DEFAULT, DUAL_SOFTMAX, RULES, prefix_of
 from mplug2_jax.tasks.base.rows import Rows
 
@@ -146,6 +152,10 @@ class Retrieval(Task):
         self.best_by = f"-{self.final}text_to_{{kind}}_mean_rank"
         self._match = jax.jit(self.match)
         self._encode = jax.jit(self.encode_queries)
+
+    @classmethod
+    def given(cls, options: RetrievalOptions) -> dict[str, Any]:
+        return contrasts(options)
 
     @classmethod
     def sampled(cls, options: RetrievalOptions, stream: Stream) -> tuple[str, str]:

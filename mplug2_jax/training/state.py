@@ -1,5 +1,6 @@
 """The train state: what training changes, and how it goes to checkpoints and comes back."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
 import flax.struct
@@ -14,7 +15,13 @@ from mplug2_jax.parallel.sharding import tree_shardings
 
 
 class Learner(Protocol):
-    """What training needs of a task."""
+    """What training needs of a task.
+
+    Attributes:
+      younger_state: by tree of its state, names in it that checkpoints may be too old to have.
+    """
+
+    younger_state: Mapping[str, tuple[str, ...]]
 
     def init_params(self, rng: jax.Array) -> Any:
         """Fresh parameters."""
@@ -86,8 +93,9 @@ def restore_state(checkpoints: Checkpoints, shapes: TrainState, mesh: Mesh,
                   task: Learner) -> TrainState:
     """The newest state of a folder, whole, placed on `mesh` by the sharding table.
 
-    What the checkpoint lacks beside parameters and optimizer starts as in a fresh state; what
-    `shapes` lack is left. The log says so.
+    What the checkpoint lacks beside parameters and optimizer starts as in a fresh state, and so do
+    parts that are younger than it (`Learner.younger_state`); what `shapes` lack is left. The log
+    says so.
 
     Args:
       checkpoints: holds the state.
@@ -101,7 +109,10 @@ def restore_state(checkpoints: Checkpoints, shapes: TrainState, mesh: Mesh,
     wanted, entries = shapes.items(), checkpoints.entries()
     kept = {name: tree for name, tree in shapes.task_state.items() if name in entries}
     missing = shapes.task_state.keys() - entries
-    wanted[TASK_STATE] = kept
+    younger = {name: found for name in kept if (found := sorted(
+        set(task.younger_state.get(name, ())) - set(checkpoints.entry_shapes(name))))}
+    wanted[TASK_STATE] = kept | {name: _without(kept[name], found)
+                                 for name, found in younger.items()}
     if AVERAGE in wanted and not checkpoints.has(AVERAGE):
         del wanted[AVERAGE]
         missing |= {AVERAGE}
@@ -112,16 +123,22 @@ def restore_state(checkpoints: Checkpoints, shapes: TrainState, mesh: Mesh,
         logging.info("%s: the %s is dropped", checkpoints.folder, name)
     for name in sorted(missing):
         logging.info("%s: holds no %s: it starts afresh", checkpoints.folder, name)
+    for name, found in younger.items():
+        logging.info("%s: its %s is older than %s, of which it knows nothing", checkpoints.folder,
+                     name, " and ".join(found))
     items = checkpoints.restore(wanted, mesh)
     params, task_state = items["params"], items.get(TASK_STATE, {})
-    if missing := missing - {AVERAGE}:
-        def start(params):
-            fresh = task.init_state(params)
-            return {name: fresh[name] for name in missing}
+    if missing - {AVERAGE} or younger:
+        def start(state):
+            return ({name: state[name] for name in missing - {AVERAGE}}
+                    | {name: {part: state[name][part] for part in younger[name]}
+                       for name in younger})
 
-        places = tree_shardings({name: shapes.task_state[name] for name in missing}, mesh)
+        places = tree_shardings(start(shapes.task_state), mesh)
         with jax.set_mesh(mesh):
-            task_state |= jax.jit(start, out_shardings=places)(params)
+            fresh = jax.jit(lambda params: start(task.init_state(params)),
+                            out_shardings=places)(params)
+        task_state |= fresh | {name: task_state[name] | fresh[name] for name in younger}
     ema = items.get(AVERAGE)
     if ema is None and shapes.ema is not None:
         ema = jax.tree.map(jnp.copy, params)
@@ -134,6 +151,10 @@ def _filled(given: Any, fresh: Any) -> Any:
     """The tree `given`, with those leaves of `fresh` where it has None."""
     return jax.tree.map(lambda one, other: other if one is None else one, given, fresh,
                         is_leaf=_is_none)
+
+
+def _without(tree: Mapping[str, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name: x for name, x in tree.items() if name not in names}
 
 
 def _is_none(x: Any) -> bool:

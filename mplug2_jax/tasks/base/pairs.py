@@ -15,7 +15,14 @@ CONTRAST = (
     logged("vtc_*", "share of rows whose likeliest column is theirs", 1.0, "higher", False),
     logged("vtm", "matching: two-class cross-entropy over a pair and two hard negatives, nats"),
     logged("vtm_hits", "its accuracy", 1.0, "higher", False),
+    logged("duplicates", "rows with an equal text or medium of another record in their batch: "
+           "positives of each other", better="", headline=False),
 )
+
+
+def contrasts(options: Any) -> dict[str, Any]:
+    """`Task.given` of a task whose `options.objectives` may compare texts with what is seen."""
+    return {"contrasts": bool(options.objectives.vtc or options.objectives.vtm)}
 
 
 def check_batching(options: Any) -> None:

@@ -3,14 +3,15 @@
 Device code (`loss`, `predict`) is pure and jittable over a batch of the contract (`streams`):
 `video uint8 [B, T, H, W, 3]`; `text`, `prompt`, `target` int32 `[B, L]` (`[CLS] ... [SEP]`, padded)
 with bool masks of the same shape; `label int32 [B]` (float32 for scores); `box float32 [B, 4]`,
-(x0, y0, x1, y1) in 0..1; `pair_id int32 [B]`; `example_mask bool [B]`, False for rows that only
-fill the last batch; in evaluation also `index` and `item` int32 `[B]`, which record of the split
-this is and which of its captions, questions or boxes. Host code (`record`, `score`) sees every
-example once.
+(x0, y0, x1, y1) in 0..1; `pair_id int32 [B]`; `media_id` and `text_id` int32 `[B, 2]`, which tell
+equal content; `example_mask bool [B]`, False for rows that only fill the last batch; in evaluation
+also `index` and `item` int32 `[B]`, which record of the split this is and which of its captions,
+questions or boxes. Host code (`record`, `score`) sees every example once.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import jax
@@ -53,6 +54,7 @@ class Task:
         does not say: `data.epoch_over`.
       epoch_source: whose choice that is; "" for a task that is not trained.
       figures: all that the task reports, in training and in evaluation.
+      younger_state: by tree of `init_state` what older checkpoints lack of it, to start afresh.
       submissions: patterns of names of the files that it writes for evaluation servers.
       best_by: the score that says how good an example is, "{kind}" in it filled in; with a "-" in
         front smaller is better. "" for none.
@@ -71,6 +73,7 @@ class Task:
     epoch_source: ClassVar[str] = ""
     figures: ClassVar[tuple[Figure, ...]] = ()
     submissions: ClassVar[tuple[str, ...]] = ()
+    younger_state: Mapping[str, tuple[str, ...]] = MappingProxyType({})
     best_by: str = ""
 
     def __init_subclass__(cls, **more: Any):
