@@ -1,6 +1,7 @@
 """What tasks are made of, and what several of them share."""
 
 from mplug2_jax.tasks.base.figures import Clip, Example, Figure, find, logged
+from mplug2_jax.tasks.base.sharing import for_rows
 from mplug2_jax.tasks.base.streams import over_streams
 from mplug2_jax.tasks.base.task import (
     Annotate,
@@ -15,4 +16,4 @@ from mplug2_jax.tasks.base.task import (
 )
 
 __all__ = ["Annotate", "Array", "Batch", "Clip", "Example", "Figure", "Loss", "Metrics", "Scores",
-           "Task", "fetch", "find", "logged", "modality", "over_streams"]
+           "Task", "fetch", "find", "for_rows", "logged", "modality", "over_streams"]
