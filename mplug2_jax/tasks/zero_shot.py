@@ -79,9 +79,9 @@ class ZeroShot(Labelling):
         """`features float32 [B, V, C]`, of each view `[B, C]` in the contrastive space."""
         return {"features": for_rows(partial(self.view_features, params), batch, "video")}
 
-    def view_features(self, params: Any, video: Array) -> Array:
+    def view_features(self, params: Any, batch: Batch) -> Array:
         """Contrastive features float32 `[B, V, C]` of `video [B, (V,) T, H, W, 3]`."""
-        visual = self.encode_views(params, video)  # [B, V, S, D]
+        visual = self.encode_views(params, batch["video"])  # [B, V, S, D]
         features = self.call(params, "contrastive", visual.reshape(-1, *visual.shape[2:]), "visual")
         return features.reshape(*visual.shape[:2], -1)
 

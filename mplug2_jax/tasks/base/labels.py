@@ -113,8 +113,8 @@ class Labelling(Task):
         inputs, rows = self.options.inputs, batch["example_mask"].shape[0]
         visual = mask = None
         if inputs != "text":
-            visual = for_rows(lambda video: self.encode_views(params, video, keys[0]), batch,
-                              "video")  # [B, V, S, D]
+            visual = for_rows(lambda media: self.encode_views(params, media["video"], keys[0]),
+                              batch, "video")  # [B, V, S, D]
             visual = tokens = visual.reshape(-1, *visual.shape[2:])  # [B * V, S, D]
         if inputs != "visual":
             mask = batch["text_mask"]

@@ -11,26 +11,34 @@ from collections.abc import Callable
 import jax
 
 from mplug2_jax.contracts.streams import MEDIUM, SHARED, shared
+from mplug2_jax.model.rows import Shared, for_each
 from mplug2_jax.parallel.sharding import take_shared
 
 Array = jax.Array
 Batch = dict[str, Array]
 
 
-def for_rows(function: Callable[[Array], Array], batch: Batch, field: str) -> Array:
-    """`function(batch[field])`, of each medium once where rows share them.
+def once(function: Callable[[Batch], Array], batch: Batch, field: str) -> Array | Shared:
+    """`function` of each medium once, as the model reads it for the rows that share it.
 
     Args:
-      function: of media `[M, ...]` to `[M, ...]`, of each by itself.
+      function: of a batch whose `field` are the media `[M, ...]`, to tokens `[M, S, D]`, of each
+        medium by itself; it reads no other field, for those have B rows.
       batch: with the field `[B, ...]`.
       field: of the batch.
 
     Returns:
-      `[B, ...]`.
+      Tokens `[B, S, D]`, or those of the media and which of them each row is of.
     """
+    plain = {name: x for name, x in batch.items() if not name.startswith(SHARED)}
     if shared(field) not in batch:
-        return function(batch[field])
-    return take_shared(function(batch[shared(field)]), batch[MEDIUM])
+        return function(plain)
+    return Shared(function(plain | {field: batch[shared(field)]}), batch[MEDIUM])
+
+
+def for_rows(function: Callable[[Batch], Array], batch: Batch, field: str) -> Array:
+    """As `once`, the results for every row, `[B, ...]`, whatever they are of a medium."""
+    return for_each(once(function, batch, field))
 
 
 @jax.jit

@@ -345,8 +345,8 @@ class Task:
     def encode_seen(self, params: Any, batch: Batch, rng: Array | None = None) -> Array:
         """Tokens `[B, S, D]` of it, each medium's encoded once."""
         name, field = self.options.modality, find_modality(self.options.modality).field
-        return for_rows(lambda media: self.call(
-            params, "encode", name, self.seen(batch | {field: media}), rng=rng), batch, field)
+        return for_rows(lambda media: self.call(params, "encode", name, self.seen(media), rng=rng),
+                        batch, field)
 
     def outputs(self, params: Any, batches: Iterable[Batch]) -> Iterator[dict[str, np.ndarray]]:
         """`predict`'s row of every example, with its `index` and `item`; filling is left out.
