@@ -32,10 +32,13 @@ MODEL = small.model(vision_layers=1, universal_layers=1, fusion_layers=1, decode
 TOKENIZER = small.tokenizer(BINS)
 COUNTS = (5, 3, 40, 4, 0, 6, 3, 7, 4)  # items of each record; one has more than a batch
 JUNK = 3  # the record whose media are damaged
+CLASSES = tuple(f"w{number}" for number in range(10))
 STREAM = dict(batch_size=32, image_size=16)
 KINDS = {
     "qa": dict(split="clips", expand="question", frames=2, prompt_length=6, target_length=4),
     "grounding": dict(split="images", expand="box", ask="box", frames=1, prompt_length=6),
+    "classification": dict(split="clips", expand="question", frames=2, text_length=6,
+                           classes=CLASSES, views=(2, 1)),
     "similar": dict(split="clips", expand="text", frames=2, text_length=6),
 }
 
@@ -97,7 +100,7 @@ def root(tmp_path_factory):
     rng = np.random.default_rng(0)
 
     def words():
-        return " ".join(f"w{number}" for number in rng.integers(0, 15, 3))
+        return " ".join(f"w{number}" for number in rng.integers(0, 10, 3))
 
     clips, images = [], []
     for number, count in enumerate(COUNTS):
@@ -139,8 +142,9 @@ def task_of(name):
     if name in ("similar", "light"):
         task = {"similar": Similar, "light": Light}[name](Task.Options(), MODEL, TOKENIZER)
     else:
-        own = {"location_bins": BINS} if name == "grounding" else {"max_length": 4}
-        task = small.task(name, MODEL, **own)
+        own = {"grounding": {"location_bins": BINS}, "qa": {"max_length": 4},
+               "classification": {"classes": CLASSES, "inputs": "both", "expand": "question"}}
+        task = small.task(name, MODEL, **own[name])
         task.tokenizer = TOKENIZER
     return task, small.params_of(task.model)
 
@@ -189,7 +193,8 @@ def assert_equal_records(found, expected):
 
 @pytest.mark.parametrize(("name", "shape"), [
     ("qa", (1, 1, 1)), ("qa", (8, 1, 1)), ("grounding", (1, 1, 1)), ("grounding", (2, 2, 2)),
-    ("similar", (1, 1, 1)), ("similar", (8, 1, 1)), ("light", (8, 1, 1))])
+    ("classification", (1, 1, 1)), ("similar", (1, 1, 1)), ("similar", (8, 1, 1)),
+    ("light", (8, 1, 1))])
 def test_figures_are_those_of_plain_rows(root, decoded, name, shape):
     expected_figures, expected = plain(root, name)
     decoded.clear()
@@ -201,7 +206,7 @@ def test_figures_are_those_of_plain_rows(root, decoded, name, shape):
     assert set(decoded.values()) == {1} and len(decoded) == len(COUNTS) - COUNTS.count(0)
     media = {one[shared("video")][0] for one in shapes}
     assert len(media) == 1 and media.pop() < STREAM["batch_size"] and "video" not in shapes[0]
-    if name in ("qa", "grounding"):
+    if name in ("qa", "grounding", "classification"):
         assert len({str(record["prediction"]) for record in found}) > 4
 
 
