@@ -26,7 +26,7 @@ from mplug2_jax import evaluation, launch
 from mplug2_jax.checkpoints import BEST, LAST, CheckpointError, Checkpoints, open_which
 from mplug2_jax.checkpoints import WHICH as WHICHES
 from mplug2_jax.parallel import hosts, sharding
-from mplug2_jax.parallel.mesh import data_slice, make_mesh, put_batch
+from mplug2_jax.parallel.mesh import data_slice, make_mesh, put_batch, shards_of
 from mplug2_jax.preprocess.tokenizer import load_tokenizer
 
 CONFIG = launch.define_config("Instead of the checkpoint's config.")
@@ -64,7 +64,7 @@ def main() -> None:
     read = functools.partial(
         pipeline.Reading, config.data.root, tokenizer=tokenizer, part=data_slice(mesh),
         put=lambda batch: put_batch(batch, mesh), threads=config.data.threads,
-        workers=config.data.workers)
+        workers=config.data.workers, shards=shards_of(mesh))
     check_modules(evaluations, checkpoints)
     report = Report(evaluations)
     origin = evaluation.Origin.of(meta, [] if VALIDATION.value else [

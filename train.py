@@ -29,7 +29,7 @@ from mplug2_jax import evaluation, launch, tasks
 from mplug2_jax.checkpoints import LAST, Best, Checkpoints, find_folder
 from mplug2_jax.model.config import HOW, ModelConfig
 from mplug2_jax.parallel import hosts, sharding
-from mplug2_jax.parallel.mesh import data_slice, make_mesh, put_batch
+from mplug2_jax.parallel.mesh import data_slice, make_mesh, put_batch, shards_of
 from mplug2_jax.planning.chips import peak_flops
 from mplug2_jax.planning.flops import count_flops
 from mplug2_jax.preprocess.tokenizer import Tokenizer, load_tokenizer
@@ -79,7 +79,7 @@ class Run:
         """A split to evaluate."""
         data = self.config.data
         return pipeline.Reading(data.root, stream, self.tokenizer, data_slice(self.mesh),
-                                self.put, data.threads, data.workers)
+                                self.put, data.threads, data.workers, shards_of(self.mesh))
 
     def put(self, batch: Any) -> Any:
         """A host batch on the devices."""

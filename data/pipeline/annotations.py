@@ -105,6 +105,14 @@ class Items:
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
 
+    def owners(self, stop: int) -> np.ndarray:
+        """The record of each of the first `stop` items, int [stop]."""
+        return np.searchsorted(self._ends, np.arange(min(stop, len(self))), side="right")
+
+    def span(self, record: int) -> tuple[int, int]:
+        """The number of a record's first item, and of that behind its last."""
+        return int(self._ends[record - 1] if record else 0), int(self._ends[record])
+
     def locate(self, number: int) -> tuple[int, int]:
         """The record of an item, and the item's number among that record's."""
         record = int(np.searchsorted(self._ends, number, side="right"))

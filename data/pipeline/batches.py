@@ -14,6 +14,7 @@ batch that this process feeds. Which fields there are follows from the stream (s
     example_mask  bool [b], False for rows that only fill the batch
     index, item   int32 [b], evaluation only: the record's number, and that of its caption,
         question or box (-1 on filling)
+    shared_video, medium    evaluation, where asked for: `eval_batches`
 """
 
 import collections
@@ -127,6 +128,7 @@ def eval_batches(
     skips: SkipLog | None = None,
     limit: int = 0,
     workers: int = 0,
+    shards: int = 0,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Batches that give each example of a split once, in order, without anything random.
 
@@ -144,12 +146,16 @@ def eval_batches(
         skips: gets the records that could not be used; however many, evaluation goes on.
         limit: only that many examples, 0 for all.
         workers: processes that prepare batches, see `train_batches`.
+        shards: parts of this process's rows that lie on devices of their own. Where records have
+            several examples, a shard then has each medium once: `shared_video [m * shards, ...]`
+            in place of `video [b, ...]`, and `medium int32 [b]` says which of the global batch's
+            each row is of. 0: every row has its own.
 
     Raises:
         DataError: the stream or the data cannot be used.
     """
     skips = SkipLog() if skips is None else skips
-    source = EvalStream(root, stream, tokenizer, process_index, process_count, limit)
+    source = EvalStream(root, stream, tokenizer, process_index, process_count, limit, shards)
     batches = _iterate(grain.MapDataset.range(len(source)).map(source.batch), threads, workers)
     return _deliver(batches, skips, check=False, copy=workers > 0)
 

@@ -29,8 +29,7 @@ def content_ids(record: dict, fields: dict, tokenizer: Tokenizer) -> dict[str, n
         fields: of the example, with `text [L]` and its mask.
         tokenizer: of the text.
     """
-    return {"media_id": _media_id(record),
-            "text_id": _text_id(fields["text"][fields["text_mask"]], tokenizer)}
+    return {"media_id": media_id(record), "text_id": text_id(fields, tokenizer)}
 
 
 def repeated(batch: dict[str, np.ndarray]) -> np.ndarray:
@@ -45,7 +44,8 @@ def repeated(batch: dict[str, np.ndarray]) -> np.ndarray:
     return found
 
 
-def _media_id(record: dict) -> np.ndarray:
+def media_id(record: dict) -> np.ndarray:
+    """Of what is seen alone, see `content_ids`."""
     content = content_hash(record["media"])
     if content is None:
         return _NONE
@@ -55,7 +55,9 @@ def _media_id(record: dict) -> np.ndarray:
     return _words(content)
 
 
-def _text_id(ids: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
+def text_id(fields: dict, tokenizer: Tokenizer) -> np.ndarray:
+    """Of the text alone, see `content_ids`."""
+    ids = fields["text"][fields["text_mask"]]
     if np.isin(ids, (tokenizer.cls_id, tokenizer.sep_id)).all():  # no text at all
         return _NONE
     return _words(hashlib.sha256(ids.astype("<i4").tobytes()).digest())

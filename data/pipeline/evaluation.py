@@ -1,22 +1,54 @@
-"""The evaluation stream: each example of a split once, in order, with nothing random."""
+"""The evaluation stream: each example of a split once, in order, with nothing random.
+
+The examples of a record (its questions, say) have one medium, which is decoded once. As rows stand
+in a batch it is in every one of them; or (`shards`) once for all rows of a device, and every row
+has the number of its own: `mplug2_jax.contracts.streams`.
+"""
 
 import sys
+from typing import NamedTuple
 
 import numpy as np
 
 from data.pipeline.annotations import Items
-from data.pipeline.content import content_ids
+from data.pipeline.content import media_id, text_id
 from data.pipeline.examples import empty_example, eval_clip, eval_example, load_media, stack
+from data.pipeline.sharing import Held, slots
 from data.pipeline.skips import Report
 from data.pipeline.sources import first_readable, open_split
 from data.pipeline.streams import EXPANSIONS, check_kind, check_stream, resolve
 from mplug2_jax.contracts.errors import DataError, RecordError
+from mplug2_jax.contracts.streams import MEDIUM, shared
+
+
+class Found(NamedTuple):
+    """A record as its examples need it.
+
+    Attributes:
+        record: it, without the bytes of its media; None if it is damaged.
+        name: of it.
+        media: {field: array}, what all its examples see or hear.
+        error: why none of its examples can be used, if so: counted once a batch.
+        unread: why its other modality cannot be read, if so: counted with every example.
+        media_id: int32 [2], as of `content.media_id`, where the stream asks for it.
+    """
+
+    record: dict | None
+    name: str
+    media: dict[str, np.ndarray]
+    error: RecordError | None = None
+    unread: RecordError | None = None
+    media_id: np.ndarray | None = None
 
 
 class EvalStream:
-    """Batches of one split by number; `len` is the number of batches."""
+    """Batches of one split by number; `len` is the number of batches.
 
-    def __init__(self, root, stream, tokenizer, process_index, process_count, limit):
+    Args:
+        root, stream, tokenizer, process_index, process_count, limit, shards: as of `eval_batches`.
+    """
+
+    def __init__(self, root, stream, tokenizer, process_index, process_count, limit, shards=0):
         stream = resolve(stream)
         check_stream("eval", stream, process_count)
         if not isinstance(stream.split, str):
@@ -25,14 +57,19 @@ class EvalStream:
         self._split = open_split(stream.root or root, stream.split)
         stream.label_words = self._split.label_words
         check_kind("eval", stream, stream.split, first_readable(self._split))
-        self._blank = {}  # of another modality, in filling
+        self._texts, blank = empty_example(stream, tokenizer), {}  # of filling
         if stream.reader:
             first = load_media(first_readable(self._split), stream.reader)
-            self._blank = {field: np.zeros_like(value) for field, value in first.items()}
+            blank = {field: np.zeros_like(value) for field, value in first.items()}
+        if "video" in self._texts:
+            blank["video"] = self._texts.pop("video")
+        self._blank = blank
         self._examples = self._list_examples(limit)
         self._count = min(len(self._examples), limit or sys.maxsize)
         self._rows = stream.batch_size // process_count
         self._first_row = process_index * self._rows
+        self._shard, self._slots = self._share(shards)
+        self._held = Held()
 
     def __len__(self) -> int:
         return -(-self._count // self._stream.batch_size)
@@ -54,45 +91,98 @@ class EvalStream:
             raise DataError(f"{where} has no {EXPANSIONS[kind]}: use expand='record'")
         return examples
 
+    def _share(self, shards: int) -> tuple[int, int]:
+        """Rows and media of each of this process's shards; 0 media where every row has its own.
+
+        So many that no part of any batch has more: the shapes are the same for all batches, and the
+        same in every process, for each knows the whole order.
+        """
+        expands = self._stream.expand != "record"
+        if not shards or self._rows % shards or not expands or not self._blank:
+            return self._rows, 0
+        size = self._rows // shards
+        most = slots(self._examples.owners(self._count), size)
+        return (size, most) if most < size else (self._rows, 0)
+
     def batch(self, number: int) -> tuple[dict[str, np.ndarray], Report]:
-        report = Report()
+        report, rows, media = Report(), [], []
         start = number * self._stream.batch_size + self._first_row
-        examples = self.examples(start, start + self._rows)
-        rows, index, record, clip = [], None, None, None
-        for next_index, item in examples:
-            if next_index != index:
-                index, record = next_index, self._load(next_index, report)
-                clip = record and self._attempt(report, record, eval_clip, self._stream)
+        last = None
+        for index, item in self.examples(start, start + self._rows):
+            if index != last:
+                last, found = index, self._find(index, number)
+                if found.error:
+                    report.skip(self._split.name, found.name, found.error)
             ids = {"pair_id": index, "index": index, "item": item}
-            fields = None
-            if record and (clip is not None or not self._stream.frames):
-                fields = self._attempt(report, record, self._fields, clip, item)
-            rows.append((fields or self._empty()) | ids | {"example_mask": fields is not None})
+            fields = None if found.error else self._fields(found, item, report)
+            rows.append((fields or self._texts) | ids | {"example_mask": fields is not None})
+            media.append((index, found.media if fields or self._slots else self._blank))
         filling = {"pair_id": -1, "index": -1, "item": -1, "example_mask": False}
-        rows += [self._empty() | filling] * (self._rows - len(rows))
-        return stack(rows), report
+        rows += [self._texts | filling] * (self._rows - len(rows))
+        media += [(-1, self._blank)] * (self._rows - len(media))
+        if self._slots:
+            return stack(rows) | self._shared(media), report
+        return stack([row | seen for row, (_, seen) in zip(rows, media, strict=True)]), report
 
-    def _fields(self, record: dict, clip: np.ndarray | None, item: int) -> dict:
-        fields = eval_example(record, clip, item, self._stream, self._tokenizer)
-        if self._stream.identified:
-            fields |= content_ids(record, fields, self._tokenizer)
-        reader = self._stream.reader
-        return fields | (load_media(record, reader) if reader else {})
+    def _shared(self, media: list[tuple[int, dict]]) -> dict[str, np.ndarray]:
+        """The media of rows, those of a shard once each, and each row's number of its own.
 
-    def _empty(self) -> dict:
-        return empty_example(self._stream, self._tokenizer) | self._blank
+        Where a shard has fewer than others, blank ones follow. A row of filling has any number.
+        """
+        kept, numbers = [], []
+        for first in range(0, len(media), self._shard):
+            # Numbers are of the global batch, in which shards follow each other.
+            before = (self._first_row + first) // self._shard * self._slots
+            own: dict[int, int] = {}
+            for index, seen in media[first : first + self._shard]:
+                if index not in own and (index >= 0 or not own):
+                    own[index] = before + len(own)
+                    kept.append(seen)
+                numbers.append(own.get(index, before))
+            kept += [self._blank] * (self._slots - len(own))
+        fields = {shared(field): np.stack([seen[field] for seen in kept]) for field in self._blank}
+        return fields | {MEDIUM: np.array(numbers, np.int32)}
 
-    def _load(self, index: int, report: Report) -> dict | None:
+    def _fields(self, found: Found, item: int, report: Report) -> dict | None:
+        """An example's fields but its media, or None (reported) if it cannot be used."""
         try:
-            return self._split[index]
+            fields = eval_example(found.record, None, item, self._stream, self._tokenizer)
+            if self._stream.identified:
+                fields |= {"media_id": found.media_id, "text_id": text_id(fields, self._tokenizer)}
+            wrong = found.unread
         except RecordError as error:
-            report.skip(self._split.name, f"#{index}", error)
-            return None
+            wrong = error
+        if wrong:
+            report.skip(self._split.name, found.name, wrong)
+        return None if wrong else fields
 
-    def _attempt(self, report: Report, record: dict, function, *arguments):
-        """The function's result for a record, or None (reported) if it cannot be used."""
+    def _find(self, index: int, number: int) -> Found:
+        """A record for batch `number`; what other batches of this process need, too, is held."""
+        first, stop = self._examples.span(index)
+        start = number * self._stream.batch_size + self._first_row
+        before, after = (start + way * self._stream.batch_size for way in (-1, 1))
+        if first < before + self._rows or min(stop, self._count) > after:
+            return self._held.get(index, self._read)
+        return self._read(index)
+
+    def _read(self, index: int) -> Found:
+        """A record, its media read."""
         try:
-            return function(record, *arguments)
+            record = self._split[index]
         except RecordError as error:
-            report.skip(self._split.name, record["id"], error)
-            return None
+            return Found(None, f"#{index}", self._blank, error)
+        said, stream = record | {"media": b""}, self._stream
+        known = media_id(record) if stream.identified else None
+        found = Found(said, record["id"], self._blank, media_id=known)
+        try:
+            clip = eval_clip(record, stream)
+        except RecordError as error:
+            return found._replace(error=error)
+        media = {} if clip is None else {"video": clip}
+        try:
+            media |= load_media(record, stream.reader) if stream.reader else {}
+            if lacking := self._blank.keys() - media.keys():
+                raise RecordError("missing media", f"a {record['kind']} has no {min(lacking)}")
+            return found._replace(media=media)
+        except RecordError as error:
+            return found._replace(unread=error)

@@ -18,16 +18,17 @@ class Reading:
         tokenizer: makes the ids.
         part: which slice of each global batch this process feeds, of how many.
         put: a host batch to global arrays on the devices.
-        threads, workers: that prepare batches, as of `eval_batches`.
+        threads, workers, shards: as of `eval_batches`.
 
     Raises:
         DataError: nothing was prepared there, or there is no such split.
     """
 
     def __init__(self, root: str, stream: Any, tokenizer: Any, part: tuple[int, int],
-                 put: Callable[[Any], Any], threads: int = 2, workers: int = 0):
+                 put: Callable[[Any], Any], threads: int = 2, workers: int = 0,
+                 shards: int = 0):
         self._root, self._stream, self._tokenizer = root, stream, tokenizer
-        self._part, self._put, self._ways = part, put, (threads, workers)
+        self._part, self._put, self._ways = part, put, (threads, workers, shards)
         self._split = open_split(stream.root or root, stream.split)
         self._skips = SkipLog()
 
@@ -47,9 +48,9 @@ class Reading:
 
     def batches(self, limit: int = 0) -> Iterator[Any]:
         """Global batches on the devices; of only so many examples, 0 for all."""
-        threads, workers = self._ways
+        threads, workers, shards = self._ways
         made = eval_batches(self._root, self._stream, self._tokenizer, *self._part, threads,
-                            self._skips, limit, workers)
+                            self._skips, limit, workers, shards)
         return prefetch_to_device(made, self._put)
 
     def annotation(self, index: int) -> dict[str, Any]:

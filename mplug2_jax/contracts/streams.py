@@ -15,11 +15,18 @@ from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.options import option
 
 SCORE = "score"  # in place of classes: the label is a number
+# Of an evaluation's batch whose rows share media: these once each, and which of them a row is of.
+SHARED, MEDIUM = "shared_", "medium"
 ALONE = ("caption", "box")  # asks whose prompt may come without a target
 # What an epoch goes over: the captions, questions or phrases that are learned from, or what has
 # them, of which a random one is drawn.
 ITEMS, MEDIA = UNITS = ("items", "media")
 SOURCES = "sources"  # what the weights of a mixture are of, where they are not of each item
+
+
+def shared(field: str) -> str:
+    """The field of a batch that has once each the media of `field`, where rows share them."""
+    return SHARED + field
 
 
 class Reader(NamedTuple):

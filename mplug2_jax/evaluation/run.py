@@ -74,6 +74,8 @@ class Reading(Protocol):
 class Units:
     """Notes the unit of every record whose texts a task reads: no record is read for it alone.
 
+    Nor once more for the next example of the same one.
+
     Attributes:
       of: the unit of a record, by its number.
     """
@@ -81,10 +83,14 @@ class Units:
     def __init__(self, task: tasks.Task, read: Reading):
         self.of: dict[int, Hashable] = {}
         self._task, self._read = task, read
+        self._last: tuple[int, dict[str, Any]] = -1, {}
 
     def annotation(self, index: int) -> dict[str, Any]:
         """As of `Reading`."""
+        if index == self._last[0]:
+            return self._last[1]
         found = self._read.annotation(index)
+        self._last = index, found
         if index not in self.of and found.get("id"):
             self.of[index] = self._task.unit_of(found)
         return found
@@ -147,12 +153,12 @@ def run(evaluations: Mapping[str, Evaluation], read: Callable[[Stream], Reading]
         reference: Iterable[Any] = ()
         if task.reference:
             opened.append(read(dataclasses.replace(stream, split=task.reference, views=(1, 1))))
-            reference = opened[1].batches()
+            reference = map(tasks.with_rows, opened[1].batches())
         units = Units(task, opened[0])
         with jax.set_mesh(mesh):
             scores, records[name] = task.evaluate(
-                part_of(params, task.model), opened[0].batches(limit), units.annotation,
-                entry.kind, reference)
+                part_of(params, task.model), map(tasks.with_rows, opened[0].batches(limit)),
+                units.annotation, entry.kind, reference)
         for record in records[name]:
             record["unit"] = units.of.get(record["index"], record["index"])
         figures |= noted(records[name], scores, with_intervals)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.layers import Repeat, TiedHead, unstack
+from mplug2_jax.model.rows import Shared
 from mplug2_jax.model.text import embeddings, transformer_layer
 
 Array = jax.Array
@@ -60,7 +61,7 @@ class TextDecoder(nn.Module):
         self,
         ids: Array,
         mask: Array | None,
-        memory: Array | None,
+        memory: Array | Shared | None,
         memory_mask: Array | None,
         cache: Cache | None = None,
     ) -> tuple[Array, Cache | None]:

@@ -1,11 +1,14 @@
 """The fusion encoder: text attends to vision; in connected layers both attend to both."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.layers import Repeat, remat_module
+from mplug2_jax.model.rows import Shared, for_each
 from mplug2_jax.model.text import transformer_layer
 
 Array = jax.Array
@@ -37,30 +40,31 @@ class FusionEncoder(nn.Module):
         stride = self.config.fusion_stride
         return tuple(i for i in range(1, self.config.fusion_layers) if i % stride == 0)
 
-    def __call__(self, visual: Array, text: Array, mask: Array) -> tuple[Array, Array]:
+    def __call__(self, visual: Array | Shared, text: Array, mask: Array) -> tuple[Any, Array]:
         """Fuses.
 
         Args:
-          visual: `[B, S, D]`.
+          visual: `[B, S, D]`, or `Shared` by the texts, R = 1.
           text: `[B * R, L, D]`: R texts for every visual, those of one visual beside each other.
           mask: bool `[B * R, L]`.
 
         Returns:
-          The visual, `[B, S, D]`, or `[B * R, S, D]` where connected layers make it depend on the
+          The visual as it came, or `[B * R, S, D]` where connected layers make it depend on the
           text, and the text, `[B * R, L, D]`.
         """
         self_mask = mask[:, None, None, :]
         if isinstance(self.layers, Repeat):
             text, _ = self.layers(text, None, self_mask, visual)
             return visual, text
-        visual = jnp.repeat(visual, text.shape[0] // visual.shape[0], axis=0)
-        seen = visual.shape[1]
-        both_mask = jnp.pad(mask, ((0, 0), (seen, 0)), constant_values=True)[:, None, None, :]
+        seen = for_each(visual)
+        seen = jnp.repeat(seen, text.shape[0] // seen.shape[0], axis=0)
+        length = seen.shape[1]
+        both_mask = jnp.pad(mask, ((0, 0), (length, 0)), constant_values=True)[:, None, None, :]
         for i, layer in enumerate(self.layers):
             if i in self.connected:
-                both, _ = layer(jnp.concatenate([visual, text], axis=1), None, both_mask)
+                both, _ = layer(jnp.concatenate([seen, text], axis=1), None, both_mask)
                 # As released: the visual part is a residual, the text part replaces the text.
-                visual, text = visual + both[:, :seen], both[:, seen:]
+                seen, text = seen + both[:, :length], both[:, length:]
             else:
-                text, _ = layer(text, None, self_mask, visual)
-        return visual, text
+                text, _ = layer(text, None, self_mask, seen)
+        return seen, text

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from mplug2_jax.model.attention import cached_attention, dot_product_attention
 from mplug2_jax.model.config import REMAT_POLICIES
+from mplug2_jax.model.rows import Shared, for_each
 from mplug2_jax.parallel.sharding import shard_batch, whole_rows
 
 Array = jax.Array
@@ -98,11 +99,16 @@ class Attention(nn.Module):
     def _split(self, x: Array) -> Array:
         return x.reshape(*x.shape[:-1], self.heads, self.width // self.heads)  # [B, L, H, Dh]
 
-    def key_value(self, memory: Array) -> KeyValue:
+    def key_value(self, memory: Array | Shared) -> KeyValue:
         """Keys and values `[B, S, H, Dh]` of `memory [B, S, D]`."""
+        if isinstance(memory, Shared):
+            own = (None, None) if memory.own is None else self.key_value(memory.own)
+            key, value = (for_each(Shared(seen, memory.of, more)) for seen, more in zip(
+                self.key_value(memory.items), own, strict=True))
+            return key, value
         return self._split(self.key(memory)), self._split(self.value(memory))
 
-    def cache_entry(self, memory: Array) -> KeyValue:
+    def cache_entry(self, memory: Array | Shared) -> KeyValue:
         """A cache of `memory [B, S, D]`: keys `[B, H, Dh, S]`, values `[B, H, S, Dh]`."""
         key, value = self.key_value(memory)
         return key.transpose(0, 2, 3, 1), value.swapaxes(1, 2)
@@ -179,7 +185,7 @@ class TransformerLayer(nn.Module):
         x: Array,
         cache: dict[str, Array] | None = None,
         self_mask: Array | None = None,
-        memory: Array | None = None,
+        memory: Array | Shared | None = None,
         memory_mask: Array | None = None,
         index: Array | None = None,
     ) -> tuple[Array, dict[str, Array] | None]:

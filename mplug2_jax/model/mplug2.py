@@ -20,6 +20,7 @@ from mplug2_jax.model.decoder import Cache, TextDecoder, init_cache
 from mplug2_jax.model.fusion import FusionEncoder
 from mplug2_jax.model.layers import TiedHead, bert_init
 from mplug2_jax.model.modalities import MODALITIES
+from mplug2_jax.model.rows import Shared
 from mplug2_jax.model.universal import UniversalLayers
 
 Array = jax.Array
@@ -171,11 +172,12 @@ class MPlug2(nn.Module):
         """`ids int32 [B, L]`, `mask bool [B, L]` to `[B, L, D]`."""
         return self.encode("text", ids, mask)
 
-    def fuse(self, visual: Array, text: Array, mask: Array) -> tuple[Array, Array]:
+    def fuse(self, visual: Array | Shared, text: Array,
+             mask: Array) -> tuple[Any, Array]:
         """Fuses `visual [B, S, D]` and `text [B * R, L, D]`; see `FusionEncoder`."""
         return self.fusion(visual, text, mask)
 
-    def decode(self, ids: Array, mask: Array | None, memory: Array | None,
+    def decode(self, ids: Array, mask: Array | None, memory: Array | Shared | None,
                memory_mask: Array | None, cache: Cache | None = None,
                ) -> tuple[Array, Cache | None]:
         """Logits float32 `[B, L, V]` and the cache; see `TextDecoder`."""

@@ -108,6 +108,12 @@ def data_slice(mesh: Mesh) -> tuple[int, int]:
     return part_of(jax.process_index(), parts.reshape(-1, parts.shape[-1]))
 
 
+def shards_of(mesh: Mesh) -> int:
+    """Parts of this process's rows of a batch (see `data_slice`) that lie on devices of their own.
+    """
+    return math.prod(mesh.shape[axis] for axis in BATCH) // data_slice(mesh)[1]
+
+
 def part_of(process: int, parts: np.ndarray) -> tuple[int, int]:
     """`data_slice` of `process`, from the processes int `[data * fsdp, tensor]` of the devices."""
     held = {int(p): tuple(np.flatnonzero((parts == p).any(axis=1))) for p in np.unique(parts)}

@@ -148,6 +148,22 @@ def gather_rows(x: jax.Array, rows: jax.Array, block: int) -> jax.Array:
     return jax.shard_map(exchange, in_specs=(spec, spec), out_specs=spec)(x, rows)
 
 
+def take_shared(x: jax.Array, rows: jax.Array) -> jax.Array:
+    """`x[rows]` of `x [M, ...]` and `rows int32 [B]`, each row's on the device that it is on.
+
+    Both are sharded over the batch axes, whose devices divide M and B; nothing is sent.
+    """
+    mesh = mesh_in_use()
+    ways = 1 if mesh is None else math.prod(mesh.shape[axis] for axis in BATCH)
+    if x.shape[0] % ways or rows.shape[0] % ways:
+        return x[rows]
+    size = x.shape[0] // ways
+    picked = jax.vmap(lambda part, index: part[index])(
+        shard_batch(x.reshape(ways, size, *x.shape[1:])),
+        shard_batch((rows % size).reshape(ways, -1)))
+    return shard_batch(picked.reshape(rows.shape[0], *x.shape[1:]))
+
+
 def sharded_share(tree: Any, mesh: Mesh) -> float:
     """Share of a tree's bytes that is split over at least one mesh axis of a size above 1."""
     total = split = 0

@@ -16,9 +16,11 @@ from mplug2_jax.contracts.streams import GIVEN_BY_TASKS, Stream
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.preprocess.tokenizer import Tokenizer
 from mplug2_jax.tasks.base.options import check_shared
+from mplug2_jax.tasks.base.sharing import with_rows
 from mplug2_jax.tasks.base.task import Task
 
-__all__ = ["Task", "complete", "load", "make", "names", "read", "section", "streams"]
+__all__ = ["Task", "complete", "load", "make", "names", "read", "section", "streams",
+           "with_rows"]
 
 
 def names() -> list[str]:

@@ -23,6 +23,7 @@ from mplug2_jax.preprocess.classes import class_names, class_prompts
 from mplug2_jax.preprocess.text import clean_caption
 from mplug2_jax.tasks.base import Array, Batch, Scores, fetch
 from mplug2_jax.tasks.base.labels import Labelling, LabelOptions
+from mplug2_jax.tasks.base.sharing import for_rows
 
 AVERAGES = ("probabilities", "features")
 ROWS = 64  # prompts or examples a call; all calls alike, so that one compilation serves
@@ -76,11 +77,13 @@ class ZeroShot(Labelling):
 
     def predict(self, params: Any, batch: Batch) -> dict[str, Array]:
         """`features float32 [B, V, C]`, of each view `[B, C]` in the contrastive space."""
-        video = batch["video"]
-        rows = video.shape[0]
-        visual = self.call(params, "encode_visual", video.reshape(-1, *video.shape[-4:]))
-        features = self.call(params, "contrastive", visual, "visual")  # [B * V, C]
-        return {"features": features.reshape(rows, -1, features.shape[-1])}
+        return {"features": for_rows(partial(self.view_features, params), batch, "video")}
+
+    def view_features(self, params: Any, batch: Batch) -> Array:
+        """Contrastive features float32 `[B, V, C]` of `video [B, (V,) T, H, W, 3]`."""
+        visual = self.encode_views(params, batch["video"])  # [B, V, S, D]
+        features = self.call(params, "contrastive", visual.reshape(-1, *visual.shape[2:]), "visual")
+        return features.reshape(*visual.shape[:2], -1)
 
     def text_features(self, params: Any, ids: Array, mask: Array) -> Array:
         """Contrastive features float32 `[P, C]` of prompts, `ids, mask [P, L]`."""

@@ -11,11 +11,13 @@ import numpy as np
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.options import option
 from mplug2_jax.model.decoding import beam_search, greedy
-from mplug2_jax.model.rows import with_visual
+from mplug2_jax.model.modalities import find as find_modality
+from mplug2_jax.model.rows import Shared, with_visual
 from mplug2_jax.objectives import losses
 from mplug2_jax.tasks.base.figures import logged
 from mplug2_jax.tasks.base.options import accumulation, modality
 from mplug2_jax.tasks.base.per_example import PerExample
+from mplug2_jax.tasks.base.sharing import once
 from mplug2_jax.tasks.base.task import Array, Batch, Metrics
 
 MEMORIES = ("visual", "prompt", "fused")
@@ -99,10 +101,11 @@ class Generation(PerExample):
         return jnp.zeros(logits.shape[:1]), {}
 
     def memory(self, params: Any, batch: Batch,
-               rng: Array | None = None) -> tuple[Array, Array | None]:
+               rng: Array | None = None) -> tuple[Array | Shared, Array | None]:
         """What the decoder attends to: `[B, S, D]` and its mask (None for all)."""
         keys = [None] * 3 if rng is None else jax.random.split(rng, 3)
-        visual = self.encode_seen(params, batch, keys[0])
+        visual = once(lambda media: self.encode_seen(params, media, keys[0]), batch,
+                      find_modality(self.options.modality).field)
         if self.options.memory == "visual":
             return visual, None
         ids, mask = self.prompt(batch)

@@ -18,6 +18,7 @@ from mplug2_jax.metrics import classification
 from mplug2_jax.metrics.scores import Score, mean, within
 from mplug2_jax.preprocess.classes import class_names
 from mplug2_jax.tasks.base.figures import Clip, Example, Figure
+from mplug2_jax.tasks.base.sharing import for_rows
 from mplug2_jax.tasks.base.task import Array, Batch, Scores, Task
 
 # What is classified: its modules, and how many frames a stream must have.
@@ -113,12 +114,9 @@ class Labelling(Task):
         rows = batch["text" if inputs == "text" else "video"].shape[0]
         visual = mask = None
         if inputs != "text":
-            video = batch["video"]
-            if inputs == "images":
-                video = video[:, :, None]  # [B, 2, 1, H, W, 3]
-            video = video.reshape(-1, *video.shape[-4:])  # [B * V, T, H, W, 3]
-            visual = self.call(params, "encode_visual", video, rng=keys[0])
-            tokens = visual  # [B * V, S, D]
+            visual = for_rows(lambda media: self.encode_views(params, media["video"], keys[0]),
+                              batch, "video")  # [B, V, S, D]
+            visual = tokens = visual.reshape(-1, *visual.shape[2:])  # [B * V, S, D]
         if inputs != "visual":
             mask = batch["text_mask"]
             tokens = self.call(params, "encode_text", batch["text"], mask, rng=keys[1])  # [B, L, D]
@@ -130,6 +128,14 @@ class Labelling(Task):
         # Two images are no views of each other: side by side.
         return pooled.reshape(rows, 1 if inputs == "images" else -1,
                               pooled.shape[-1] * (2 if inputs == "images" else 1))
+
+    def encode_views(self, params: Any, video: Array, rng: Array | None = None) -> Array:
+        """Tokens `[B, V, S, D]` of each view of `video [B, (V,) T, H, W, 3]`, or of each image."""
+        if self.options.inputs == "images":
+            video = video[:, :, None]  # [B, 2, 1, H, W, 3]
+        views = video.reshape(-1, *video.shape[-4:])  # [B * V, T, H, W, 3]
+        visual = self.call(params, "encode_visual", views, rng=rng)
+        return visual.reshape(video.shape[0], -1, *visual.shape[1:])
 
     def pool(self, tokens: Array, mask: Array | None) -> Array:
         """`[B, D]` of `tokens [B, L, D]`: the class token, or the mean where `mask [B, L]` says."""

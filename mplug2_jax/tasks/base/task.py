@@ -30,6 +30,7 @@ from mplug2_jax.parallel.mesh import check_batch
 from mplug2_jax.preprocess.tokenizer import Tokenizer
 from mplug2_jax.tasks.base.figures import Clip, Example, Figure, find
 from mplug2_jax.tasks.base.options import NoOptions, check_accumulation
+from mplug2_jax.tasks.base.sharing import for_rows
 
 Array = jax.Array
 Batch = dict[str, Array]
@@ -336,8 +337,10 @@ class Task:
         return batch[find_modality(self.options.modality).field]
 
     def encode_seen(self, params: Any, batch: Batch, rng: Array | None = None) -> Array:
-        """Tokens `[B, S, D]` of it."""
-        return self.call(params, "encode", self.options.modality, self.seen(batch), rng=rng)
+        """Tokens `[B, S, D]` of it, each medium's encoded once."""
+        name, field = self.options.modality, find_modality(self.options.modality).field
+        return for_rows(lambda media: self.call(params, "encode", name, self.seen(media), rng=rng),
+                        batch, field)
 
     def outputs(self, params: Any, batches: Iterable[Batch]) -> Iterator[dict[str, np.ndarray]]:
         """`predict`'s row of every example, with its `index` and `item`; filling is left out.
