@@ -16,10 +16,22 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 CACHE = Path(__file__).parents[1] / ".cache" / "jax"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+# A process compiles a hundred programs of one operation each: read again, they take half the time.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+# Else the cache's path, for the tuning of GPUs, is part of each key: no other tree could use it.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES", "none")
+
+# Those that take longest, longest first.
+LONGEST = [Path(__file__).parent / f"{name}.py" for name in (
+    "parallel/test_hosts", "scripts/test_end_to_end", "docs/test_examples", "configs/test_walks",
+    "benchmarks/test_coverage", "parallel/test_sharding", "training/test_older_checkpoints",
+    "objectives/test_momentum", "planning/test_aot", "scripts/test_end_to_end_tasks",
+    "configs/test_zero_shot_rows", "scripts/test_predict")]
+assert all(path.exists() for path in LONGEST), "conftest.LONGEST names a file that is gone"
 
 
 def pytest_collection_modifyitems(items):
-    """Files of slow tests first, so that no worker is left alone with one at the end."""
+    """Long files first, then others of slow tests: no worker is left alone with one at the end."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    places = {path: place for place, path in enumerate(LONGEST)}
+    items.sort(key=lambda item: (places.get(item.path, len(LONGEST)), item.path not in slow))

@@ -9,6 +9,7 @@ from data_helpers import SIZES
 
 from data.demo import builder as moving_digits_builder
 from data.prepare import builder
+from data.written import reading
 from mplug2_jax.preprocess.tokenizer import Tokenizer, load_tokenizer
 
 
@@ -56,6 +57,13 @@ def stream():
         return ml_collections.ConfigDict(defaults | changes)
 
     return make
+
+
+@pytest.fixture
+def warn_every_time(monkeypatch, tmp_path):
+    """Warnings that come once a process come anew; indexes of the cache are this test's."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    reading.warn_once.cache_clear()
 
 
 class HandMade(builder.RecordBuilder):

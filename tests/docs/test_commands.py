@@ -117,7 +117,7 @@ def test_every_command_parses(parsed):
     for script in (("train.py",), ("eval.py",), ("predict.py",), ("-m", "data.prepare"),
                    ("-m", "data.inspect"), ("-m", "mplug2_jax.describe"), ("-m", "mplug2_jax.aot"),
                    ("-m", "mplug2_jax.convert"), *(("-m", f"benchmarks.{name}") for name in (
-                       "input", "step", "captioning"))):
+                       "input", "step", "captioning", "galleries"))):
         assert script in parsed, f"no page says how {script} is called"
 
 
