@@ -189,9 +189,10 @@ def restore(run: Run, checkpoints: Checkpoints, create: Any) -> tuple[TrainState
     positions = {name: 0 for name in run.sizes}
     if checkpoints.latest is not None:
         meta = checkpoints.meta()
-        before = ModelConfig.from_mapping(stored.completed(meta).model)
-        launch.require_same("model", vars(before), vars(run.checked.model), HOW)
-        run.config = stored.gone_on(run.config, meta)
+        before = stored.completed(meta)
+        launch.require_same("model", vars(ModelConfig.from_mapping(before.model)),
+                            vars(run.checked.model), HOW)
+        run.config = stored.gone_on(run.config, before)
         run.checked = checks.validate(run.config)
         positions |= {name: meta["samples"].get(name, 0) for name in positions}
         state = restore_state(checkpoints, shapes, mesh, run.task)

@@ -43,15 +43,14 @@ def expanded(config: ConfigDict) -> ConfigDict:
     return ConfigDict(whole)
 
 
-def gone_on(config: ConfigDict, meta: Mapping[str, Any]) -> ConfigDict:
+def gone_on(config: ConfigDict, stored: ConfigDict) -> ConfigDict:
     """The config of a run that goes on: its epochs go over what they went over so far.
 
     Args:
       config: as it was given; one that says `data.epoch_over` is followed, with a warning where
         that changes the order.
-      meta: of the run's checkpoint.
+      stored: that of the run's checkpoint, `completed`.
     """
-    stored = completed(meta)
     if "data" not in stored:  # converted weights
         return config
     before = stored.data.epoch_over

@@ -56,8 +56,6 @@ class Stream:
 
     split: Any = option("", "name of the split (a+b: of both; a[held_out], a[rest]: parts); or a "
                             "mixture, {name: source}")
-    weights_of: str = option(SOURCES, "what a mixture's weights are of: whole 'sources', or each "
-                             "of their 'items', as in files that are joined")
     batch_size: int = option(1, "examples a step over all devices and hosts")
     root: str = option("", "folder of the written data; empty: data.root")
     shuffle: bool = option(True, "an order of its own every epoch; False: as the records were "
@@ -84,6 +82,8 @@ class Stream:
     tags: str = option("", "what of the image follows a question, each after [SEP]: ocr, objects "
                        "or ocr+objects; the question then keeps its punctuation")
     views: tuple = option((1, 1), "evaluation: (clips, crops) of a video, all of them seen")
+    weights_of: str = option(SOURCES, "what a mixture's weights are of: whole 'sources', or each "
+                             "of their 'items', as in files that are joined")
     duplicates: bool = option(True, "contrast and matching: equal texts, and equal media, are no "
                               "negatives but positives; False: those of one record alone",
                               older=False)
