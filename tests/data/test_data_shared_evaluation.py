@@ -3,6 +3,11 @@
 import collections
 import functools
 import io
+import json
+import os
+import socket
+import subprocess
+import sys
 import threading
 
 import jax
@@ -10,6 +15,7 @@ import numpy as np
 import pytest
 import small
 import tensorflow_datasets as tfds
+from commands import ROOT
 from data_helpers import good
 from PIL import Image
 
@@ -223,3 +229,71 @@ def test_a_limit_and_one_example_alone(root):
         _, found, _ = evaluate(root, "qa", (1, 1, 1), shares=True, limit=limit)
         assert [(one["index"], one["item"], one["prediction"]) for one in found] == [
             (one["index"], one["item"], one["prediction"]) for one in expected[:limit]]
+
+
+TWO = """
+import json, sys
+import jax, numpy as np, small
+from data.pipeline import Reading
+from data.pipeline import examples as examples_module
+from mplug2_jax import tasks
+from mplug2_jax.contracts.streams import Stream
+from mplug2_jax.parallel.mesh import data_slice, make_mesh, put_batch, shards_of
+
+root, address, process = sys.argv[1:]
+jax.distributed.initialize(address, 2, int(process))
+stream = Stream(**json.loads(sys.stdin.read()))
+real, decoded = examples_module.decode_video, []
+examples_module.decode_video = lambda data, *more: decoded.append(data) or real(data, *more)
+
+def parts(array):
+    return {(x.index[0].start or 0): np.asarray(x.data) for x in array.addressable_shards}
+
+found = []
+for shape in ((4, 1, 1), (2, 1, 2), (1, 1, 4)):
+    mesh, read = make_mesh(*shape), []
+    for shards in (0, shards_of(mesh)):
+        decoded.clear()
+        reading = Reading(root, stream, small.tokenizer(9), data_slice(mesh),
+                          lambda batch: put_batch(batch, mesh), 0, shards=shards)
+        with jax.set_mesh(mesh):
+            read.append([tasks.with_rows(batch) for batch in reading.batches()])
+    rows = 0
+    for plain, shared in zip(*read, strict=True):
+        used, seen = parts(plain["example_mask"]), parts(shared["video"])
+        for start, clips in parts(plain["video"]).items():
+            np.testing.assert_array_equal(seen[start][used[start]], clips[used[start]])
+            rows += int(used[start].sum())
+    media = {x["shared_video"].shape[0] for x in read[1]}
+    found.append([*data_slice(mesh), rows, len(decoded), len(set(decoded)), *media])
+print(json.dumps(found))
+"""
+
+
+def test_two_processes_share_media_of_their_own_rows(root):
+    """Each decodes what is in its slices alone, whichever devices hold the same rows."""
+    with socket.create_server(("", 0)) as free:
+        address = f"localhost:{free.getsockname()[1]}"
+    environment = os.environ | {
+        "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=2"}
+    processes = [subprocess.Popen(
+        [sys.executable, "-c", TWO, str(root), address, str(number)], cwd=ROOT, env=environment,
+        text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for number in range(2)]
+    try:
+        for process in processes:
+            process.stdin.write(json.dumps(STREAM | KINDS["qa"]))
+            process.stdin.close()
+            process.stdin = None
+        said = [process.communicate(timeout=300)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    one, two = (json.loads(output.splitlines()[-1]) for output in said)
+    whole = sum(COUNTS) - COUNTS[JUNK]
+    for counts, both in zip(([2, 2], [2, 2], [1, 1]), zip(one, two, strict=True), strict=True):
+        assert [part[1] for part in both] == counts
+        rows = {tuple(part[:2]): part[2] for part in both}  # of the last, both feed all rows
+        assert sum(rows.values()) == whole
+        assert all(part[3] == part[4] for part in both)  # a medium once a process
+        assert both[0][5] == both[1][5] < STREAM["batch_size"]
