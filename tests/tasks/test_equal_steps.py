@@ -272,5 +272,6 @@ def test_splitting_computes_no_gradient_of_what_is_frozen(name, form):
     assert more["all but heads"] == 0
     if name in ("pretrain", "retrieval"):
         assert 0 <= more["vision"] <= more["nothing"] <= forward
+        assert (more["vision"] < more["nothing"]) == ("vision" in params)
     else:
         assert set(more.values()) == {0}
