@@ -13,7 +13,11 @@ from mplug2_jax.contracts.errors import DataError, RecordError
 
 
 class EvalStream:
-    """Batches of one split by number; `len` is the number of batches."""
+    """Batches of one split by number; `len` is the number of batches.
+
+    Attributes:
+        count: examples.
+    """
 
     def __init__(self, root, stream, tokenizer, process_index, process_count, limit):
         stream = resolve(stream)
@@ -29,16 +33,16 @@ class EvalStream:
             first = load_media(first_readable(self._split), stream.reader)
             self._blank = {field: np.zeros_like(value) for field, value in first.items()}
         self._examples = self._list_examples(limit)
-        self._count = min(len(self._examples), limit or sys.maxsize)
+        self.count = min(len(self._examples), limit or sys.maxsize)
         self._rows = stream.batch_size // process_count
         self._first_row = process_index * self._rows
 
     def __len__(self) -> int:
-        return -(-self._count // self._stream.batch_size)
+        return -(-self.count // self._stream.batch_size)
 
     def examples(self, start: int = 0, stop: int = sys.maxsize) -> list[tuple[int, int]]:
         """(record, item) of each from `start` on, in order."""
-        return [self._examples.locate(place) for place in range(start, min(stop, self._count))]
+        return [self._examples.locate(place) for place in range(start, min(stop, self.count))]
 
     def _list_examples(self, limit: int) -> Items:
         """The examples in order: each its record, and which of its items it is."""

@@ -4,6 +4,7 @@ Every visual is encoded once, however many captions it has (`tasks.base.gallery`
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -41,10 +42,10 @@ from mplug2_jax.tasks.base import (
     modality,
     over_streams,
 )
-from mplug2_jax.tasks.base.gallery import Gallery, batched, filled
+from mplug2_jax.tasks.base.gallery import Gallery, batched, filled, kept, recall_by_chance
 from mplug2_jax.tasks.base.pairs import CONTRAST, check_batching, check_blocks, objectives_of
 from mplug2_jax.tasks.base.reranking import DEFAULT, DUAL_SOFTMAX, RULES, prefix_of
-from mplug2_jax.tasks.base.rows import Rows
+from mplug2_jax.tasks.base.rows import Counts, Kept, Rows
 
 SHOWN = 5  # best of a query that a record has
 RERANK_BATCH = 64  # pairs a call, about; all calls alike, so that one compilation serves
@@ -180,6 +181,9 @@ class Retrieval(Task):
             "visual": shard_batch(visual), "text": text, "text_mask": batch["text_mask"],
         }
 
+    def kept(self, shapes: Mapping[str, Any], counts: Counts) -> Kept:
+        return kept(shapes["_predict"], counts, self.options.rerank)
+
     def encode_queries(self, params: Any, ids: Array, mask: Array) -> dict[str, Array]:
         """Features `[B, C]`, tokens and mask of texts alone."""
         text = self.call(params, "encode_text", ids, mask)
@@ -231,9 +235,11 @@ class Retrieval(Task):
         return scores, records
 
     def chance(self, name: str, records: list[dict[str, Any]]) -> float | None:
-        if name.endswith("_r1"):
-            return 1 / len({record["index"] for record in records})
-        return None
+        way, _, level = name.rpartition("_r")
+        if not level.isdecimal() or not records:
+            return None
+        texts = Counter(record["index"] for record in records)
+        return recall_by_chance(int(level), list(texts.values()), way.endswith("_to_text"))
 
     def example(self, record: dict[str, Any], clip: Clip) -> Example:
         return Example(rows=[("query", record["query"]), ("rank", str(record["rank"]))],

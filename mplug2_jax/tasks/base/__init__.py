@@ -1,5 +1,6 @@
 """What tasks are made of, and what several of them share."""
 
+from mplug2_jax.tasks.base.fetching import fetch
 from mplug2_jax.tasks.base.figures import Clip, Example, Figure, find, logged
 from mplug2_jax.tasks.base.streams import over_streams
 from mplug2_jax.tasks.base.task import (
@@ -10,7 +11,6 @@ from mplug2_jax.tasks.base.task import (
     Metrics,
     Scores,
     Task,
-    fetch,
     modality,
 )
 
