@@ -49,7 +49,7 @@ class Split:
         self.name, self.limit, self._read = stream.split, limit, read(stream)
         self._read.check()
         self.first = self._read.first(limit)
-        self.annotation, self.identifiers = self._read.annotation, self._read.identifiers
+        self.annotation = self._read.annotation
 
     @property
     def count(self) -> int:
@@ -60,6 +60,11 @@ class Split:
     def captions(self) -> list[int] | None:
         """Texts of each record; None where that is not known."""
         return self._read.captions(self.limit)
+
+    @property
+    def identifiers(self) -> list[str] | None:
+        """What names each example; None where that is not known."""
+        return self._read.identifiers()
 
     def examples(self, most: int = 0) -> list[tuple[int, int]]:
         """Those of which something is said, so many of them all over the split or (0) all."""
@@ -103,7 +108,7 @@ def check(evaluations: Mapping[str, Evaluation], read: Callable[[Stream], Readin
             reference = _reference(entry, read)
             chosen = best if entry.task.figure(best, entry.kind) else ""
             with jax.set_mesh(mesh):
-                found = _rehearsed(entry, part, split, reference, chosen)
+                found = _rehearsed(entry, part, split, reference, chosen, files is not None)
             if found is None:
                 continue
             _check_figures(entry, split, found, chosen, trained is not None)
@@ -183,13 +188,13 @@ def _reference(entry: Evaluation, read: Callable[[Stream], Reading]) -> Split | 
 
 
 def _rehearsed(entry: Evaluation, params: Any, split: Split, reference: Split | None,
-               best: str) -> Rehearsed | None:
+               best: str, with_intervals: bool) -> Rehearsed | None:
     """What the host makes of some examples, or of all where some do not tell; None if unknown."""
     def tried(most: int) -> Rehearsed | None:
         more = (reference.first, reference.examples(SOME)) if reference else None
         try:
             return rehearse(entry, params, split.annotation, split.first, split.examples(most),
-                            more)
+                            more, with_intervals)
         except (ConfigError, DataError):
             raise
         except _SAID as error:
@@ -229,8 +234,7 @@ def _told(entry: Evaluation, found: Rehearsed) -> list[str]:
         figure = entry.task.figure(name, entry.kind)
         return figure is None or bool(figure.better)
 
-    return [name for name in found.figures if tells(name)
-            and not name.endswith(("_low", "_high"))]
+    return [name for name in found.figures if tells(name)]
 
 
 def _check_figures(entry: Evaluation, split: Split, found: Rehearsed, best: str,
@@ -279,7 +283,7 @@ def _check_files(entry: Evaluation, split: Split, found: Rehearsed, submission: 
         said = " ".join(str(error).split())
         raise ConfigError(f"task {entry.task.name!r} cannot write what it says of split "
                           f"{split.name!r}: {said}{_line(error)}") from error
-    ids = split.identifiers() if submission else None
+    ids = split.identifiers if submission else None
     if ids is None:
         return
     known = [one for one in ids if one is not None]  # of the damaged the server's is not known

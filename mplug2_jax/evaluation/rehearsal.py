@@ -18,8 +18,8 @@ import jax
 import numpy as np
 
 from mplug2_jax.contracts.errors import ConfigError
-from mplug2_jax.evaluation.records import best_first, choose, write_records
-from mplug2_jax.evaluation.run import Evaluation, Units, noted
+from mplug2_jax.evaluation.records import best_first, choose, units_of, write_records
+from mplug2_jax.evaluation.run import Evaluation, Units, ends, noted
 from mplug2_jax.tasks import Task
 from mplug2_jax.tasks.base import Annotate
 
@@ -55,8 +55,7 @@ class _Stand:
         self._drawn: dict[str, Any] = {}
 
     def __call__(self, *arguments: Any) -> Any:
-        given = jax.tree.map(lambda x: (np.shape(x), str(x.dtype)), arguments)
-        key = repr(given)
+        key = repr(jax.tree.map(lambda x: (np.shape(x), str(x.dtype)), arguments))
         if key not in self._drawn:
             try:
                 shapes = self._function.eval_shape(*arguments)
@@ -133,7 +132,8 @@ def batches(first: Mapping[str, np.ndarray], examples: Sequence[Example],
 
 def rehearse(entry: Evaluation, params: Any, annotate: Annotate,
              first: Mapping[str, np.ndarray], examples: Sequence[Example],
-             reference: tuple[Mapping[str, np.ndarray], Sequence[Example]] | None) -> Rehearsed:
+             reference: tuple[Mapping[str, np.ndarray], Sequence[Example]] | None,
+             with_intervals: bool) -> Rehearsed:
     """Runs an evaluation without its device.
 
     Args:
@@ -143,6 +143,7 @@ def rehearse(entry: Evaluation, params: Any, annotate: Annotate,
       first: one example's batch `[1, ...]`.
       examples: which of the split.
       reference: the same two of the task's reference split.
+      with_intervals: whether these are tried, too.
 
     Raises:
       ConfigError: the model does not take such a batch, or the task not what is said of a record.
@@ -157,7 +158,9 @@ def rehearse(entry: Evaluation, params: Any, annotate: Annotate,
                                     entry.kind, others)
     for record in records:
         record["unit"] = units.of.get(record["index"], record["index"])
-    return Rehearsed(noted(records, scores), records, shapes)
+    if with_intervals:
+        ends(scores, units_of(records))
+    return Rehearsed(noted(records, scores, with_intervals=False), records, shapes)
 
 
 def write(entry: Evaluation, records: list[dict[str, Any]], submission: str) -> None:

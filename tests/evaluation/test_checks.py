@@ -73,6 +73,8 @@ def check(tmp_path):
         if not index:
             for path in folders.indexes(find_version(folder)):
                 path.unlink()
+        if name in ("captioning", "qa"):
+            options = {"max_length": 6} | options
         given = {"frames": 1, "image_size": 16} | LENGTHS.get(name, {}) | (stream or {})
         section = common.evaluation(name, "test", 8, "val", kind, options, **given)
         task, found = tasks.read(section.task)
@@ -94,10 +96,10 @@ def plain(count: int = 12, **changes) -> list[dict]:
 
 
 @pytest.mark.parametrize("name, options, best", [
-    ("captioning", dict(memory="visual", max_length=6), "image_caption_bleu4"),
-    ("captioning", dict(memory="visual", max_length=6, beams=2), "image_caption_cider"),
-    ("qa", dict(max_length=4), "image_qa_accuracy"),
-    ("qa", dict(max_length=4), "image_qa_plain_accuracy"),
+    ("captioning", dict(memory="visual"), "image_caption_bleu4"),
+    ("captioning", dict(memory="visual", beams=2), "image_caption_cider"),
+    ("qa", {}, "image_qa_accuracy"),
+    ("qa", {}, "image_qa_plain_accuracy"),
     ("qa", dict(answers=("w1", "w2 w3"), rank_keep=2), "image_qa_accuracy"),
     ("classification", dict(classes=CLASSES), "image_class_accuracy"),
     ("zero_shot", dict(classes=CLASSES, templates=("w7 {}",)), "image_class_accuracy"),
@@ -173,9 +175,9 @@ def test_the_figure_of_the_best_must_come_and_depend_on_the_model(check, name, b
 def test_a_figure_of_one_example_among_many_is_found(check):
     made = plain(70)
     made[41] = record(41, questions=[question("w4", "w1", "rare")])
-    check("qa", made, best="image_qa_rare_accuracy", max_length=4)
+    check("qa", made, best="image_qa_rare_accuracy")
     with pytest.raises(ConfigError, match="best = 'image_qa_rare_accuracy' is no figure of it"):
-        check("qa", made, best="image_qa_rare_accuracy", limit=30, max_length=4)
+        check("qa", made, best="image_qa_rare_accuracy", limit=30)
 
 
 def test_a_correlation_needs_labels_that_differ(check):
@@ -240,8 +242,8 @@ def test_media_that_cannot_be_used_are_told_where_none_can(check):
     broken = plain(media=b"no picture")
     with pytest.raises(DataError, match=r"^evals.one: split 'val' in .* of 12 examples all over "
                                         r"it none can be used, the first for record 'r0': undecod"):
-        check("qa", broken, max_length=4)
-    check("qa", [*broken, record(50)], max_length=4)
+        check("qa", broken)
+    check("qa", [*broken, record(50)])
     check("retrieval", [*plain(20, texts=["..."]), *plain(20)], rerank=1)
 
 
@@ -277,7 +279,7 @@ def counting_tokenizer():
 def test_a_task_that_computes_with_parameters_by_itself_is_left(check, monkeypatch, caplog):
     monkeypatch.setattr(QuestionAnswering, "finish", lambda self, params, records, kind: (
         jax.tree.leaves(params)[0] + 1, self.score(records, kind))[1])
-    check("qa", plain(), best="image_qa_accuracy", max_length=4)
+    check("qa", plain(), best="image_qa_accuracy")
     assert "task 'qa' cannot be tried before its first evaluation" in caplog.text
 
 
@@ -332,10 +334,10 @@ def test_a_servers_file_needs_its_numbers(check):
     def asked(*ids):
         return [record(n, questions=[question("w4", "", id=one)]) for n, one in enumerate(ids)]
 
-    check("qa", asked("3", "1", "2"), files="x.json", max_length=4)
+    check("qa", asked("3", "1", "2"), files="x.json")
     for ids, odd in ((("1", "b", "2"), "'b'"), (("1", "2", "1"), "'one twice'")):
         with pytest.raises(ConfigError, match=f"^evals.one: submission = 'x.json': .* has {odd}"):
-            check("qa", asked(*ids), files="x.json", max_length=4)
+            check("qa", asked(*ids), files="x.json")
 
 
 @pytest.mark.parametrize("classes, ids, said", [
