@@ -2,6 +2,7 @@
 their raw files, weights in the real formats.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,8 @@ def cut(config: Any, trains: bool) -> Any:
         given |= {"optimizer.steps": STEPS, "checkpoint_every": 1, "eval_every": STEPS,
                   "optimizer.learning_rate": 1e-3, "optimizer.vision_learning_rate": 1e-3}
     config.update_from_flattened_dict(given)
-    # A miniature has one example to validate on, of which a correlation is not defined.
-    config.best = config.best.replace("pearson", "rmse")
+    # A miniature has one example to validate on: a correlation is not defined, R@1 always 1.
+    config.best = re.sub("_r1$", "_mean_rank", config.best.replace("pearson", "rmse"))
     for section_of in (config.task, *(entry.task for entry in config.evals.values())):
         for key, most in dict(beams=2, min_length=1, max_length=5, samples=2, rerank=2).items():
             if section_of.get(key):

@@ -108,7 +108,7 @@ def test_every_evaluation_is_found_good_before_it_runs(name, folder, monkeypatch
                                   figure=config.best).check(task)
         elif entries:
             params = jax.eval_shape(functools.partial(evaluation.create_params, entries, 0))
-            files = {one: config.evals[one].submission for one in entries}
+            files = {one: config.evals[one].get("submission", "") for one in entries}
             evaluation.check(entries, read, params, mesh, files=files)
 
 
