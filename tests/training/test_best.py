@@ -199,7 +199,7 @@ def test_validation_is_due_at_its_steps_and_at_the_end(tmp_path):
     assert [step for step in range(46) if found.due(step)] == [10, 20, 30, 40, 45]
     assert not any(validation(tmp_path, every=0).due(step) for step in range(46))
     trained = small.task("captioning", memory="visual")
-    validation(tmp_path, 0.5).check(trained)
+    validation(tmp_path, 0.5, 0.5).check(trained)  # a few examples, then some
     with pytest.raises(DataError, match="^evals.one: split 'val': no example has a word$"):
         validation(tmp_path, ValueError("no example has a word")).check(trained)
     with pytest.raises(DataError, match="nowhere"):  # before the first step
