@@ -11,7 +11,7 @@ scores. With `--untrained`, freshly initialised parameters run beside.
 import functools
 import importlib.metadata
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,10 @@ from ml_collections import ConfigDict
 
 from configs import checks, selection, stored
 from data import pipeline
-from mplug2_jax import evaluation, launch
+from mplug2_jax import evaluation, launch, places
 from mplug2_jax.checkpoints import BEST, LAST, CheckpointError, Checkpoints, open_which
 from mplug2_jax.checkpoints import WHICH as WHICHES
+from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.parallel import hosts, sharding
 from mplug2_jax.parallel.mesh import data_slice, make_mesh, put_batch, shards_of
 from mplug2_jax.preprocess.tokenizer import load_tokenizer
@@ -38,12 +39,14 @@ ONLY = flags.DEFINE_list("only", [], "Names of the evaluations to run; all by de
 UNTRAINED = flags.DEFINE_bool("untrained", False, "Evaluate untrained parameters beside.")
 VALIDATION = flags.DEFINE_bool("validation", False, "Use the validation splits, for tuning.")
 CARDS = flags.DEFINE_integer("cards", 12, "Examples of each evaluation in the page: best, worst, "
-                             "random.")
+                             "random.", lower_bound=0)
 ORDER = flags.DEFINE_enum("order", "worst", ["worst", "best", "split"],
                           "Which examples come first in the .jsonl files.")
 JAVA = flags.DEFINE_bool("java", False,
                          "METEOR and SPICE of captions, where Java and their data are.")
 flags.mark_flag_as_required("checkpoint")
+
+TITLE = "mPLUG-2 evaluation"
 
 
 def main() -> None:
@@ -66,6 +69,9 @@ def main() -> None:
         put=lambda batch: put_batch(batch, mesh), threads=config.data.threads,
         workers=config.data.workers, shards=shards_of(mesh))
     check_modules(evaluations, checkpoints)
+    files = {name: submission(config, name) for name in evaluations}
+    folder = check_out(files) if hosts.is_first() else Path()
+    check(evaluations, checkpoints, meta, read, mesh, files)
     report = Report(evaluations)
     origin = evaluation.Origin.of(meta, [] if VALIDATION.value else [
         name for name, entry in evaluations.items() if "best" in meta and selection.shared(
@@ -79,7 +85,69 @@ def main() -> None:
         logging.info("%s: %s", name, evaluation.summary(evaluations, scores))
         report.add(name, scores, records, untrained)
     if hosts.is_first():
-        write(report, config, origin, read)
+        write(report, config, origin, read, folder)
+
+
+def submission(config: ConfigDict, name: str) -> str:
+    """The file for a server that the config names; "" on validation splits, for it is of the test.
+    """
+    return "" if VALIDATION.value else config.evals[name].get("submission", "")
+
+
+def check_out(files: dict[str, str]) -> Path:
+    """The folder of the report, where all of its files can be written.
+
+    Args:
+      files: by evaluation the file for a server that the config names, "" for none.
+
+    Raises:
+      ConfigError: one of them cannot, or two have one name; ValueError: the run's log cannot be
+        read, of which the report has the speed.
+    """
+    given = OUT.value or CHECKPOINT.value
+    owners = {"report.json": "the report", "report.html": "the report"}
+    for name, own in files.items():
+        for file in (f"{name}.jsonl", own or f"{name}_submission.json"):
+            if "/" in file:
+                raise ConfigError(f"evals.{name}: its examples would be written to {file!r}; "
+                                  "give it a name without '/'")
+            if file in owners:
+                raise ConfigError(f"evals.{name}: would write {file}, as {owners[file]} does; give "
+                                  "it another name" + (" or submission" if own == file else ""))
+            owners[file] = f"evals.{name}"
+    folder = places.check_folder("--out" if OUT.value else "--checkpoint", given, owners)
+    training_facts(Path(CHECKPOINT.value))
+    if (said := replaced(folder / "report.json", files)):
+        logging.warning("%s/report.json is there, %s: it will be replaced", given, said)
+    return folder
+
+
+def replaced(path: Path, evaluations: Iterable[str]) -> str:
+    """What a report that is there has and a new one will not; "" for nothing.
+
+    Raises:
+      ConfigError: it is the report of something else.
+    """
+    try:
+        there = json.loads(path.read_text()) if path.is_file() else None
+    except (ValueError, OSError):
+        there = {}
+    if there is None:
+        return ""
+    if not isinstance(there, dict) or there.get("title") != TITLE:
+        raise ConfigError(f"{path}: is there and none of eval.py's reports; move it, or give "
+                          "another --out")
+    lost = sorted(set(there.get("gallery", {})) - set(evaluations))
+    return f"with evaluations that this one has not ({', '.join(lost)})" if lost else ""
+
+
+def check(evaluations: dict[str, evaluation.Evaluation], checkpoints: Checkpoints,
+          meta: dict[str, Any], read: Any, mesh: Mesh, files: dict[str, str]) -> None:
+    """What can be known of the evaluations before parameters are loaded: `evaluation.check`."""
+    learned = meta["config"].get("task", {}).get("classes", ())
+    for name, entry in evaluations.items():
+        evaluation.check_classes(f"evals.{name}", entry.task, learned)
+    evaluation.check(evaluations, read, checkpoints.shapes(), mesh, files=files)
 
 
 def check_modules(evaluations: dict[str, evaluation.Evaluation], checkpoints: Checkpoints) -> None:
@@ -191,12 +259,13 @@ class Report:
             for group, some in chosen.items()})
 
 
-def write(report: Report, config: ConfigDict, origin: evaluation.Origin, read: Any) -> None:
+def write(report: Report, config: ConfigDict, origin: evaluation.Origin, read: Any,
+          folder: Path) -> None:
     """The page, and every example of each evaluation in a file of its own."""
-    folder = Path(OUT.value or CHECKPOINT.value)
-    folder.mkdir(parents=True, exist_ok=True)
     for name, entry in report.evaluations.items():
-        submit(report, name, config.evals[name].get("submission", ""), folder, read(entry.stream))
+        if VALIDATION.value and config.evals[name].get("submission", ""):
+            continue  # its name is that of the test
+        submit(report, name, submission(config, name), folder, read(entry.stream))
     sections = [report.section(name, read(entry.stream), config.seed)
                 for name, entry in report.evaluations.items()]
     page = evaluation.write_report(folder, contents(report, config, origin), sections)
@@ -214,8 +283,6 @@ def submit(report: Report, name: str, file: str, folder: Path, split: pipeline.R
     Without a name of its own it is `<name>_submission.json`, where the records have numbers; an
     older one goes.
     """
-    if file and VALIDATION.value:
-        return  # its name is that of the test
     task, skipped = report.evaluations[name].task, bool(report.figures.get(f"{name}_skipped", 0))
     path = folder / (file or f"{name}_submission.json")
     path.unlink(missing_ok=True)
@@ -240,7 +307,7 @@ def contents(report: Report, config: ConfigDict, origin: evaluation.Origin) -> d
     training = training_facts(Path(CHECKPOINT.value))
     packages = ("jax", "flax", "optax", "orbax-checkpoint", "grain")
     return {
-        "title": "mPLUG-2 evaluation",
+        "title": TITLE,
         "summary": f"{CHECKPOINT.value}, {origin}; "
                    + ("validation" if VALIDATION.value else
                       "test" if origin.warning else "held-out test") + " examples.",
@@ -270,14 +337,15 @@ def contents(report: Report, config: ConfigDict, origin: evaluation.Origin) -> d
 
 
 def training_facts(path: Path) -> dict[str, Any]:
-    """The last line of a run's `train.jsonl`, or nothing where there is none.
+    """The last whole line of a run's `train.jsonl`, or nothing where there is none.
 
     Args:
       path: the work folder, or a folder of checkpoints in it.
     """
     log = (path.parent if path.name in (LAST, BEST) else path) / "train.jsonl"
-    lines = log.read_text().splitlines() if log.is_file() else []
-    return json.loads(lines[-1]) if lines else {}
+    lines = log.read_text().splitlines(keepends=True) if log.is_file() else []
+    whole = [line for line in lines if line.endswith("\n")]  # a run may be writing, or was killed
+    return json.loads(whole[-1]) if whole else {}
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import bisect
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,10 +25,10 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from configs import common, msrvtt_caption, msrvtt_qa, stored
-from mplug2_jax import launch, tasks
+from mplug2_jax import launch, places, tasks
 from mplug2_jax.checkpoints import WHICH as WHICHES
 from mplug2_jax.checkpoints import open_which
-from mplug2_jax.contracts.errors import MediaError
+from mplug2_jax.contracts.errors import ConfigError, MediaError
 from mplug2_jax.contracts.options import read
 from mplug2_jax.contracts.streams import Stream, wordings
 from mplug2_jax.model.config import ModelConfig
@@ -106,7 +106,8 @@ class Lines:
 def main(command: str, *arguments: str) -> None:
     paths, text = parse(command, arguments)
     files = find_media(paths)
-    out = open_out(OUT.value)
+    if OUT.value:
+        check_out(OUT.value, (*paths, *files))
     checkpoints = open_which(CHECKPOINT.value, WHICH.value)
     config = CONFIG.value or stored.completed(checkpoints.meta())
     model = ModelConfig.from_mapping(config.model)
@@ -120,6 +121,7 @@ def main(command: str, *arguments: str) -> None:
     wanted, rerank = needed_params(jobs, checkpoints.shapes())
     params = checkpoints.load_params(wanted, mesh, averaged=True)
     checkpoints.close()
+    out = open(OUT.value, "w") if OUT.value else None
     lines = Lines(out)
     with jax.set_mesh(mesh), tqdm(total=len(files), unit="file", disable=None) as bar:
         rows = ((by_kind[kind][int(output["index"])], kind, output)
@@ -183,16 +185,12 @@ def parse(command: str, arguments: tuple[str, ...]) -> tuple[tuple[str, ...], st
     return arguments[1:], arguments[0]
 
 
-def open_out(path: str | None) -> Any:
-    """The file for the lines, or None.
-
-    Raises:
-      ValueError: it cannot be written.
-    """
-    try:
-        return open(path, "w") if path else None
-    except OSError as error:
-        raise ValueError(f"--out={path}: {error.strerror}") from error
+def check_out(path: str, given: Iterable[str | Path]) -> None:
+    """ConfigError where the lines cannot be written there, or would replace what is `given`."""
+    out = places.check_file("--out", path)
+    if any(out.resolve() == Path(one).resolve() for one in given):
+        raise ConfigError(f"--out={path}: is one of the files that are looked at; give another "
+                          "name")
 
 
 def find_vocabulary(config: ConfigDict, folder: Path) -> Path:

@@ -25,8 +25,8 @@ from ml_collections import ConfigDict
 
 from configs import checks, keys, selection, stored
 from data import pipeline
-from mplug2_jax import evaluation, launch, tasks
-from mplug2_jax.checkpoints import LAST, Best, Checkpoints, find_folder
+from mplug2_jax import evaluation, launch, places, tasks
+from mplug2_jax.checkpoints import BEST, LAST, Best, Checkpoints, find_folder
 from mplug2_jax.model.config import HOW, ModelConfig
 from mplug2_jax.parallel import hosts, sharding
 from mplug2_jax.parallel.mesh import data_slice, make_mesh, put_batch, shards_of
@@ -36,7 +36,7 @@ from mplug2_jax.preprocess.tokenizer import Tokenizer, load_tokenizer
 from mplug2_jax.training.measures import amounts, norms
 from mplug2_jax.training.optimizer import make_optimizer, rates_of
 from mplug2_jax.training.progress import Progress
-from mplug2_jax.training.runlog import RunLog
+from mplug2_jax.training.runlog import LOGS, RunLog
 from mplug2_jax.training.state import TrainState, create_state, restore_state
 from mplug2_jax.training.step import make_train_step
 
@@ -44,6 +44,7 @@ CONFIG = launch.define_config("The run's config.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints and logs.")
 HELP = flags.DEFINE_bool("help_config", False, "Print every key of the config, and end.")
 flags.mark_flag_as_required("config")
+SKIPPED = "skipped.jsonl"  # of the work folder
 PARAMETER_NORMS = jax.jit(functools.partial(norms, "param_norm"))  # where they are logged alone
 
 
@@ -101,7 +102,7 @@ def main() -> None:
     validation = validations(run, fresh=checkpoints.latest is None)
     state, positions = restore(run, checkpoints, create)
     config, start = run.config, int(state.step)
-    skips = pipeline.SkipLog(config.data.max_skipped, run.workdir / hosts.own_file("skipped.jsonl"))
+    skips = pipeline.SkipLog(config.data.max_skipped, run.workdir / hosts.own_file(SKIPPED))
     batches = training_batches(run, positions, skips)
     epochs = pipeline.Epochs(config.data.root, run.checked.streams, config.seed)
     for name, (units, said) in epochs.lengths().items():
@@ -160,7 +161,8 @@ def prepare(config: ConfigDict, folder: str | None) -> Run:
     checked = checks.validate(config)
     hosts.agree({"config": launch.plain(stored.expanded(config)), "code": launch.code(),
                  "data": pipeline.fingerprint(config.data)})
-    workdir.mkdir(parents=True, exist_ok=True)
+    places.check_folder("--workdir", workdir, (*LOGS, hosts.own_file(SKIPPED)),
+                        (LAST, *((BEST,) if config.best else ())))
     hosts.require_shared(workdir)
     launch.keep_compilations()
     mesh = make_mesh(**config.mesh)
@@ -187,6 +189,8 @@ def restore(run: Run, checkpoints: Checkpoints, create: Any) -> tuple[TrainState
     logging.info("mesh %s; %.2f%% of parameter bytes sharded", dict(mesh.shape),
                  100 * sharding.sharded_share(shapes.params, mesh))
     positions = {name: 0 for name in run.sizes}
+    if hosts.is_first():
+        warn_of_room(run, shapes)
     if checkpoints.latest is not None:
         meta = checkpoints.meta()
         before = stored.completed(meta)
@@ -205,6 +209,21 @@ def restore(run: Run, checkpoints: Checkpoints, create: Any) -> tuple[TrainState
         task_state = source.load_task_state(shapes.task_state, mesh, config.allow_new)
         source.close()
     return sharding.init_sharded(create, mesh, params, task_state), positions
+
+
+def warn_of_room(run: Run, shapes: TrainState) -> None:
+    """Warns where the checkpoints to come may not have room, as far as they are not there yet."""
+    def bytes_of(tree: Any) -> int:
+        return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(tree)
+                   if hasattr(x, "shape"))
+
+    keep, whole = run.config.keep_checkpoints, bytes_of(shapes.items())
+    best = bytes_of((shapes.params, shapes.ema)) if run.config.best else 0
+    # One more than are kept, for the newest is whole before the oldest goes.
+    there = sum(places.size(run.workdir / name) for name in (LAST, BEST))
+    places.warn_of_room("--workdir", run.workdir, (keep + 1) * whole + 2 * best - there,
+                        f"keep_checkpoints = {keep} of {whole / places.GIB:.1f} GiB, and one more "
+                        "while it is written")
 
 
 def validations(run: Run, fresh: bool) -> evaluation.Validation:
@@ -230,7 +249,7 @@ def validations(run: Run, fresh: bool) -> evaluation.Validation:
     found = evaluation.Validation(
         entries, run.read, run.mesh, config.eval_every, config.optimizer.steps, config.eval_limit,
         best, chosen.figure if chosen else "", note or "")
-    found.check(run.task.model)
+    found.check(run.task)
     return found
 
 

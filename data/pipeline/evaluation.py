@@ -44,6 +44,9 @@ class Found(NamedTuple):
 class EvalStream:
     """Batches of one split by number; `len` is the number of batches.
 
+    Attributes:
+        count: examples.
+
     Args:
         root, stream, tokenizer, process_index, process_count, limit, shards: as of `eval_batches`.
     """
@@ -65,18 +68,18 @@ class EvalStream:
             blank["video"] = self._texts.pop("video")
         self._blank = blank
         self._examples = self._list_examples(limit)
-        self._count = min(len(self._examples), limit or sys.maxsize)
+        self.count = min(len(self._examples), limit or sys.maxsize)
         self._rows = stream.batch_size // process_count
         self._first_row = process_index * self._rows
         self._shard, self._slots = self._share(shards)
         self._held = Held()
 
     def __len__(self) -> int:
-        return -(-self._count // self._stream.batch_size)
+        return -(-self.count // self._stream.batch_size)
 
     def examples(self, start: int = 0, stop: int = sys.maxsize) -> list[tuple[int, int]]:
         """(record, item) of each from `start` on, in order."""
-        return [self._examples.locate(place) for place in range(start, min(stop, self._count))]
+        return [self._examples.locate(place) for place in range(start, min(stop, self.count))]
 
     def _list_examples(self, limit: int) -> Items:
         """The examples in order: each its record, and which of its items it is."""

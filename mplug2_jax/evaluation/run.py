@@ -5,6 +5,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Seq
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from mplug2_jax import tasks
@@ -16,6 +17,7 @@ from mplug2_jax.model.mplug2 import init_params, part_of, union
 from mplug2_jax.parallel import hosts
 from mplug2_jax.parallel.mesh import check_batch
 from mplug2_jax.preprocess.tokenizer import Tokenizer
+from mplug2_jax.tasks.base import Annotate
 
 Records = dict[str, list[dict[str, Any]]]  # by evaluation
 
@@ -60,6 +62,21 @@ class Reading(Protocol):
     def check(self) -> None:
         """Raises DataError where batches cannot be made of it."""
 
+    def count(self, limit: int = 0) -> int:
+        """Examples, also those that cannot be used; at most `limit`, 0 for all."""
+
+    def examples(self, limit: int = 0, most: int = 0) -> Sequence[tuple[int, int]]:
+        """(record, item) of the first `limit` examples, of these `most` all over; 0 for all."""
+
+    def first(self, limit: int = 0) -> dict[str, np.ndarray]:
+        """An example that can be used, as a batch of one; DataError where there is none."""
+
+    def captions(self, limit: int = 0) -> list[int] | None:
+        """How many texts each record has; None where that is not known without reading all."""
+
+    def identifiers(self) -> list[str] | None:
+        """What names each example; None where that is not known without reading all."""
+
     @property
     def skipped(self) -> int:
         """Records that could not be used so far, on this host."""
@@ -80,16 +97,16 @@ class Units:
       of: the unit of a record, by its number.
     """
 
-    def __init__(self, task: tasks.Task, read: Reading):
+    def __init__(self, task: tasks.Task, annotate: Annotate):
         self.of: dict[int, Hashable] = {}
-        self._task, self._read = task, read
+        self._task, self._annotate = task, annotate
         self._last: tuple[int, dict[str, Any]] = -1, {}
 
     def annotation(self, index: int) -> dict[str, Any]:
         """As of `Reading`."""
         if index == self._last[0]:
             return self._last[1]
-        found = self._read.annotation(index)
+        found = self._annotate(index)
         self._last = index, found
         if index not in self.of and found.get("id"):
             self.of[index] = self._task.unit_of(found)
@@ -154,7 +171,7 @@ def run(evaluations: Mapping[str, Evaluation], read: Callable[[Stream], Reading]
         if task.reference:
             opened.append(read(dataclasses.replace(stream, split=task.reference, views=(1, 1))))
             reference = map(tasks.with_rows, opened[1].batches())
-        units = Units(task, opened[0])
+        units = Units(task, opened[0].annotation)
         with jax.set_mesh(mesh):
             scores, records[name] = task.evaluate(
                 part_of(params, task.model), map(tasks.with_rows, opened[0].batches(limit)),

@@ -5,15 +5,16 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+import jax
 from absl import logging
 from jax.sharding import Mesh
 
 from mplug2_jax.checkpoints import Best
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.streams import Stream
+from mplug2_jax.evaluation.checks import check
 from mplug2_jax.evaluation.run import Evaluation, Reading, run, summary
-from mplug2_jax.model.mplug2 import MPlug2
-from mplug2_jax.parallel.mesh import check_batch
+from mplug2_jax.model.mplug2 import MPlug2, init_params
 from mplug2_jax.tasks import Task
 
 
@@ -64,25 +65,26 @@ class Validation:
         return bool(self.evaluations and self.every and step) and (
             step % self.every == 0 or step == self.last)
 
-    def check(self, trained: MPlug2) -> None:
-        """Opens every split once: what cannot be done is an error before the first step.
+    def check(self, trained: Task) -> None:
+        """What no validation could be made of is an error before the first step (`checks.check`).
 
         Args:
-          trained: the model of the run.
+          trained: the task of the run.
 
         Raises:
-          ConfigError: a task needs what the run does not train, or the devices do not divide a
-            batch.
+          ConfigError: a task needs what the run does not train, or gives no figures, or not the one
+            by which the best is chosen.
           DataError: a split is not there, or is of other media.
         """
-        for name, entry in self.evaluations.items() if self.every else ():
-            if missing := lacking(entry.task, trained):
+        if not self.every:
+            return
+        for name, entry in self.evaluations.items():
+            if missing := lacking(entry.task, trained.model):
                 raise ConfigError(
                     f"evals.{name}.task: needs {', '.join(missing)}, which this run does not "
                     "train; give it options that need less, leave it out, or set eval_every = 0")
-            check_batch(f"evals.{name}.stream.batch_size", entry.stream.batch_size, self.mesh)
-            for split in filter(None, (entry.stream.split, entry.task.reference)):
-                self.read(dataclasses.replace(entry.stream, split=split)).check()
+        params = jax.eval_shape(lambda: init_params(trained.model, jax.random.key(0)))
+        check(self.evaluations, self.read, params, self.mesh, self.limit, self.figure, trained)
 
     def run(self, moment: Moment) -> dict[str, float]:
         """The figures of a state, which becomes the best checkpoint if they are.

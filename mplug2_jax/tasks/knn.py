@@ -4,7 +4,7 @@ The weighted vote of Wu et al., 2018 (https://arxiv.org/abs/1805.01978), section
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from mplug2_jax.contracts.streams import SCORE
 from mplug2_jax.preprocess.classes import count_outputs
 from mplug2_jax.tasks.base import Annotate, Array, Batch, Scores
 from mplug2_jax.tasks.base.labels import INPUTS, Labelling, LabelOptions
-from mplug2_jax.tasks.base.rows import Rows
+from mplug2_jax.tasks.base.rows import Counts, Kept, Rows, size
 
 QUERIES, BANK = 1_024, 16_384  # rows of a block of similarities, 64 MiB
 TEMPERATURE = 0.07  # of a neighbour's weight, exp(cosine / temperature)
@@ -73,6 +73,11 @@ class Knn(Labelling):
         features = features.mean(axis=1)
         norm = jnp.linalg.norm(features, axis=-1, keepdims=True).clip(1e-12)
         return {"features": features / norm, "label": batch["label"]}
+
+    def kept(self, shapes: Mapping[str, Any], counts: Counts) -> Kept:
+        features, classes = shapes["_predict"]["features"], count_outputs(self.options.classes)
+        return Kept((size(features, counts.reference),),
+                    2 * size(features, counts.examples) + 4 * classes * counts.examples)
 
     def evaluate(self, params: Any, batches: Iterable[Batch], annotate: Annotate, kind: str,
                  reference: Iterable[Batch] = ()) -> tuple[Scores, list[dict[str, Any]]]:

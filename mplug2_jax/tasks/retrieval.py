@@ -3,9 +3,9 @@
 Every visual is encoded once, however many captions it has (`tasks.base.gallery`).
 """
 
-import collections
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -37,7 +37,7 @@ from mplug2_jax.tasks.base import (
     modality,
     over_streams,
 )
-from mplug2_jax.tasks.base.gallery import Gallery, batched, filled
+from mplug2_jax.tasks.base.gallery import Gallery, batched, filled, kept, recall_by_chance
 from mplug2_jax.tasks.base.pairs import (
     CONTRAST,
     check_batching,
@@ -45,25 +45,18 @@ from mplug2_jax.tasks.base.pairs import (
     contrasts,
     objectives_of,
 )
-from mplug2_jax.tasks.base.reranking import DEFAULT, DUAL_SOFTMAX, RULES, prefix_of
-from mplug2_jax.tasks.base.rows import Rows
+from mplug2_jax.tasks.base.reranking import (
+    DEFAULT,
+    DUAL_SOFTMAX,
+    RANKED,
+    RULES,
+    SAME,
+    prefix_of,
+)
+from mplug2_jax.tasks.base.rows import Counts, Kept, Rows
 
 SHOWN = 5  # best of a query that a record has
 RERANK_BATCH = 64  # pairs a call, about; all calls alike, so that one compilation serves
-WAYS = (("text_to_{kind}", "texts"), ("{kind}_to_text", "clips or images"))
-DUAL = "dual encoder alone"
-SAME = "same_"  # in front of figures
-
-
-def figures_by(prefix: str, by: str, ways: Sequence[tuple[str, str]] = WAYS) -> Iterator[Figure]:
-    """Figures whose names begin with `prefix`, of (name, what is asked) each way."""
-    for way, what in ways:
-        yield Figure(f"{prefix}{way}_r1", f"share of {what} whose match comes first; {by}",
-                     headline=True)
-        yield Figure(f"{prefix}{way}_r*", f"share of {what} with a match among the first so many; "
-                     f"{by}")
-        yield Figure(f"{prefix}{way}_m*_rank", f"rank of the first match of {what}; {by}", 1.0,
-                     float("inf"), "lower")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,16 +120,7 @@ class Retrieval(Task):
     epoch_source = ("release: `dataset/caption_dataset.py`, `re_train_dataset` (ALBEF's), and "
                     "`video_downstream_datasets.py`: `__len__` counts pairs with a caption")
     figures = (
-        *figures_by("", f"the best reranked by {RULES[DEFAULT].meaning}"),
-        *figures_by("dual_", DUAL),
-        *(figure for name, rule in RULES.items() if name != DEFAULT for figure in figures_by(
-            prefix_of(name), f"the best reranked by {rule.meaning}", (("*", "queries"),))),
-        *figures_by(DUAL_SOFTMAX, "with dual softmax over all test queries, else as the name "
-                    f"without {DUAL_SOFTMAX!r} says", (("*", "queries"),)),
-        *figures_by(SAME, "with what shows the same (`task.same`) counted right, else as the name "
-                    f"without {SAME!r} says", (("*", "queries"),)),
-        Figure("*_ceiling", "r1 of who knows all but which of those that show the same is meant",
-               better=""),
+        *RANKED,
         Figure("text_to_{kind}_wordless", "captions without a word, left out", 0.0, float("inf"),
                ""),
         *CONTRAST,
@@ -198,6 +182,9 @@ class Retrieval(Task):
             "visual": shard_batch(visual), "text": text, "text_mask": batch["text_mask"],
         }
 
+    def kept(self, shapes: Mapping[str, Any], counts: Counts) -> Kept:
+        return kept(shapes["_predict"], counts, self.options.rerank)
+
     def encode_queries(self, params: Any, ids: Array, mask: Array) -> dict[str, Array]:
         """Features `[B, C]`, tokens and mask of texts alone."""
         text = self.call(params, "encode_text", ids, mask)
@@ -253,13 +240,18 @@ class Retrieval(Task):
         return scores, records
 
     def chance(self, name: str, records: list[dict[str, Any]]) -> float | None:
-        if name.endswith("_r1"):
-            shown = {record["index"]: record.get("same", record["index"]) for record in records}
-            if not name.startswith(SAME):
-                return 1 / len(shown)
-            alike = collections.Counter(shown.values())
-            return sum(alike[record["same"]] for record in records) / len(records) / len(shown)
-        return None
+        way, _, level = name.rpartition("_r")
+        if not level.isdecimal() or not records:
+            return None
+        alike = "same" if name.startswith(SAME) else "index"  # what is right
+        shown = {record["index"]: record[alike] for record in records}
+        texts = Counter(record[alike] for record in records)
+        if way.endswith("_to_text"):
+            return recall_by_chance(int(level), [texts[own] for own in shown.values()],
+                                    len(records))
+        visuals = Counter(shown.values())
+        return recall_by_chance(int(level), [visuals[record[alike]] for record in records],
+                                len(shown))
 
     def example(self, record: dict[str, Any], clip: Clip) -> Example:
         return Example(rows=[("query", record["query"]), ("rank", str(record["rank"]))],

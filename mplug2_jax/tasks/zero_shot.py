@@ -9,7 +9,7 @@ templates are meant for that. Nothing is trained; images and videos alike.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,7 @@ from mplug2_jax.preprocess.classes import class_names, class_prompts
 from mplug2_jax.preprocess.text import clean_caption
 from mplug2_jax.tasks.base import Array, Batch, Scores, fetch
 from mplug2_jax.tasks.base.labels import Labelling, LabelOptions
+from mplug2_jax.tasks.base.rows import Counts, Kept, size
 from mplug2_jax.tasks.base.sharing import for_rows
 
 AVERAGES = ("probabilities", "features")
@@ -132,6 +133,9 @@ class ZeroShot(Labelling):
         if options.average == "features":
             return averaged(features, owners)
         return features, owners
+
+    def kept(self, shapes: Mapping[str, Any], counts: Counts) -> Kept:
+        return Kept((), 2 * size(shapes["_predict"]["features"], counts.examples))
 
     def record(self, output: dict[str, np.ndarray], annotation: dict[str, Any]) -> dict[str, Any]:
         return {"id": annotation["id"], "label": annotation["label"], "texts": [],

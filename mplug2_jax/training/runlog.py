@@ -9,6 +9,8 @@ from tensorboardX import SummaryWriter
 from mplug2_jax import launch
 from mplug2_jax.parallel import hosts
 
+LOGS = ("train.jsonl", "validation.jsonl")  # beside TensorBoard's
+
 
 class RunLog:
     """The logs of a work folder; of several processes, process 0 alone writes them.
@@ -23,9 +25,9 @@ class RunLog:
 
     def __init__(self, workdir: Path, start: int):
         self._writes = hosts.is_first()
-        path, found = workdir / "validation.jsonl", False
+        path, found = workdir / LOGS[1], False
         if self._writes:
-            self._file = launch.open_log(workdir / "train.jsonl", start)
+            self._file = launch.open_log(workdir / LOGS[0], start)
             self._validations = launch.open_log(path, start)
             found = start in (json.loads(line)["step"] for line in path.read_text().splitlines())
             self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)

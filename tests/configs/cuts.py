@@ -2,6 +2,7 @@
 their raw files, weights in the real formats.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ MODEL = dict(vision_width=128, vision_layers=2, patch_size=8, image_size=24, wid
              latents=4, fusion_layers=1, decoder_layers=1, contrastive_dim=16, dropout=0.0)
 MOST = dict(batch_size=4, frames=2, text_length=30, prompt_length=30, target_length=12)
 WORDS = 256  # where boxes are found: they need a hundred entries of their own
+STEPS = 2
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
@@ -43,6 +45,25 @@ def settings(config: Any, **model: int) -> dict[str, Any]:
     if config.task.get("negative_block"):
         found["task.negative_block"] = 2
     return found
+
+
+def cut(config: Any, trains: bool) -> Any:
+    """The config, cut to `STEPS` steps of two examples."""
+    given = settings(config, vocab_size=WORDS)
+    given |= {key: 2 for key in given if key.endswith("batch_size")}
+    if trains:
+        given |= {"optimizer.steps": STEPS, "checkpoint_every": 1, "eval_every": STEPS,
+                  "optimizer.learning_rate": 1e-3, "optimizer.vision_learning_rate": 1e-3}
+    config.update_from_flattened_dict(given)
+    # A miniature has one example to validate on: a correlation is not defined, R@1 always 1.
+    config.best = re.sub("_r1$", "_mean_rank", config.best.replace("pearson", "rmse"))
+    for section_of in (config.task, *(entry.task for entry in config.evals.values())):
+        for key, most in dict(beams=2, min_length=1, max_length=5, samples=2, rerank=2).items():
+            if section_of.get(key):
+                section_of[key] = min(section_of[key], most)
+        if len(section_of.get("templates", ())) > 1:
+            section_of.templates = section_of.templates[:2]
+    return config.lock()
 
 
 def write_vocabulary(file: Path, size: int) -> None:

@@ -5,6 +5,7 @@ what all read.
 """
 
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -14,12 +15,15 @@ from pathlib import Path
 
 import cuts
 import docstrings
+import jax
 import listing
 import pytest
 
 from configs import checks
 from data import pipeline
 from docs import make
+from mplug2_jax import evaluation, tasks
+from mplug2_jax.parallel.mesh import make_mesh
 from mplug2_jax.preprocess.tokenizer import load_tokenizer
 
 ROOT = Path(__file__).parents[2]
@@ -83,6 +87,31 @@ def test_all_that_a_config_reads_is_in_its_files(name, folder, monkeypatch):
             batches = pipeline.eval_batches(
                 config.data.root, dataclasses.replace(stream, split=split), tokenizer)
             assert sum(rows["example_mask"].sum() for rows in batches) > 0, f"{key}, {split}"
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_every_evaluation_is_found_good_before_it_runs(name, folder, monkeypatch):
+    """While a run trains, on the split for tuning; and by itself, on its own."""
+    monkeypatch.chdir(folder)
+    config = cuts.cut(listing.make(name, "tiny"), bool(listing.make(name, "tiny").data.streams))
+    tokenizer = load_tokenizer(config.data.tokenizer)
+    checked = checks.validate(config, trains=bool(config.data.streams))
+    mesh = make_mesh(1, 1, 1, jax.devices()[:1])
+
+    def read(stream):
+        return pipeline.Reading(config.data.root, stream, tokenizer, (0, 1), None)
+
+    for validation in {bool(config.eval_every), False}:
+        entries = evaluation.build(config.evals, checked.evaluations, checked.model, tokenizer,
+                                   validation)
+        if validation:
+            task = tasks.make(config.task, checked.model, tokenizer)
+            evaluation.Validation(entries, read, mesh, 1, 1, config.eval_limit,
+                                  figure=config.best).check(task)
+        elif entries:
+            params = jax.eval_shape(functools.partial(evaluation.create_params, entries, 0))
+            files = {one: config.evals[one].get("submission", "") for one in entries}
+            evaluation.check(entries, read, params, mesh, files=files)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -30,27 +30,7 @@ import train
 delattr(flags.FLAGS, "config")  # which both scripts define
 evaluate = importlib.import_module("eval")
 
-STEPS = 2
 START, PRETRAINED = "START", "runs/pretrain_joint/best"
-
-
-def cut(config: Any, trains: bool) -> Any:
-    """The config, cut."""
-    given = cuts.settings(config, vocab_size=cuts.WORDS)
-    given |= {key: 2 for key in given if key.endswith("batch_size")}
-    if trains:
-        given |= {"optimizer.steps": STEPS, "checkpoint_every": 1, "eval_every": STEPS,
-                  "optimizer.learning_rate": 1e-3, "optimizer.vision_learning_rate": 1e-3}
-    config.update_from_flattened_dict(given)
-    # A miniature has one example to validate on, of which a correlation is not defined.
-    config.best = config.best.replace("pearson", "rmse")
-    for section_of in (config.task, *(entry.task for entry in config.evals.values())):
-        for key, most in dict(beams=2, min_length=1, max_length=5, samples=2, rerank=2).items():
-            if section_of.get(key):
-                section_of[key] = min(section_of[key], most)
-        if len(section_of.get("templates", ())) > 1:
-            section_of.templates = section_of.templates[:2]
-    return config.lock()
 
 
 def losses(workdir: str) -> list[float]:
@@ -64,10 +44,10 @@ def trained(command: docstrings.Command, pretrained: str) -> dict[str, Any]:
     for again in (False, True):
         config = command.get_config("tiny")
         config.init_from = {"PRETRAINED": pretrained}.get(start, start)
-        set_flags(train, CONFIG=cut(config, True), WORKDIR=workdir, HELP=False)
+        set_flags(train, CONFIG=cuts.cut(config, True), WORKDIR=workdir, HELP=False)
         if again:
             before = losses(workdir)
-            shutil.rmtree(Path(workdir) / train.LAST / str(STEPS))
+            shutil.rmtree(Path(workdir) / train.LAST / str(cuts.STEPS))
         train.main()
     found = losses(workdir)
     assert found[:1] == before[:1]
@@ -77,7 +57,7 @@ def trained(command: docstrings.Command, pretrained: str) -> dict[str, Any]:
 def evaluated(command: docstrings.Command) -> dict[str, Any]:
     """What an evaluation's report has."""
     given = command.flags
-    config = cut(command.get_config("tiny"), False) if command.module else None
+    config = cuts.cut(command.get_config("tiny"), False) if command.module else None
     set_flags(evaluate, CONFIG=config, CHECKPOINT=given["checkpoint"],
               WHICH=given.get("which", "last"), OUT=given.get("out"),
               JAVA="java" in given, ONLY=[])

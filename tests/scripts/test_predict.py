@@ -193,10 +193,13 @@ def test_exit_codes(made):
     for arguments, message in (
             (("describe", broken), "command 'describe': expected caption, qa, retrieve"),
             (("caption",), "expected at least 2 argument(s)"),
-            (("caption", made.folder / "missing.mp4"), "missing.mp4: no such file or folder")):
+            (("caption", made.folder / "missing.mp4"), "missing.mp4: no such file or folder"),
+            (("caption", broken, f"--out={broken}"), "is one of the files that are looked at"),
+            (("caption", broken, f"--out={broken}/x"), "f.mp4 is no folder; make it, or give")):
         _, output = predict(made, *arguments, status=2)
         (line,) = [line for line in output.splitlines() if line.startswith("error:")]
-        assert message in line and "Traceback" not in output
+        assert message in line and "Traceback" not in output and "loaded" not in output
+    assert broken.stat().st_size  # not written over
 
 
 def test_find_media(made, tmp_path):

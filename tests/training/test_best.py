@@ -148,7 +148,6 @@ class Scored:
 
 class Reading:
     skipped = 0
-    annotation = None
 
     def __init__(self, stream):
         self.split = stream.split
@@ -159,6 +158,15 @@ class Reading:
 
     def batches(self, limit=0):
         return iter(())
+
+    def first(self, limit=0):
+        return {"example_mask": np.ones(1, bool)}
+
+    def examples(self, limit=0, most=0):
+        return [(0, 0)]
+
+    def annotation(self, index):
+        return {}
 
 
 def validation(tmp_path, *values, every=10, split="val"):
@@ -190,12 +198,14 @@ def test_validation_is_due_at_its_steps_and_at_the_end(tmp_path):
     found = validation(tmp_path)
     assert [step for step in range(46) if found.due(step)] == [10, 20, 30, 40, 45]
     assert not any(validation(tmp_path, every=0).due(step) for step in range(46))
-    trained = small.task("captioning", memory="visual").model
-    found.check(trained)
+    trained = small.task("captioning", memory="visual")
+    validation(tmp_path, 0.5, 0.5).check(trained)  # a few examples, then some
+    with pytest.raises(DataError, match="^evals.one: split 'val': no example has a word$"):
+        validation(tmp_path, ValueError("no example has a word")).check(trained)
     with pytest.raises(DataError, match="nowhere"):  # before the first step
         validation(tmp_path, split="nowhere").check(trained)
     validation(tmp_path, every=0, split="nowhere").check(trained)
-    text = small.task("pretrain", inputs="text", objectives=dict(prefix_lm=0.0)).model
+    text = small.task("pretrain", inputs="text", objectives=dict(prefix_lm=0.0))
     with pytest.raises(ConfigError, match="evals.one.task: needs vision, which this run"):
         found.check(text)
 

@@ -1,14 +1,17 @@
 """The visuals of a retrieval evaluation: features everywhere, tokens on the host that fed them."""
 
-from collections.abc import Iterator, Mapping
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from mplug2_jax.tasks.base.rows import Rows
-from mplug2_jax.tasks.base.task import Array, Batch, fetch
+from mplug2_jax.tasks.base.fetching import fetch
+from mplug2_jax.tasks.base.rows import Counts, Kept, Rows, size
+from mplug2_jax.tasks.base.task import Array, Batch
 
 
 class Gallery:
@@ -43,7 +46,8 @@ class Gallery:
             self.sharding = getattr(batch["index"], "sharding", None)
             for shard in visual.addressable_shards:
                 here.setdefault(shard.index[0].start or 0, shard)
-        parts = {start: np.asarray(shard.data) for start, shard in here.items()}
+        parts = {start: np.asarray(shard.data) for start, shard in here.items()} or {
+            0: np.asarray(visual)}  # of no device: the same on every host
         self.first = min(parts)
         rows = {start + i: part[i] for start, part in parts.items() for i in range(len(part))}
         self.shape = next(iter(rows.values()))
@@ -60,7 +64,7 @@ class Gallery:
 
     def starts(self) -> np.ndarray:
         """int `[blocks]`, rising: the first rows of a batch that the hosts hold."""
-        if jax.process_count() == 1:
+        if jax.process_count() == 1 or self.sharding is None:
             return np.array([self.first])
         return np.unique(multihost_utils.process_allgather(np.array(self.first)))
 
@@ -102,3 +106,31 @@ def batched(rows: np.ndarray, count: int) -> Iterator[np.ndarray]:
     """`rows [N, ...]` in parts `[count, ...]`, the last one filled up with its last row."""
     for start in range(0, len(rows), count):
         yield filled(rows[start:start + count], count)
+
+
+def kept(shapes: Mapping[str, Any], counts: Counts, rerank: int) -> Kept:
+    """What a gallery and its queries take; tokens of visuals on the host that fed them alone.
+
+    Args:
+      shapes: of `Retrieval.predict`, `[B, ...]`.
+      counts: of visuals (examples) and of queries (texts).
+      rerank: best of a query whose pairs are listed, as numbers and scores.
+    """
+    visuals, texts = counts.examples, counts.texts
+    features = (size(shapes["visual_features"], visuals) + size(shapes["text_features"], texts)
+                + size(shapes["text_mask"], texts))
+    return Kept((size(shapes["visual"], -(-visuals // counts.parts)), size(shapes["text"], texts)),
+                features + 32 * (visuals + texts) * rerank,
+                ", or take fewer frames or examples" if rerank else "")
+
+
+def recall_by_chance(k: int, right: Sequence[int], total: int) -> float:
+    """The share of queries with a match among the first k of an order that is drawn.
+
+    Args:
+      k: level of recall.
+      right: of each query, how many items match.
+      total: items.
+    """
+    return sum(count * (1 - math.comb(total - own, k) / math.comb(total, k))
+               for own, count in Counter(right).items()) / len(right) if k < total else 1.0

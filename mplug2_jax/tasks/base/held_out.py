@@ -8,8 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from mplug2_jax.tasks.base.fetching import fetch
 from mplug2_jax.tasks.base.figures import Figure
-from mplug2_jax.tasks.base.task import Array, Batch, Metrics, Scores, Task, fetch
+from mplug2_jax.tasks.base.task import Array, Batch, Metrics, Scores, Task
 
 SEED = 0  # of what the loss draws; of no run, so that figures of several compare
 PREFIX = "{kind}_held_out_"

@@ -1,11 +1,42 @@
 """Rows of an evaluation that may be more than memory holds."""
 
+import math
 import tempfile
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
 MEMORY = 1 << 28  # bytes of rows beyond which they go to a file
+
+
+class Counts(NamedTuple):
+    """Of an evaluation: its examples, their texts, those of its reference split, and the parts in
+    which the hosts feed them.
+    """
+
+    examples: int
+    texts: int
+    reference: int
+    parts: int
+
+
+class Kept(NamedTuple):
+    """What an evaluation keeps of all its examples on a host, bytes.
+
+    Attributes:
+      rows: of each `Rows`.
+      memory: of the rest.
+      advice: what makes it less, "; ..." or "".
+    """
+
+    rows: tuple[int, ...]
+    memory: int
+    advice: str = ""
+
+
+def size(shape: Any, rows: int) -> int:
+    """Bytes of so many rows of an array of this shape `[B, ...]`."""
+    return rows * math.prod(shape.shape[1:]) * shape.dtype.itemsize
 
 
 class Rows:

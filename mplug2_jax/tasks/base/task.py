@@ -16,7 +16,6 @@ from typing import Any, ClassVar
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from mplug2_jax.contracts.errors import ConfigError
@@ -28,8 +27,10 @@ from mplug2_jax.model.modalities import find as find_modality
 from mplug2_jax.model.mplug2 import build, init_params
 from mplug2_jax.parallel.mesh import check_batch
 from mplug2_jax.preprocess.tokenizer import Tokenizer
+from mplug2_jax.tasks.base.fetching import fetch
 from mplug2_jax.tasks.base.figures import Clip, Example, Figure, find
 from mplug2_jax.tasks.base.options import NoOptions, check_accumulation
+from mplug2_jax.tasks.base.rows import Counts, Kept
 from mplug2_jax.tasks.base.sharing import for_rows
 
 Array = jax.Array
@@ -281,6 +282,12 @@ class Task:
         """Arrays with a leading `[B]`, from one evaluation batch."""
         raise TypeError(f"{type(self).__name__} predicts nothing")
 
+    def kept(self, shapes: Mapping[str, Any], counts: Counts) -> Kept | None:
+        """What `evaluate` keeps, of the shapes of its compiled functions; None for nothing large.
+        """
+        del shapes, counts
+        return None
+
     def record(self, output: dict[str, np.ndarray], annotation: dict[str, Any]) -> dict[str, Any]:
         """One example's prediction and references, of `predict`'s row and the record's texts."""
         raise TypeError(f"{type(self).__name__} predicts nothing")
@@ -385,10 +392,3 @@ class Task:
         """Scores all records; a task that needs the device once more does it here."""
         del params
         return self.score(records, kind)
-
-
-def fetch(tree: Any) -> Any:
-    """Global device arrays to NumPy arrays, whole, on every host."""
-    if jax.process_count() > 1:
-        return multihost_utils.process_allgather(tree, tiled=True)
-    return jax.device_get(tree)
