@@ -104,7 +104,7 @@ class EvalStream:
         if not shards or self._rows % shards or not expands or not self._blank:
             return self._rows, 0
         size = self._rows // shards
-        most = slots(self._examples.owners(self._count), size)
+        most = slots(self._examples.owners(self.count), size)
         return (size, most) if most < size else (self._rows, 0)
 
     def batch(self, number: int) -> tuple[dict[str, np.ndarray], Report]:
@@ -164,7 +164,7 @@ class EvalStream:
         first, stop = self._examples.span(index)
         start = number * self._stream.batch_size + self._first_row
         before, after = (start + way * self._stream.batch_size for way in (-1, 1))
-        if first < before + self._rows or min(stop, self._count) > after:
+        if first < before + self._rows or min(stop, self.count) > after:
             return self._held.get(index, self._read)
         return self._read(index)
 
