@@ -56,7 +56,7 @@ def _media_id(record: dict) -> np.ndarray:
 
 
 def _text_id(ids: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
-    if np.isin(ids, (tokenizer.cls_id, tokenizer.sep_id)).all():  # no text at all
+    if ((ids == tokenizer.cls_id) | (ids == tokenizer.sep_id)).all():  # no text at all
         return _NONE
     return _words(hashlib.sha256(ids.astype("<i4").tobytes()).digest())
 
