@@ -26,15 +26,20 @@ def test_queue_is_first_in_first_out():
     for step in range(4):
         new = [{"visual": np.full((n, 2), 10.0 * step + n, "f"), "text": np.full((n, 2), step, "f"),
                 "pair_id": np.arange(n, dtype=np.int32) + 10 * step,
+                "media_id": np.full((n, 2), step + n, "i4"), "text_id": np.full((n, 2), -n, "i4"),
                 "example_mask": np.arange(n) < 1} for n in (2, 1)]
         queue = momentum.push(queue, new)
-        seen = [row for part in new for row in zip(part["pair_id"], part["visual"][:, 0],
-                                                   part["example_mask"], strict=True)] + seen
+        seen = [row for part in new for row in zip(
+            *(part[name] for name in ("pair_id", "visual", "example_mask", "media_id", "text_id")),
+            strict=True)] + seen
         filled = seen[:5]
         np.testing.assert_array_equal(queue["pair_id"][:len(filled)], [row[0] for row in filled])
-        np.testing.assert_array_equal(queue["visual"][:len(filled), 1], [row[1] for row in filled])
+        np.testing.assert_array_equal(queue["visual"][:len(filled)], [row[1] for row in filled])
         np.testing.assert_array_equal(queue["example_mask"][:len(filled)],
                                       [row[2] for row in filled])
+        for place, name in ((3, "media_id"), (4, "text_id")):
+            np.testing.assert_array_equal(queue[name][:len(filled)],
+                                          [row[place] for row in filled])
         assert not queue["example_mask"][len(filled):].any()
         assert queue["text"].shape == (5, 2)
 
