@@ -39,19 +39,23 @@ def empty_queue(size: int, dim: int) -> Queue:
     """
     return {"visual": jnp.zeros((size, dim)), "text": jnp.zeros((size, dim)),
             "pair_id": jnp.zeros(size, jnp.int32), "example_mask": jnp.zeros(size, bool),
-            **unknown_content(size)}
+            **_unknown(size)}
 
 
-def unknown_content(rows: int) -> dict[str, Array]:
-    """Ids int32 `[B, 2]` of so many rows of whose media and texts nothing is known."""
+def _unknown(rows: int) -> Queue:
+    """Ids of content of so many rows, of which nothing is known."""
     return {name: jnp.zeros((rows, 2), jnp.int32) for name in CONTENT}
 
 
 def push(queue: Queue, new: list[Queue]) -> Queue:
-    """The queue with new rows in front, if there are any; as many of the oldest fall out."""
+    """The queue with new rows in front, if there are any; as many of the oldest fall out.
+
+    New rows need not have `media_id` and `text_id`.
+    """
     if not new:
         return queue
     size = len(queue["pair_id"])
+    new = [_unknown(len(rows["pair_id"])) | rows for rows in new]
     return {name: jnp.concatenate([*(x[name] for x in new), old])[:size]
             for name, old in queue.items()}
 

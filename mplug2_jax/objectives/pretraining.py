@@ -51,7 +51,7 @@ from mplug2_jax.objectives.language import (
     stacked,
     weighted_total,
 )
-from mplug2_jax.objectives.momentum import Momentum, Queue, unknown_content
+from mplug2_jax.objectives.momentum import Momentum, Queue
 from mplug2_jax.parallel.accumulation import mapped, summed
 from mplug2_jax.parallel.sharding import shard_batch
 
@@ -161,7 +161,7 @@ class _Pairs:
             if queue is not None:
                 pushed = {"visual": visual, "text": text, "pair_id": batch["pair_id"],
                           "example_mask": batch["example_mask"],
-                          **unknown_content(len(visual)), **content_of(batch)}
+                          **content_of(batch)}
         visual, text = encoded["features"]
         value, hits = contrastive(visual, text, temperature, batch["pair_id"],
                                   batch["example_mask"], soft, queue, content=content_of(batch))

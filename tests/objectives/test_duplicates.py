@@ -246,6 +246,7 @@ def test_one_queue_knows_the_content_of_all_streams(accumulation):
         state = state | task.next_state(state, params, pushed)
         for number, (name, part) in enumerate(zip("ab", jax.device_get(pushed), strict=True)):
             assert part["pair_id"].tolist() == (batch[name]["pair_id"] * 2 + number).tolist()
+            part = {key: np.zeros((ROWS, 2), np.int32) for key in contrast.CONTENT} | part
             whole = {key: np.concatenate([part[key], before[key]]) for key in before}
             expected, _ = dense(part, whole, temperature)
             np.testing.assert_allclose(metrics[f"{name}/vtc"], expected, rtol=1e-4)
