@@ -78,6 +78,6 @@ def share_evaluation(script: Any) -> None:
             kept[name] = tasks.make(given, model, tokenizer, evaluates)
         return kept[name]
 
-    evaluation.run.__globals__["tasks"] = SimpleNamespace(make=made)
+    evaluation.run.__globals__["tasks"] = SimpleNamespace(**vars(tasks) | {"make": made})
     script.evaluation = SimpleNamespace(**vars(evaluation) | {
         "run": lambda *given, with_intervals=False: evaluation.run(*given)})
