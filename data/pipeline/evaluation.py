@@ -118,8 +118,9 @@ class EvalStream:
                     report.skip(self._split.name, found.name, found.error)
             ids = {"pair_id": index, "index": index, "item": item}
             fields = None if found.error else self._fields(found, item, report)
-            rows.append((fields or self._texts) | ids | {"example_mask": fields is not None})
-            media.append((index, found.media if fields or self._slots else self._blank))
+            good = fields is not None  # of an image alone there are none beside it
+            rows.append((fields if good else self._texts) | ids | {"example_mask": good})
+            media.append((index, found.media if good or self._slots else self._blank))
         filling = {"pair_id": -1, "index": -1, "item": -1, "example_mask": False}
         rows += [self._texts | filling] * (self._rows - len(rows))
         media += [(-1, self._blank)] * (self._rows - len(media))
