@@ -109,8 +109,8 @@ def restore_state(checkpoints: Checkpoints, shapes: TrainState, mesh: Mesh,
     wanted, entries = shapes.items(), checkpoints.entries()
     kept = {name: tree for name, tree in shapes.task_state.items() if name in entries}
     missing = shapes.task_state.keys() - entries
-    younger = {name: found for name in kept if (found := sorted(
-        set(task.younger_state.get(name, ())) - set(checkpoints.entry_shapes(name))))}
+    younger = {name: found for name, parts in task.younger_state.items() if name in kept and (
+        found := sorted(set(parts) - set(checkpoints.entry_shapes(name))))}
     wanted[TASK_STATE] = kept | {name: _without(kept[name], found)
                                  for name, found in younger.items()}
     if AVERAGE in wanted and not checkpoints.has(AVERAGE):

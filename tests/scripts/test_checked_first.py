@@ -54,7 +54,7 @@ def error(output):
      "no figure of it; there are dual_text_to_video_r1"),
     (["--config.best=text_to_video_r10"], "is 1 whatever the model says, of 6 examples"),
     (["--config.evals.video_qa.task.max_length=600"],
-     "error: evals.video_qa: its model cannot compute what it is to, of a batch with video"),
+     "error: evals.video_qa: its model cannot compute what it is to, of a batch with "),
     (["--config.evals.image_qa.stream.frames=2", "--config.evals.image_qa.kind=other"],
      "error: evals.image_qa: stream 'eval': split 'image_validation' has images, set frames=1"),
     (["--config.evals.video_caption.validation=text_validation"],
