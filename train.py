@@ -168,8 +168,8 @@ def prepare(config: ConfigDict, folder: str | None) -> Run:
     mesh = make_mesh(**config.mesh)
     tokenizer = load_tokenizer(config.data.tokenizer)
     task = tasks.make(config.task, checked.model, tokenizer)
-    task.check_mesh(checked.streams, mesh)
     task.prepare(lambda: pipeline.references(config.data.root, checked.streams))
+    task.check_mesh(checked.streams, mesh)  # which traces a loss of one's own
     if config.eval_every:
         for name in selection.trained_on(config.data.root, checked.streams, checked.evaluations, {
                 name: entry.validation for name, entry in config.evals.items()}):

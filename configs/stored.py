@@ -8,8 +8,8 @@ from ml_collections import ConfigDict
 
 from configs import common
 from mplug2_jax import tasks
-from mplug2_jax.contracts.options import comments, complete
-from mplug2_jax.contracts.streams import GIVEN_BY_TASKS
+from mplug2_jax.contracts.options import comments, complete, younger
+from mplug2_jax.contracts.streams import GIVEN_BY_TASKS, SOURCES, Stream
 from mplug2_jax.model.config import ModelConfig
 
 
@@ -44,7 +44,10 @@ def expanded(config: ConfigDict) -> ConfigDict:
 
 
 def gone_on(config: ConfigDict, stored: ConfigDict) -> ConfigDict:
-    """The config of a run that goes on: its epochs go over what they went over so far.
+    """The config of a run that goes on, with what it did so far where the config says nothing.
+
+    That is what its epochs go over, keys of streams that are younger than the run, and the sources
+    of a mixture whose weights were of another kind.
 
     Args:
       config: as it was given; one that says `data.epoch_over` is followed, with a warning where
@@ -53,20 +56,37 @@ def gone_on(config: ConfigDict, stored: ConfigDict) -> ConfigDict:
     """
     if "data" not in stored:  # converted weights
         return config
+    kept = _streams_before(config, stored)
     before = stored.data.epoch_over
     said = config.data.get("epoch_over")
     given = said or tasks.load(config.task.name).epoch_over
-    if before == given:
-        return config
-    if said:
+    if before != given and said:
         logging.warning("data.epoch_over = %r: the run went over %s so far; from here on it draws "
                         "in another order", given, before)
+    elif before != given:
+        kept["data.epoch_over"] = before
+    if not kept:
         return config
-    logging.info("data.epoch_over = %r, as the run began, before there was this key or another "
-                 "default; new runs of task %r go over %s", before, config.task.name, given)
+    for key, value in kept.items():
+        logging.info("%s = %r, as the run began, before there was this key or another default; "
+                     "name it to have another", key, value)
     config = config.copy_and_resolve_references()
-    config.data.epoch_over = before
+    config.update_from_flattened_dict(kept)
     return config
+
+
+def _streams_before(config: ConfigDict, stored: ConfigDict) -> dict[str, Any]:
+    """What streams did and a config does not name, by key."""
+    kept: dict[str, Any] = {}
+    for name, stream in config.data.streams.items():
+        if name not in stored.data.streams:
+            continue
+        before, place = stored.data.streams[name], f"data.streams.{name}"
+        kept |= {f"{place}.{key}": before[key] for key, default in younger(Stream).items()
+                 if key not in stream and before[key] != default}
+        if before.weights_of != stream.get("weights_of", SOURCES):
+            kept |= {f"{place}.{key}": before[key] for key in ("split", "weights_of")}
+    return kept
 
 
 def _filled(config: dict[str, Any], older: bool) -> tuple[dict[str, Any], list[str]]:

@@ -6,7 +6,7 @@ has the number of its own: `mplug2_jax.contracts.streams`.
 """
 
 import sys
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from data.pipeline.content import media_id, text_id
 from data.pipeline.examples import empty_example, eval_clip, eval_example, load_media, stack
 from data.pipeline.sharing import Held, slots
 from data.pipeline.skips import Report
-from data.pipeline.sources import first_readable, open_split
+from data.pipeline.sources import ATTEMPTS, first_readable, open_split
 from data.pipeline.streams import EXPANSIONS, check_kind, check_stream, resolve
 from mplug2_jax.contracts.errors import DataError, RecordError
 from mplug2_jax.contracts.streams import MEDIUM, shared
@@ -62,7 +62,7 @@ class EvalStream:
         check_kind("eval", stream, stream.split, first_readable(self._split))
         self._texts, blank = empty_example(stream, tokenizer), {}  # of filling
         if stream.reader:
-            first = load_media(first_readable(self._split), stream.reader)
+            first = self._first_media(stream.reader)
             blank = {field: np.zeros_like(value) for field, value in first.items()}
         if "video" in self._texts:
             blank["video"] = self._texts.pop("video")
@@ -80,6 +80,16 @@ class EvalStream:
     def examples(self, start: int = 0, stop: int = sys.maxsize) -> list[tuple[int, int]]:
         """(record, item) of each from `start` on, in order."""
         return [self._examples.locate(place) for place in range(start, min(stop, self.count))]
+
+    def _first_media(self, reader: Any) -> dict[str, np.ndarray]:
+        """Of the first record whose medium its reader can read; DataError where none is."""
+        for index in range(min(len(self._split), ATTEMPTS)):
+            try:
+                return load_media(self._split[index], reader)
+            except RecordError as error:
+                problem = str(error)
+        raise DataError(f"split {self._split.name!r} in {self._split.root}: the medium of none of "
+                        f"its first records can be read, the last because of: {problem}")
 
     def _list_examples(self, limit: int) -> Items:
         """The examples in order: each its record, and which of its items it is."""

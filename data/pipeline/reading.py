@@ -37,6 +37,7 @@ class Reading:
         self._part, self._put, self._ways = part, put, (threads, workers, shards)
         self._split = open_split(stream.root or root, stream.split)
         self._skips = SkipLog()
+        self._known: dict[tuple[int, bool], EvalStream] = {}
 
     def check(self) -> None:
         """DataError where no batch can be made of it: other media, or nothing that is asked.
@@ -101,8 +102,11 @@ class Reading:
 
     def _listed(self, limit: int, stream: Any = None,
                 part: tuple[int, int] | None = None) -> EvalStream:
-        return EvalStream(self._root, stream or self._stream, self._tokenizer,
-                          *(part or self._part), limit)
+        key = limit, stream is not None
+        if key not in self._known:  # without an index, listing reads all that is said
+            self._known[key] = EvalStream(self._root, stream or self._stream, self._tokenizer,
+                                          *(part or self._part), limit)
+        return self._known[key]
 
     @property
     def skipped(self) -> int:

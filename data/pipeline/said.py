@@ -4,6 +4,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from absl import logging
 
 from data.pipeline.labels import WORDS, in_words, label_field
 from data.pipeline.streams import check_kind
@@ -14,23 +15,39 @@ _ITEMS = {"record": RECORD, "question": QUESTION, "box": BOX}  # by what an exam
 
 
 def check_said(split: Any, stream: Any) -> None:
-    """Raises DataError where a record of a split is not of what a resolved stream asks.
+    """Raises DataError where a split's records are not of what a resolved stream asks.
 
-    Its medium is of another kind, or its class none of the stream's, nor in the dataset's words.
-    Nothing is known of a split without an index.
+    A medium is of another kind, or no class one of the stream's, nor in the dataset's words. What
+    is merely skipped, some without media or of other classes, is a warning. Nothing is known of a
+    split without an index.
     """
     table = split.annotations.table(RECORD, ("label", "questions", "medium"))
     if table is None:
         return
-    for kind in _different(table["medium"].unify_dictionaries().combine_chunks()
-                           .dictionary_decode()):
-        check_kind("eval", stream, split.name, {"kind": kind})
+    kinds = table["medium"].unify_dictionaries().combine_chunks().dictionary_decode()
+    for one in pc.value_counts(kinds).to_pylist():
+        if one["values"] is not None:
+            _check_kind(split, stream, one["values"], one["counts"], len(kinds))
     if stream.classes or stream.ask == "class" and stream.target_length:
         _check_classes(split, stream, table)
 
 
+def _check_kind(split: Any, stream: Any, kind: str, count: int, of: int) -> None:
+    """DataError where so many records of a kind are of another than a stream's."""
+    try:
+        check_kind("eval", stream, split.name, {"kind": kind})
+    except DataError as error:
+        if count == of:
+            raise
+        if kind != "text":
+            raise DataError(f"{count:,} of its {of:,} records are of kind {kind!r}: "
+                            f"{error}") from None
+        logging.warning("split %r in %s: %d of its %d records have no media and are skipped",
+                        split.name, split.root, count, of)
+
+
 def _check_classes(split: Any, stream: Any, table: pa.Table) -> None:
-    """DataError for a class that is none of a stream's."""
+    """DataError where no class is one of a stream's, a warning where some are not."""
     found, problems = _classes(split, stream, table), []
     for name in found:
         try:
@@ -40,11 +57,14 @@ def _check_classes(split: Any, stream: Any, table: pa.Table) -> None:
                 in_words(name, stream.label_words)
         except RecordError as error:
             problems.append(str(error))
-    if problems:
-        key = "task.classes" if stream.classes else WORDS
-        raise DataError(f"split {split.name!r} in {split.root}: {len(problems):,} of its "
-                        f"{len(found):,} different labels have no place in {key}, the first: "
-                        f"{problems[0]}; name all classes that the split has")
+    if not problems:
+        return
+    key = "task.classes" if stream.classes else WORDS
+    said = (f"split {split.name!r} in {split.root}: {len(problems):,} of its {len(found):,} "
+            f"different labels have no place in {key}, the first: {problems[0]}")
+    if len(problems) == len(found):
+        raise DataError(f"{said}; name the classes that the split has")
+    logging.warning("%s; their examples are skipped and counted", said)
 
 
 def _classes(split: Any, stream: Any, table: pa.Table) -> list[str]:

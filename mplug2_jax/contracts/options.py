@@ -36,6 +36,12 @@ def required(comment: str) -> Any:
     return dataclasses.field(metadata={_COMMENT: comment})
 
 
+def younger(cls: type) -> dict[str, Any]:
+    """The keys without which runs did otherwise than by their defaults; and these."""
+    return {field.name: field.default for field in dataclasses.fields(cls)
+            if _OLDER in field.metadata}
+
+
 def section(values: Any) -> dict[str, Any]:
     """The values of an instance, nested as its sections are."""
     return {field.name: section(value) if dataclasses.is_dataclass(value) else value

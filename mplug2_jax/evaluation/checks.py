@@ -26,11 +26,15 @@ from mplug2_jax.preprocess.classes import class_names
 from mplug2_jax.tasks import Task
 from mplug2_jax.tasks.base.rows import Counts
 
-FEW, SOME = 4, 32  # examples of a split with which its evaluation is rehearsed
+FEW, SOME, MANY = 4, 32, 256  # examples of a split with which its evaluation is rehearsed
 MORE = 4_096  # where these have nothing to be scored by
 _LIGHT = 1 << 16  # bytes of an example's outputs up to which more than a few are rehearsed
 _SAID = (KeyError, IndexError, TypeError, AttributeError, ValueError, ZeroDivisionError,
          StopIteration, AssertionError)  # of a task that meets what it did not expect
+
+
+class _Untold(DataError):
+    """Nothing of the examples can be scored."""
 
 
 class Split:
@@ -206,19 +210,27 @@ def _rehearsed(entry: Evaluation, params: Any, split: Split, reference: Split | 
                                 entry.task.name, said)
                 return None
             if type(error) is ValueError:
-                raise DataError(f"split {split.name!r}: {said}") from error
+                raise _Untold(f"split {split.name!r}: {said}") from error
             raise ConfigError(f"task {entry.task.name!r} cannot score what split {split.name!r} "
                               f"says of its records: {type(error).__name__} {said}"
                               f"{_line(error)}") from error
 
-    found = tried(FEW)
+    def first(*sizes: int) -> Rehearsed | None:  # some may happen to have no truth
+        for most in sizes[:-1]:
+            try:
+                return tried(most)
+            except _Untold:
+                continue
+        return tried(sizes[-1])
+
+    found = first(FEW, SOME, MANY)
     if found is None:
         return None
     each = sum(x.size * x.dtype.itemsize / x.shape[0] for shapes in found.shapes.values()
                for x in jax.tree.leaves(shapes) if x.shape)
     if each > _LIGHT:  # tokens of a gallery, whose figures do not hang on what is said
         return found
-    found = tried(SOME)
+    found = first(SOME, MANY)
     if found is None or best in found.figures or not best and _told(entry, found):
         return found
     return tried(0 if best else MORE)
@@ -278,8 +290,11 @@ def _chance(entry: Evaluation, split: Split, found: Rehearsed, name: str) -> flo
     texts = split.captions
     if texts is None:
         return None
-    return entry.task.chance(name, [{"index": index} for index, count in enumerate(texts)
-                                    for _ in range(count)])
+    try:
+        return entry.task.chance(name, [{"index": index} for index, count in enumerate(texts)
+                                        for _ in range(count)])
+    except _SAID:  # it asks more of a record than which medium it is of
+        return None
 
 
 def _check_files(entry: Evaluation, split: Split, found: Rehearsed, submission: str) -> None:

@@ -7,7 +7,6 @@ expects it, or a figure that does not come, is known before the first step.
 """
 
 import copy
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -52,11 +51,12 @@ class _Stand:
 
     def __init__(self, function: Any, name: str, shapes: dict[str, Any]):
         self._function, self._name, self._shapes = function, name, shapes
-        self._drawn: dict[str, Any] = {}
+        self._traced: dict[str, Any] = {}
+        self._rng = np.random.default_rng(0)
 
     def __call__(self, *arguments: Any) -> Any:
         key = repr(jax.tree.map(lambda x: (np.shape(x), str(x.dtype)), arguments))
-        if key not in self._drawn:
+        if key not in self._traced:
             try:
                 shapes = self._function.eval_shape(*arguments)
             except (TypeError, ValueError, AssertionError, KeyError, IndexError) as error:
@@ -64,17 +64,15 @@ class _Stand:
                                   f"{_described(arguments[1:])}: "
                                   f"{' '.join(str(error).split())}") from error
             self._shapes[self._name] = shapes
-            self._drawn[key] = draw(shapes)
-        return self._drawn[key]
+            self._traced[key] = shapes
+        return draw(self._traced[key], self._rng)
 
 
-def draw(shapes: Any) -> Any:
+def draw(shapes: Any, rng: np.random.Generator) -> Any:
     """NumPy arrays of these shapes: numbers above 0 and below 1, drawn; whole ones and masks are 0.
 
     Of very large ones all rows are one row in memory.
     """
-    rng = np.random.default_rng(0)
-
     def one(x: Any) -> np.ndarray:
         if not np.issubdtype(x.dtype, np.floating) and x.dtype != jax.numpy.bfloat16:
             return np.broadcast_to(np.zeros((), x.dtype), x.shape)
@@ -110,9 +108,11 @@ def _without_device(task: Task, shapes: dict[str, Any]) -> Task:
              if hasattr(value, "__dict__") and not isinstance(value, jax.stages.Wrapped)
              and (inner := compiled(value))}
 
+    numbers = np.random.default_rng(0)
+
     def call(params: Any, method: str, *arguments: Any, rng: Any = None) -> Any:
         return draw(jax.eval_shape(lambda params: task.call(params, method, *arguments, rng=rng),
-                                   params))
+                                   params), numbers)
 
     return stands(task, compiled(task) | parts | {"call": call})
 
@@ -172,13 +172,9 @@ def write(entry: Evaluation, records: list[dict[str, Any]], submission: str) -> 
     by = entry.best_by
     for some in choose(records, by, min(len(records), 3)).values():
         for record in some:
-            entry.task.example(json.loads(json.dumps(record, default=_plain)), lambda _: None)
+            entry.task.example(copy.deepcopy(record), lambda _: None)
     with TemporaryDirectory(prefix="mplug2_jax_") as folder:
         write_records(Path(folder) / "records.jsonl", best_first(records, by))
         if submission:
             numbered = [record | {"id": str(number)} for number, record in enumerate(records)]
             entry.task.write_submission(Path(folder) / submission, numbered)
-
-
-def _plain(value: Any) -> Any:
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)

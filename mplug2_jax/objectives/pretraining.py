@@ -131,16 +131,19 @@ class _Pairs:
         def encode(params, rows, rng):
             passes = Passes(self.objectives.call, params, rng)
             visual = shard_batch(passes.call("encode", modality, rows["seen"]))  # [B, S, D]
-            return {"visual": visual, "tokens": passes.encode_texts(rows["ids"], rows["mask"])}
+            tokens = passes.encode_texts(rows["ids"], rows["mask"])
+            firsts = {"firsts": (visual[:, :1], tokens[:, 0, :1])} if self.contrasts else {}
+            return {"visual": visual, "tokens": tokens, **firsts}
 
         def whole(params, rows, rng):
             # Just the encoders, so that where they are frozen nothing is encoded for a gradient.
             own = {name: params[name] for name in (modality, "text", "universal") if name in params}
             encoded = mapped(encode, own, rows, rng, self.objectives.accumulation)
             if self.contrasts:
+                # Of class tokens alone: where nothing else reads the others, they are not kept.
                 call = partial(self.objectives.call, params, "contrastive")
-                encoded["features"] = (call(encoded["visual"], modality),  # [B, C]
-                                       call(encoded["tokens"][:, 0], "text"))
+                visual, text = encoded.pop("firsts")
+                encoded["features"] = call(visual, modality), call(text, "text")  # [B, C]
             return encoded
 
         modality = self.objectives.modality

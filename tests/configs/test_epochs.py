@@ -138,3 +138,21 @@ def test_a_run_goes_on_over_what_it_began_with_unless_the_config_says_otherwise(
     assert "the run went over media so far" in caplog.text
     # Converted weights have no run.
     assert stored_configs.gone_on(config, ConfigDict({"model": older.model})) is config
+
+
+def test_a_run_goes_on_without_what_is_younger_than_it():
+    """Duplicates were negatives, and weights those of whole sources, until a config says other."""
+    config = listing.make("msrvtt_retrieval", "tiny")
+    older = stored_configs.completed(meta(config))
+    older.data.streams.video.duplicates = False
+    assert stored_configs.gone_on(config, older).data.streams.video.duplicates is False
+    config.data.streams.video.duplicates = True
+    assert stored_configs.gone_on(config, older).data.streams.video.duplicates is True
+    config = listing.make("vqav2_qa:vg_gqa", "tiny")
+    older = stored_configs.completed(meta(config))
+    older.data.streams.image.weights_of = "sources"
+    for number, source in enumerate(older.data.streams.image.split.values()):
+        source.weight = 1.0 + number
+    went = stored_configs.gone_on(config, older).data.streams.image
+    assert went.weights_of == "sources"
+    assert went.split.to_dict() == older.data.streams.image.split.to_dict()

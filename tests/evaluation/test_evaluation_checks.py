@@ -76,7 +76,8 @@ def check(tmp_path):
         if name in ("captioning", "qa"):
             options = {"max_length": 6} | options
         given = {"frames": 1, "image_size": 16} | LENGTHS.get(name, {}) | (stream or {})
-        section = common.evaluation(name, "test", 8, "val", kind, options, **given)
+        section = common.evaluation(name, "test", given.pop("batch_size", 8), "val", kind, options,
+                                    **given)
         task, found = tasks.read(section.task)
         streams = {"one": task.stream(found, section.stream, "evals.one.stream")}
         tokenizer = small.tokenizer(options.get("location_bins", 0))
@@ -191,20 +192,41 @@ def test_a_correlation_needs_labels_that_differ(check):
               kind="text", **options)
 
 
-def test_a_class_that_the_task_does_not_have_is_found_anywhere(check):
+def test_a_class_that_the_task_does_not_have_is_found_anywhere(check, caplog):
+    """Examples of some may be skipped, as of rare answers; a split of no class of these is wrong.
+    """
     made = [*plain(60), record(60, label="w9"), record(61, label="w8"), *plain(3)]
-    with pytest.raises(DataError) as caught:
-        check("classification", made, classes=CLASSES)
-    assert str(caught.value).startswith("evals.one: split 'val' in ")
+    check("classification", made, classes=CLASSES)
     assert ("2 of its 5 different labels have no place in task.classes, the first: unknown class: "
-            "'w8' is none of the 3; name all") in str(caught.value)
+            "'w8' is none of the 3; their examples are skipped and counted") in caplog.text
+    caplog.clear()
     check("classification", made, classes=(*CLASSES, "w8", "w9"))
     check("classification", made, classes=CLASSES, index=False)  # each would be read
+    assert "different labels" not in caplog.text
     answers = [record(n, label="", questions=[question("w4", one)])
                for n, one in enumerate((*CLASSES, "w9"))]
-    asked = dict(inputs="both", expand="question")
-    with pytest.raises(DataError, match="1 of its 4 different labels"):
-        check("classification", answers, stream=dict(text_length=8), classes=CLASSES, **asked)
+    asked = dict(stream=dict(text_length=8), inputs="both", expand="question")
+    check("classification", answers, classes=CLASSES, **asked)
+    assert "1 of its 4 different labels" in caplog.text
+    for name, made, more in (("classification", plain(), {}), ("classification", answers, asked)):
+        with pytest.raises(DataError) as caught:
+            check(name, made, classes=("w17", "w18"), **more)
+        assert str(caught.value).startswith("evals.one: split 'val' in ")
+        assert str(caught.value).endswith("; name the classes that the split has")
+
+
+def test_a_few_examples_without_truth_are_not_all(check):
+    """Of twelve the first, fourth, seventh and tenth are rehearsed before the others."""
+    wordless = [record(n, texts=[] if n % 3 == 0 else ["w1 w2"]) for n in range(12)]
+    check("retrieval", wordless, rerank=2, best="text_to_image_r1")
+    dots = [record(n, texts=["!?"] if n % 3 == 0 else ["w1 w2"]) for n in range(12)]
+    check("captioning", dots, memory="visual", best="image_caption_cider")
+
+
+def test_scores_of_batches_of_one_differ(check):
+    made = [record(n, label=str(n % 5)) for n in range(12)]
+    check("classification", made, stream=dict(batch_size=1), classes="score",
+          best="image_score_pearson")
 
 
 def test_classes_are_those_that_the_head_learned(check, caplog):
@@ -247,9 +269,14 @@ def test_media_that_cannot_be_used_are_told_where_none_can(check):
     check("retrieval", [*plain(20, texts=["..."]), *plain(20)], rerank=1)
 
 
-def test_media_of_another_kind_are_found_anywhere(check):
+def test_media_of_another_kind_are_found_anywhere(check, caplog):
     made = [*plain(30), record(30, kind="text", media=b"", boxes=[])]
+    check("captioning", made, memory="visual")
+    assert "1 of its 31 records have no media and are skipped" in caplog.text
     with pytest.raises(DataError, match="^evals.one: stream 'eval': split 'val' has no media"):
+        check("captioning", made[-1:], memory="visual")
+    made[-1] = record(30, kind="images")
+    with pytest.raises(DataError, match="^evals.one: 1 of its 31 records are of kind 'images': "):
         check("captioning", made, memory="visual")
 
 

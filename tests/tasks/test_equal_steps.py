@@ -243,7 +243,8 @@ def test_a_step_is_the_plain_one(name, form, accumulation, frozen, average, devi
                 np.testing.assert_array_equal(now[path], x, err_msg=path)
     if "queue" in kept:
         for key, old in kept["queue"].items():
-            newest = np.concatenate([*(part[key] for part in carry), old])[:len(old)]
+            new = [part.get(key, np.zeros((len(part["pair_id"]), 2))) for part in carry]
+            newest = np.concatenate([*new, old])[:len(old)]
             np.testing.assert_allclose(after.task_state["queue"][key], newest, rtol=1e-5, atol=1e-6)
     if "seen" in kept:
         np.testing.assert_array_equal(after.task_state["seen"], kept["seen"] + carry)

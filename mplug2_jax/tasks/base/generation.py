@@ -124,6 +124,9 @@ class Generation(PerExample):
         value = (losses.cross_entropy(logits, ids[:, 1:]) * rows["share"]).sum(axis=1)
         hits = ((logits.argmax(axis=-1) == ids[:, 1:]) * rows["share"]).sum(axis=1)
         more, metrics = self.beside(logits, rows)
+        if more.shape != value.shape:  # it would count once a row
+            raise TypeError(f"{type(self).__name__}.beside: the loss has shape {more.shape}, "
+                            f"expected {value.shape}, what each row adds")
         return value + more, {"lm": value, "lm_hits": hits, **metrics}
 
     @property

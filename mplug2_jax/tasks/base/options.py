@@ -59,16 +59,19 @@ def check_accumulation(task: Any, streams: Mapping[str, Stream]) -> None:
     key = jax.random.key(0)
     params = jax.eval_shape(task.init_params, key)
     batch = {name: task.shapes(stream) for name, stream in streams.items()}
-    sizes = [_size(jax.make_jaxpr(one.loss)(params, batch, key).jaxpr) for one in (task, whole)]
-    if sizes[0] == sizes[1]:
+    done = [_steps(jax.make_jaxpr(one.loss)(params, batch, key).jaxpr) for one in (task, whole)]
+    if done[0] == done[1]:
         raise ConfigError(f"task.accumulation = {count}: the loss of task {task.name!r} computes "
                           "the batch whole all the same; set it to 1, or derive the task from "
                           "`PerExample`, which splits it")
 
 
-def _size(jaxpr: Any) -> int:
-    """How many operations a traced computation has, with those within others."""
-    inner = (getattr(part, "jaxpr", part) for equation in jaxpr.eqns
-             for value in equation.params.values()
-             for part in (value if isinstance(value, list | tuple) else [value]))
-    return len(jaxpr.eqns) + sum(_size(part) for part in inner if hasattr(part, "eqns"))
+def _steps(jaxpr: Any) -> list[Any]:
+    """The operations of a traced computation, of what shapes, and those within each."""
+    def inner(equation: Any) -> list[Any]:
+        parts = (getattr(part, "jaxpr", part) for value in equation.params.values()
+                 for part in (value if isinstance(value, list | tuple) else [value]))
+        return [_steps(part) for part in parts if hasattr(part, "eqns")]
+
+    return [(equation.primitive.name, [str(x.aval) for x in (*equation.invars, *equation.outvars)],
+             inner(equation)) for equation in jaxpr.eqns]
