@@ -45,7 +45,7 @@ FORMS = {  # of every task with a loss: options, and what its streams have
         (dict(objectives=OBJECTIVES | dict(vtm=0.0, instruct=0.0), momentum=TEACHER),
          {"image": "video text", "text": "text"}),
         (dict(objectives=OBJECTIVES), {"video": "video text prompt target", "text": "text"})],
-    "retrieval": [({}, {"s": "video text"}),
+    "retrieval": [({}, {"s": "video text duplicates"}),
                   (dict(negative_block=8), {"s": "video text"})],
     "captioning": [(dict(memory="visual"), {"s": "video text"}),
                    (dict(memory="visual", samples=2), {"s": "video text"}),
@@ -126,6 +126,10 @@ def rows(fields, seed):
     kept |= {f"{field}_mask" for field in kept if f"{field}_mask" in made}
     if "score" in kept:
         made["score"] = rng.random(ROWS).astype(np.float32)
+    if "duplicates" in kept:  # of other rows; a padding row's count for nothing
+        for key in ("media_id", "text_id"):
+            made[key] = np.repeat(rng.integers(1, 9, (ROWS, 1)), 2, axis=1).astype(np.int32)
+            kept |= {key}
     return {{"score": "label"}.get(key, key): made[key] for key in made if key in kept}
 
 
