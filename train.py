@@ -105,9 +105,7 @@ def main() -> None:
     skips = pipeline.SkipLog(config.data.max_skipped, run.workdir / hosts.own_file(SKIPPED))
     batches = training_batches(run, positions, skips)
     epochs = pipeline.Epochs(config.data.root, run.checked.streams, config.seed)
-    for name, (units, said) in epochs.lengths().items():
-        logging.info("stream %s: an epoch goes over %s %s, %.1f steps", name, f"{units:,}", said,
-                     units / run.sizes[name])
+    say_lengths(run, epochs)
     step_function = make_train_step(run.task, optimizer, jax.eval_shape(create), run.mesh,
                                     config.seed, config.optimizer.frozen,
                                     config.optimizer.ema_decay)
@@ -149,6 +147,13 @@ def main() -> None:
     validation.close()
     skips.report()
     logging.info("done: %d steps, %s", config.optimizer.steps, run.workdir)
+
+
+def say_lengths(run: Run, epochs: pipeline.Epochs) -> None:
+    """What an epoch of each stream goes over, and in how many steps, in the log."""
+    for name, (units, said) in epochs.lengths().items():
+        logging.info("stream %s: an epoch goes over %s %s, %.1f steps", name, f"{units:,}", said,
+                     units / run.sizes[name])
 
 
 def prepare(config: ConfigDict, folder: str | None) -> Run:
