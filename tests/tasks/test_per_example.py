@@ -127,6 +127,17 @@ def test_a_part_that_would_depend_on_the_split_is_refused(own, body, message, ac
         traced(own(body, accumulation))
 
 
+def test_what_is_beside_a_text_s_loss_is_of_each_row(monkeypatch):
+    """A sum would count once a row."""
+    task = small.task("qa", TINY)
+    monkeypatch.setattr(task, "beside", lambda logits, rows: (logits.sum(), {}))
+    batch = {"s": small.pairs(8, 1)}
+    batch["s"]["prompt"], batch["s"]["prompt_mask"] = batch["s"]["text"], batch["s"]["text_mask"]
+    batch["s"]["target"], batch["s"]["target_mask"] = batch["s"]["text"], batch["s"]["text_mask"]
+    with pytest.raises(TypeError, match=r"beside: the loss has shape \(\), expected \(8,\)"):
+        jax.eval_shape(task.loss, small.params_of(task.model), batch, jax.random.key(0))
+
+
 def test_other_errors_of_a_part_are_its_own(own):
     with pytest.raises(KeyError, match="nothing"):
         traced(own(OTHER_KEY))
