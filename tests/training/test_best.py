@@ -130,7 +130,7 @@ def test_best_and_last_are_told_apart(tmp_path):
 class Scored:
     """A task that gives what it is told, one value a validation; an error is raised."""
 
-    reference = ""
+    name, reference = "scored", ""
 
     def __init__(self, *values):
         task = small.task("captioning", memory="visual")
@@ -201,7 +201,8 @@ def test_validation_is_due_at_its_steps_and_at_the_end(tmp_path):
     trained = small.task("captioning", memory="visual")
     validation(tmp_path, 0.5, 0.5).check(trained)  # a few examples, then some
     with pytest.raises(DataError, match="^evals.one: split 'val': no example has a word$"):
-        validation(tmp_path, ValueError("no example has a word")).check(trained)
+        wordless = [ValueError("no example has a word")] * 3  # of few examples, some and many
+        validation(tmp_path, *wordless).check(trained)
     with pytest.raises(DataError, match="nowhere"):  # before the first step
         validation(tmp_path, split="nowhere").check(trained)
     validation(tmp_path, every=0, split="nowhere").check(trained)
