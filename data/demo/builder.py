@@ -25,7 +25,11 @@ _WORTH_A_POOL = 500  # records
 
 @dataclass(frozen=True)
 class Settings:
-    """What the corpus depends on: the seed, and the number of records of each split."""
+    """What the corpus depends on: the seed, and the number of records of each split.
+
+    Of the scenes to train on, `two_digits` percent have two digits. Which word belongs to which
+    digit is learned from these alone. Of the held-out scenes it is a quarter.
+    """
 
     seed: int = 0
     video_train: int = 5000
@@ -36,10 +40,14 @@ class Settings:
     image_test: int = 256
     text_train: int = 5000
     text_validation: int = 200
+    two_digits: int = 67
 
     def sizes(self) -> dict[str, int]:
         """Records by split; raises DataError where so many cannot be made."""
-        sizes = {name: size for name, size in asdict(self).items() if name != "seed"}
+        sizes = {name: size for name, size in asdict(self).items()
+                 if name not in ("seed", "two_digits")}
+        if not 0 <= self.two_digits <= 100:
+            raise DataError(f"--two_digits={self.two_digits} must be a percentage, 0 to 100")
         for name, size in sizes.items():
             if size < 1:
                 raise DataError(f"--{name}={size} must be at least 1")
@@ -76,7 +84,7 @@ def prepare(out: str | os.PathLike, settings: Settings, processes: int = 2) -> d
     """
     out, sizes = Path(out), settings.sizes()
     splits = {
-        split: functools.partial(_make_records, split, size, settings.seed, processes)
+        split: functools.partial(_make_records, split, size, settings, processes)
         for split, size in sizes.items()
     }
     written = builder.write(MovingDigits, out, splits, asdict(settings))
@@ -86,17 +94,19 @@ def prepare(out: str | os.PathLike, settings: Settings, processes: int = 2) -> d
     return sizes
 
 
-def _make_records(split: str, size: int, seed: int, processes: int) -> Iterator[dict]:
+def _make_records(split: str, size: int, settings: Settings, processes: int) -> Iterator[dict]:
     kind, part = split.split("_")
     glyphs = moving_digits.handwriting()[part]
-    make = functools.partial(moving_digits.make_record, kind, part, seed, glyphs=glyphs)
+    make = functools.partial(moving_digits.make_record, kind, part, settings.seed, glyphs=glyphs)
+    crowded = {"two_digits": settings.two_digits} if part == "train" else {}
+    numbers = moving_digits.scene_numbers(size, **crowded)
     # Sentences and small splits take less time to make than processes to start.
     if processes == 1 or kind == "text" or size < _WORTH_A_POOL:
-        yield from map(make, range(size))
+        yield from map(make, numbers)
         return
     # Spawned, not forked: the caller may have threads or a device open. `imap` keeps the order.
     with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        yield from pool.imap(make, range(size), chunksize=32)
+        yield from pool.imap(make, numbers, chunksize=32)
 
 
 def _training_texts(out: Path, splits: Iterable[str]) -> Iterator[str]:

@@ -9,6 +9,7 @@ H.264 in MP4, and JPEG.
 import functools
 import io
 import itertools
+from collections.abc import Iterator
 from dataclasses import astuple, dataclass, replace
 
 import av
@@ -111,6 +112,28 @@ def handwriting() -> dict[str, list[np.ndarray]]:
         for part, numbers in zip(PARTS, np.split(samples, bounds), strict=True):
             parts[part].append(images[numbers])
     return parts
+
+
+def lone(number: int) -> int:
+    """The number of the `number`-th scene of a single digit."""
+    turn, place = divmod(number, _PERIOD - 1)
+    return turn * _PERIOD + place
+
+
+def double(number: int) -> int:
+    """The number of the `number`-th scene of two digits."""
+    return number * _PERIOD + _PERIOD - 1
+
+
+def scene_numbers(count: int, two_digits: int = 100 // _PERIOD) -> Iterator[int]:
+    """Numbers of `count` scenes of which `two_digits` percent, spread evenly, have two digits.
+
+    By default they are 0, 1, 2 ... in order.
+    """
+    for place in range(count):
+        doubles = place * two_digits // 100
+        crowded = (place + 1) * two_digits // 100 > doubles
+        yield double(doubles) if crowded else lone(place - doubles)
 
 
 @functools.lru_cache(maxsize=16)
