@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 from data_helpers import take
 from raw_media import image
 
-from configs import common, msrvtt_qa
+from configs import common, vqav2_qa
 from configs import stored as stored_configs
 from data import pipeline, records
 from data.pipeline import SkipLog, train_batches
@@ -172,21 +172,19 @@ def test_parts_and_sums_of_splits_keep_their_flags(answered):
 
 def test_runs_from_before_go_on_as_they_did():
     """Over all items, and with the weights of media that they had."""
-    config = msrvtt_qa.get_config("tiny")
-    config.data.streams.video.split = {
-        "a": common.source("train", 1.0), "b": common.source("val", 2.0)}
-    config.data.streams.video.weights_of, config.data.epoch_over = ITEMS, MEDIA
+    config = vqav2_qa.get_config("tiny,vg_gqa")
+    config.data.epoch_over = MEDIA
     written = {"config": launch.plain(stored_configs.expanded(config)), "format": 2}
     same = stored_configs.completed(written)
-    assert same.data.streams.video.weights_of == ITEMS and not same.data.streams.video.empty_items
+    assert same.data.streams.image.weights_of == ITEMS and not same.data.streams.image.empty_items
     assert stored_configs.gone_on(config, same) is config
-    del written["config"]["data"]["streams"]["video"]["empty_items"]
+    del written["config"]["data"]["streams"]["image"]["empty_items"]
     older = stored_configs.completed(written)
-    assert older.data.streams.video.empty_items and older.data.streams.video.weights_of == MEDIA
-    went = stored_configs.gone_on(config, older).data.streams.video
+    assert older.data.streams.image.empty_items and older.data.streams.image.weights_of == MEDIA
+    went = stored_configs.gone_on(config, older).data.streams.image
     assert went.weights_of == MEDIA and went.empty_items
     written["config"]["data"]["epoch_over"] = ITEMS
-    assert stored_configs.completed(written).data.streams.video.weights_of == ITEMS
+    assert stored_configs.completed(written).data.streams.image.weights_of == ITEMS
 
 
 def test_weights_of_items_are_of_usable_ones_over_media_too(answered):
