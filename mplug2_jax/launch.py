@@ -139,13 +139,14 @@ def flush_output() -> None:
     if sys.stdout is None:  # closed by whoever started the process
         return
     ending = sys.exception()
+    fails = ending is not None and getattr(ending, "code", 1) not in (None, 0)
     try:
         sys.stdout.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
         discard_output()
-        if ending is None:
+        if not fails:
             print(f"error: standard output: {one_line(error)}", file=sys.stderr, flush=True)
             sys.exit(2)
 
