@@ -52,18 +52,11 @@ def main(run: Callable[..., None], arguments: tuple[str, ...] = (),
                 *EXPECTED) as error:
             fail(error)
 
-    more = any(name.endswith("...") for name in arguments)
-
     def guarded(argv: list[str]) -> None:
         logging.set_verbosity(logging.INFO)
         logging.get_absl_handler().addFilter(of_interest)
         try:
-            given = len(argv) - 1
-            if given < len(arguments) or given > len(arguments) and not more:
-                raise ValueError(f"expected {'at least ' * more}{len(arguments)} argument(s) "
-                                 "beside the flags"
-                                 f"{': ' + ' '.join(arguments) if arguments else ''}; got "
-                                 f"{' '.join(argv[1:]) or 'none'}")
+            check_number(argv[1:], arguments)
             if distributed:
                 hosts.join(flags.FLAGS.coordinator, flags.FLAGS.processes, flags.FLAGS.process,
                            flags.FLAGS.join_timeout, flags.FLAGS.lost_after)
@@ -90,6 +83,15 @@ def main(run: Callable[..., None], arguments: tuple[str, ...] = (),
     show_in_help(run.__module__, __name__)
     with ended_by_reader():
         app.run(guarded, flags_parser=parse)
+
+
+def check_number(given: list[str], arguments: tuple[str, ...]) -> None:
+    """ValueError where a command line has more or fewer arguments than a script has."""
+    more = any(name.endswith("...") for name in arguments)
+    if len(given) < len(arguments) or len(given) > len(arguments) and not more:
+        raise ValueError(f"expected {'at least ' * more}{len(arguments)} argument(s) beside the "
+                         f"flags{': ' + ' '.join(arguments) if arguments else ''}; got "
+                         f"{' '.join(given) or 'none'}")
 
 
 def mark_words(argv: list[str]) -> list[str]:

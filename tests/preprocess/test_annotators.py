@@ -14,7 +14,8 @@ BERT = Path(__file__).parents[1] / "golden" / "bert_base_uncased_vocab.txt"
 ANSWERS = """
 10:30|3.5|$5|50%|u.s.|1,000|don't|t-shirt|7 up|a.m.|yes/no|:)|#1|&|rock 'n' roll|café|naïve|señor
 7-up|7-eleven
-:(|;)|:-)|;-(|nice :)|:d|:-p|(note:)|a: (b)|<3|^_^|u.s.a.|p.m.|u.s. army|10:30 a.m.|10:30am|1,000,000|$1,000|$1.50|$.99
+:(|;)|:-)|;-(|nice :)|:d|:-p|(note:)|a: (b)|<3|^_^|u.s.a.|p.m.|u.s. army|10:30 a.m.
+10:30am|1,000,000|$1,000|$1.50|$.99
 5'10"|dr. pepper|mt. dew|mr. t|st. louis|e.t.|ph.d.|b&w|m&m's|a&w|at&t|barnes & noble|9/11|1/2|24/7
 n/a|w/o|and/or|100%|50% off|0.5|.5|#|%|$|'|"|@|+|-|=|/|?|!|*|~|c++|a+|b-|size 10.5|no. 5|#23|can't
 it's|o'clock|10 o'clock|dogs'|'n'|'til|y'all|couldn't've|mother-in-law|x-box|ps3|wii u|2-3|2 or 3
