@@ -20,7 +20,7 @@ from absl import flags, logging
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from configs import checks, selection, stored
+from configs import checks, located, selection, stored
 from data import pipeline
 from mplug2_jax import evaluation, launch, places
 from mplug2_jax.checkpoints import BEST, LAST, CheckpointError, Checkpoints, open_which
@@ -52,9 +52,10 @@ TITLE = "mPLUG-2 evaluation"
 def main() -> None:
     checkpoints = open_which(CHECKPOINT.value, WHICH.value)
     meta = checkpoints.meta()
-    config = CONFIG.value or stored.completed(meta)
+    given = CONFIG.value or stored.completed(meta)
+    config = given if CONFIG.value else located.located(given, CHECKPOINT.value)
     checked = checks.validate(config, trains=False)
-    hosts.agree({"config": launch.plain(stored.expanded(config)), "code": launch.code(),
+    hosts.agree({"config": launch.plain(stored.expanded(given)), "code": launch.code(),
                  "data": pipeline.fingerprint(config.data), "step": meta["step"],
                  "flags": {flag.name: flag.value for flag in (ONLY, UNTRAINED, VALIDATION, WHICH)}})
     launch.keep_compilations()
@@ -76,7 +77,7 @@ def main() -> None:
     origin = evaluation.Origin.of(meta, [] if VALIDATION.value else [
         name for name, entry in evaluations.items() if "best" in meta and selection.shared(
             entry.stream.split, entry.stream.root or config.data.root, meta["best"]["split"],
-            meta["best"]["root"])])
+            located.best_root(meta, CHECKPOINT.value))])
     logging.info("%s: %s", checkpoints.folder, origin)
     if origin.warning:
         logging.warning("%s", origin.warning)

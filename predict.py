@@ -4,8 +4,9 @@
     python predict.py qa clip.mp4 "what is he doing?" --checkpoint=runs/demo
     python predict.py retrieve "a red three moving left" clips/*.mp4 --checkpoint=runs/demo
 
-Files may be images, videos, folders of them, and `.txt` lists of paths, mixed. Prints one line of
-JSON each; a file that cannot be read gets a line with its `error` instead.
+Files may be images, videos, folders of them, and `.txt` lists of paths, mixed; a list's relative
+paths are of its own folder. Prints one line of JSON each; a file that cannot be read gets a line
+with its `error` instead.
 """
 
 import bisect
@@ -24,7 +25,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from configs import common, msrvtt_caption, msrvtt_qa, stored
+from configs import common, located, msrvtt_caption, msrvtt_qa, stored
 from mplug2_jax import launch, places, tasks
 from mplug2_jax.checkpoints import WHICH as WHICHES
 from mplug2_jax.checkpoints import open_which
@@ -91,10 +92,20 @@ class Lines:
         self._out, self.failed = out, 0
 
     def write(self, line: dict[str, Any]) -> None:
-        """One line, past the bar of progress."""
-        for stream in (sys.stdout, self._out) if self._out else (sys.stdout,):
-            tqdm.write(json.dumps(line), file=stream)
-            stream.flush()
+        """One line, past the bar of progress.
+
+        Raises:
+          ConfigError: it cannot be written to `--out`. BrokenPipeError: nobody reads it.
+        """
+        for stream in filter(None, (sys.stdout, self._out)):
+            try:
+                tqdm.write(json.dumps(line), file=stream)
+                stream.flush()
+            except OSError as error:
+                if stream is sys.stdout:
+                    raise
+                raise ConfigError(f"--out={OUT.value}: {launch.one_line(error)}; give another "
+                                  "place") from None
 
     def fail(self, file: Path, error: MediaError) -> None:
         """The line of a file that cannot be read."""
@@ -109,7 +120,7 @@ def main(command: str, *arguments: str) -> None:
     if OUT.value:
         check_out(OUT.value, (*paths, *files))
     checkpoints = open_which(CHECKPOINT.value, WHICH.value)
-    config = CONFIG.value or stored.completed(checkpoints.meta())
+    config = CONFIG.value or located.located(stored.completed(checkpoints.meta()), CHECKPOINT.value)
     model = ModelConfig.from_mapping(config.model)
     tokenizer = load_tokenizer(find_vocabulary(config, checkpoints.folder))
     by_kind: dict[str, list[Path]] = {}
@@ -194,7 +205,7 @@ def check_out(path: str, given: Iterable[str | Path]) -> None:
 
 
 def find_vocabulary(config: ConfigDict, folder: Path) -> Path:
-    """`--tokenizer`, else one that lies beside the checkpoint, else the config's.
+    """`--tokenizer`, else one beside the checkpoint, else the config's, else one of its own data.
 
     Raises:
       ValueError: none of them.
@@ -203,8 +214,10 @@ def find_vocabulary(config: ConfigDict, folder: Path) -> Path:
         return Path(TOKENIZER.value)
     stated = config.get("data", ConfigDict()).get("tokenizer", "")
     names = [Path(stated).name] if stated else ["vocab.model", "vocab.txt"]
-    beside = [place / name for place in (Path(CHECKPOINT.value), folder) for name in names]
-    for path in (*beside, *([Path(stated)] if stated else [])):
+    own = (Path(CHECKPOINT.value), folder, located.work_folder(folder))
+    beside, inside = ([place / name for place in folders for name in names]
+                      for folders in (own, [place / located.DATA for place in own]))
+    for path in (*beside, *([Path(stated)] if stated else []), *inside):
         if path.is_file():
             return path
     raise ValueError(f"no vocabulary {stated or 'in the config'}, nor {' or '.join(names)} in "

@@ -29,7 +29,7 @@ from mplug2_jax import evaluation, launch, places, tasks
 from mplug2_jax.checkpoints import BEST, LAST, Best, Checkpoints, find_folder
 from mplug2_jax.model.config import HOW, ModelConfig
 from mplug2_jax.parallel import hosts, sharding
-from mplug2_jax.parallel.mesh import data_slice, make_mesh, put_batch, shards_of
+from mplug2_jax.parallel.mesh import data_slice, feeding_alike, make_mesh, put_batch, shards_of
 from mplug2_jax.planning.chips import peak_flops
 from mplug2_jax.planning.flops import count_flops
 from mplug2_jax.preprocess.tokenizer import Tokenizer, load_tokenizer
@@ -293,8 +293,7 @@ def skipped(run: Run, skips: pipeline.SkipLog) -> dict[str, int]:
     reasons: Counter[str] = Counter()
     for (_, reason), count in skips.counts.items():
         reasons[reason] += count
-    # Hosts that feed the same rows skip the same records.
-    alike = jax.process_count() // data_slice(run.mesh)[1]
+    alike = feeding_alike(run.mesh)
     found = {reason: count // alike for reason, count in hosts.totals(reasons).items()}
     return {"skipped": sum(found.values())} | {
         f"skipped/{reason}": count for reason, count in found.items()}

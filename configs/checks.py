@@ -73,7 +73,7 @@ def validate(config: ConfigDict, trains: bool = True) -> Checked:
             raise ConfigError(f"{place}.validation: empty; name the split for tuning")
         _check_submission(place, own.submission, options, submissions)
         evaluations |= check_task(f"{place}.task", options, {name: examples}, "evals.{}.stream",
-                                  model)
+                                  model, evaluates=True)
         _check_names(place, own.kind, options, evaluations[name], figures)
         task, found = tasks.read(options, f"{place}.task")
         if own.validation:
@@ -85,7 +85,7 @@ def validate(config: ConfigDict, trains: bool = True) -> Checked:
 
 
 def check_task(place: str, section: Mapping[str, Any], streams: Mapping[str, Any], where: str,
-               model: ModelConfig) -> dict[str, Stream]:
+               model: ModelConfig, evaluates: bool = False) -> dict[str, Stream]:
     """The streams of a task, by name, checked with its options.
 
     Args:
@@ -94,12 +94,13 @@ def check_task(place: str, section: Mapping[str, Any], streams: Mapping[str, Any
       streams: sections by name.
       where: a stream is in the config, with its name for "{}".
       model: its sizes.
+      evaluates: whether they are of an evaluation.
 
     Raises:
       ConfigError: as of `validate`.
     """
     task, options = tasks.read(section, place)
-    checked = tasks.streams(task, options, streams, where)
+    checked = tasks.streams(task, options, streams, where, evaluates)
     for name, stream in checked.items():
         selection.check_splits(where.format(name), stream)
         for field in ("text", "prompt", "target"):

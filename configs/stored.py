@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from configs import common
 from mplug2_jax import tasks
 from mplug2_jax.contracts.options import comments, complete, younger
-from mplug2_jax.contracts.streams import GIVEN_BY_TASKS, SOURCES, Stream
+from mplug2_jax.contracts.streams import GIVEN_BY_TASKS, ITEMS, MEDIA, SOURCES, Stream
 from mplug2_jax.model.config import ModelConfig
 
 
@@ -25,6 +25,7 @@ def completed(meta: Mapping[str, Any]) -> ConfigDict:
     config = ConfigDict(meta["config"]).to_dict()
     if meta.get("format", 1) == 1 and "task" in config:
         config = _from_format_1(config)
+    _weighed_media(config.get("data", {}))
     whole, filled = _filled(config, older=True)
     if filled:
         logging.info("the checkpoint's config is older than these keys, which get what its run "
@@ -73,6 +74,14 @@ def gone_on(config: ConfigDict, stored: ConfigDict) -> ConfigDict:
     config = config.copy_and_resolve_references()
     config.update_from_flattened_dict(kept)
     return config
+
+
+def _weighed_media(data: dict[str, Any]) -> None:
+    """Says of an older run, in place, that its weights were of media where its epochs were."""
+    for stream in data.get("streams", {}).values():
+        if (stream.get("weights_of") == ITEMS and data.get("epoch_over") == MEDIA
+                and "empty_items" not in stream):  # which is as young as the difference
+            stream["weights_of"] = MEDIA
 
 
 def _streams_before(config: ConfigDict, stored: ConfigDict) -> dict[str, Any]:

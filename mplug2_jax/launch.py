@@ -1,12 +1,16 @@
 """What every command-line script shares: config flags, and errors of one line instead of traces."""
 
+import contextlib
 import hashlib
+import itertools
 import json
 import logging as python_logging
 import os
+import select
+import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
@@ -17,8 +21,10 @@ from ml_collections import ConfigDict, config_flags
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.parallel import hosts
 
-# What wrong input raises, here and in the libraries, and a run that diverges.
-EXPECTED = (ValueError, FileNotFoundError, FloatingPointError)
+# What wrong input raises, here and in the libraries, a run that diverges, and the machine's own: no
+# room, no permission.
+EXPECTED = (ValueError, OSError, FloatingPointError)
+_WORD = "\0"  # in front of an argument that is no flag: no argument can have this character
 
 
 def main(run: Callable[..., None], arguments: tuple[str, ...] = (),
@@ -35,28 +41,22 @@ def main(run: Callable[..., None], arguments: tuple[str, ...] = (),
 
     def parse(argv: list[str]) -> list[str]:
         try:
-            rest = flags.FLAGS(argv)
+            rest = [one.removeprefix(_WORD)
+                    for one in flags.FLAGS(mark_words(argv) if arguments else argv)]
             if "config" in flags.FLAGS and flags.FLAGS.config is not None:
                 _ = flags.FLAGS.config.items  # raises what kept the file from being read
             return rest
         # The config file is read and overridden while flags are parsed: a wrong key is an
         # AttributeError or KeyError there, a wrong type a TypeError.
-        except (flags.Error, AttributeError, KeyError, OSError, SyntaxError, TypeError,
+        except (flags.Error, AttributeError, KeyError, SyntaxError, TypeError,
                 *EXPECTED) as error:
             fail(error)
-
-    more = any(name.endswith("...") for name in arguments)
 
     def guarded(argv: list[str]) -> None:
         logging.set_verbosity(logging.INFO)
         logging.get_absl_handler().addFilter(of_interest)
         try:
-            given = len(argv) - 1
-            if given < len(arguments) or given > len(arguments) and not more:
-                raise ValueError(f"expected {'at least ' * more}{len(arguments)} argument(s) "
-                                 "beside the flags"
-                                 f"{': ' + ' '.join(arguments) if arguments else ''}; got "
-                                 f"{' '.join(argv[1:]) or 'none'}")
+            check_number(argv[1:], arguments)
             if distributed:
                 hosts.join(flags.FLAGS.coordinator, flags.FLAGS.processes, flags.FLAGS.process,
                            flags.FLAGS.join_timeout, flags.FLAGS.lost_after)
@@ -65,6 +65,8 @@ def main(run: Callable[..., None], arguments: tuple[str, ...] = (),
             run(*argv[1:])
             hosts.leave()
         except EXPECTED as error:
+            if isinstance(error, BrokenPipeError) and nobody_reads():
+                raise
             if not flags.FLAGS.debug:
                 fail(error)
             end_all(error)
@@ -79,7 +81,91 @@ def main(run: Callable[..., None], arguments: tuple[str, ...] = (),
     if distributed:
         define_hosts()
     show_in_help(run.__module__, __name__)
-    app.run(guarded, flags_parser=parse)
+    with ended_by_reader():
+        app.run(guarded, flags_parser=parse)
+
+
+def check_number(given: list[str], arguments: tuple[str, ...]) -> None:
+    """ValueError where a command line has more or fewer arguments than a script has."""
+    more = any(name.endswith("...") for name in arguments)
+    if len(given) < len(arguments) or len(given) > len(arguments) and not more:
+        raise ValueError(f"expected {'at least ' * more}{len(arguments)} argument(s) beside the "
+                         f"flags{': ' + ' '.join(arguments) if arguments else ''}; got "
+                         f"{' '.join(given) or 'none'}")
+
+
+def mark_words(argv: list[str]) -> list[str]:
+    """The command line, `_WORD` in front of words that begin with "-" and are no flags.
+
+    Those are files that are there, as ids of videos may begin so, and texts of several words. What
+    follows "--" is no flag anyway.
+    """
+    found, rest = argv[:1], iter(argv[1:])
+    for one in rest:
+        name, equals, _ = one.lstrip("-").partition("=")
+        known = flags.FLAGS[name] if name in flags.FLAGS else None
+        if one.startswith("-") and name and known is None and (
+                " " in name or os.path.lexists(one)):
+            one = _WORD + one
+        found.append(one)
+        if one == "--" or known is not None and one.startswith("-") and not (
+                equals or known.boolean):
+            found += rest if one == "--" else itertools.islice(rest, 1)
+    return found
+
+
+@contextlib.contextmanager
+def ended_by_reader() -> Iterator[None]:
+    """Ends the process as usual tools end where nobody reads on: `... | head -1`.
+
+    All that is left to be written is written within it, so that an error of that is one line.
+    """
+    try:
+        try:
+            yield
+        finally:
+            flush_output()
+    except BrokenPipeError:
+        if not nobody_reads():
+            raise
+        discard_output()
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGPIPE)
+
+
+def flush_output() -> None:
+    """Writes what is left; where it cannot be, on a full disk, ends in one line and exit code 2.
+
+    An error that ends the process already is not followed by another.
+    """
+    if sys.stdout is None:  # closed by whoever started the process
+        return
+    ending = sys.exception()
+    fails = ending is not None and getattr(ending, "code", 1) not in (None, 0)
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        discard_output()
+        if not fails:
+            print(f"error: standard output: {one_line(error)}", file=sys.stderr, flush=True)
+            sys.exit(2)
+
+
+def nobody_reads() -> bool:
+    """Whether standard output is a pipe that was closed at its other end."""
+    poll = select.poll()
+    try:
+        poll.register(1, 0)  # errors come unasked
+        return any(event & select.POLLERR for _, event in poll.poll(0))
+    except OSError:
+        return False
+
+
+def discard_output() -> None:
+    """Lets what is still to be written vanish, which Python would complain of at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def show_in_help(*modules: str) -> None:
@@ -126,6 +212,9 @@ def fail(error: BaseException) -> NoReturn:
 
 def one_line(error: BaseException) -> str:
     """The error's text; a KeyError's own is its message quoted, or the key alone."""
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return " ".join(f"{where}{error.strerror.lower()}".split())
     text = " ".join(str(error.args[0] if isinstance(error, KeyError) else error).split())
     alone = isinstance(error, KeyError) and " " not in text
     return f"there is no key or section {text}" if alone else text

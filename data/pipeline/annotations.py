@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from data.pipeline import parts
 from data.written import Annotations, Index, Scan, Written
+from mplug2_jax.contracts.errors import RecordError
 from mplug2_jax.contracts.splits import Term
 
 
@@ -55,11 +56,27 @@ class SplitAnnotations:
         """The texts of each record; none of one that is damaged."""
         return itertools.chain.from_iterable(said.texts() for said in self._terms)
 
-    def table(self, kind: str, columns: Sequence[str]) -> pa.Table | None:
-        """Columns of the rows of a kind; None where a split has no index."""
-        if any(isinstance(said, Scan) for said in self._terms):
+    def records(self) -> Iterator[dict[str, Any] | None]:
+        """Each record without its media; None for one that is damaged."""
+        for number in range(len(self)):
+            try:
+                yield self[number]
+            except RecordError:
+                yield None
+
+    @property
+    def indexed(self) -> bool:
+        """Whether there are indexes, so that no record need be read."""
+        return not any(isinstance(said, Scan) for said in self._terms)
+
+    def table(self, kind: str, columns: Sequence[str], whole: bool = False) -> pa.Table | None:
+        """Columns of the rows of a kind; None where a split has no index.
+
+        With `whole` they are checked first, so that texts can be read; DataError if damaged.
+        """
+        if not self.indexed:
             return None
-        return pa.concat_tables(said.table(kind, columns) for said in self._terms)
+        return pa.concat_tables(said.table(kind, columns, whole) for said in self._terms)
 
 
 class _IndexPart:
@@ -84,8 +101,8 @@ class _IndexPart:
             return self._index.texts()
         return itertools.compress(self._index.texts(), parts.mask(len(self._index), self._part))
 
-    def table(self, kind: str, columns: Sequence[str]) -> pa.Table:
-        table = self._index.table(kind)
+    def table(self, kind: str, columns: Sequence[str], whole: bool) -> pa.Table:
+        table = self._index.table(kind, whole)
         if self._part:
             chosen = parts.mask(len(self._index), self._part)[table["record"].to_numpy()]
             return table.select(columns).filter(pa.array(chosen))

@@ -5,14 +5,12 @@ from typing import Any, NamedTuple
 
 from data.pipeline.sources import (
     Order,
-    count_records,
-    open_split,
+    count_units,
     own_streams,
     shares_of,
     stream_seed,
 )
-from data.pipeline.units import Units, said, unit_kind
-from data.written.schema import RECORD
+from data.pipeline.units import said, unit_kind
 
 
 class _Counted(NamedTuple):
@@ -41,11 +39,10 @@ class Epochs:
         for name, stream in streams.items():
             sizes, names = {}, {}
             for source, folder, own in own_streams(stream.root or root, stream):
-                kind = unit_kind(own)
-                names[said(kind)] = None
-                sizes[source] = (count_records(folder, own.split) if kind == RECORD
-                                 else len(Units(open_split(folder, own.split), own)))
-            order = Order(stream_seed(seed, name), shares_of(stream, sizes))
+                names[said(unit_kind(own))] = None
+                sizes[source] = count_units(folder, own)
+            shares = shares_of(stream.root or root, stream, sizes)
+            order = Order(stream_seed(seed, name), shares)
             self._streams[name] = _Counted(order, sizes, names)
 
     def lengths(self) -> dict[str, tuple[int, str]]:

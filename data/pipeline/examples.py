@@ -13,6 +13,7 @@ from data.pipeline.labels import asks, label_field, mirrored
 from data.pipeline.prompts import choose, eval_prompt, prompt_lengths, train_prompt
 from data.pipeline.sides import as_class
 from data.pipeline.units import unit_kind
+from data.pipeline.usable import words
 from data.written.schema import CLASSED, TEXT
 from mplug2_jax.contracts.errors import MediaError, RecordError
 from mplug2_jax.contracts.streams import Reader
@@ -26,7 +27,6 @@ from mplug2_jax.preprocess.image import (
     spaced_crops,
     stretch,
 )
-from mplug2_jax.preprocess.text import clean_caption
 from mplug2_jax.preprocess.tokenizer import Tokenizer
 from mplug2_jax.preprocess.video import decode_video
 
@@ -60,12 +60,12 @@ def train_texts(
         fields |= _pair_fields(record, stream, tokenizer, training=True)
     elif asks(record, stream):
         question = choose("question", record["questions"],
-                          lambda one: bool(_caption(one["question"], stream)), rng, number)
+                          lambda one: bool(words(one["question"], stream)), rng, number)
         texts, label = [question["question"]], question["answer"]
         fields |= _text_fields(texts[0], stream, tokenizer)
     elif stream.text_length:
         texts.append(choose("caption", record["texts"],
-                            lambda text: bool(_caption(text, stream)), rng, number))
+                            lambda text: bool(words(text, stream)), rng, number))
         fields |= _text_fields(texts[0], stream, tokenizer)
     if prompt_lengths(stream):
         more, said = train_prompt(record, stream, tokenizer, rng,
@@ -206,14 +206,14 @@ def eval_example(
         fields |= _pair_fields(record, stream, tokenizer, training=False)
     elif asks(record, stream):
         question = record["questions"][item if stream.expand == "question" else 0]
-        if not _caption(question["question"], stream):
+        if not words(question["question"], stream):
             raise RecordError("no question", f"question {item} has no word")
         fields |= _text_fields(question["question"], stream, tokenizer)
         label = question["answer"]
     elif stream.text_length:
         number = item if stream.expand == "text" else 0
         captions = record["texts"][number : number + 1] or [""]
-        if not stream.text_optional and not _caption(captions[0], stream):
+        if not stream.text_optional and not words(captions[0], stream):
             raise RecordError("empty caption", f"caption {number} has no word")
         fields |= _text_fields(captions[0], stream, tokenizer)
     if prompt_lengths(stream):
@@ -256,15 +256,9 @@ def _text_lengths(stream) -> dict[str, int]:
     return lengths | prompt_lengths(stream)
 
 
-def _caption(text: str, stream) -> str:
-    if stream.classes and not stream.frames:
-        return text.strip()
-    return clean_caption(text)  # the tokenizer cuts it
-
-
 def _pair_fields(record: dict, stream, tokenizer: Tokenizer, training: bool) -> dict:
     # A few of QQP's questions are empty, and its server wants a class of each.
-    pair = [_caption(text, stream) for text in record["texts"][:2]]
+    pair = [words(text, stream) for text in record["texts"][:2]]
     if len(pair) < 2 or training and not all(pair):
         raise RecordError("no pair", f"{len(record['texts'])} texts, and two with words are needed")
     ids, mask = tokenizer.encode_pair(*pair, stream.text_length)
@@ -272,7 +266,7 @@ def _pair_fields(record: dict, stream, tokenizer: Tokenizer, training: bool) -> 
 
 
 def _text_fields(text: str, stream, tokenizer: Tokenizer) -> dict:
-    text, prompt = _caption(text, stream), stream.caption_prompt
+    text, prompt = words(text, stream), stream.caption_prompt
     if prompt:
         ids, mask = tokenizer.encode_released_caption(text, prompt, stream.text_length)
     else:

@@ -50,7 +50,7 @@ def train_prompt(
         fields = _class_fields(record, said, stream, tokenizer, _wording(stream, rng))
         return fields, [as_class(said)]
     item, tags = choose(stream.ask, record[ASKS[stream.ask]],
-                        lambda one: _usable(one, stream), rng, number), []
+                        lambda one: is_usable(one, stream), rng, number), []
     if stream.ask == "question":
         answers = _answers(item)
         target = answers[rng.integers(len(answers))] if len(answers) > 1 else answers[0]
@@ -173,7 +173,8 @@ def _asked(item: dict, stream) -> bool:
     return bool(clean_question(words).strip())
 
 
-def _usable(item: dict | str, stream) -> bool:
+def is_usable(item: dict | str, stream) -> bool:
+    """Whether a question has a word and an answer, a caption or a phrase of a box a word."""
     if stream.ask == "caption":
         return bool(_caption(item, stream))
     return _asked(item, stream) and (stream.ask == "box" or bool(_answers(item)))

@@ -13,11 +13,12 @@ import tensorflow_datasets as tfds
 from data.pipeline import parts
 from data.pipeline.annotations import SplitAnnotations
 from data.pipeline.labels import label_words
-from data.pipeline.units import Units
+from data.pipeline.units import Units, unit_kind
 from data.written import Written, find_version
+from data.written.schema import RECORD
 from mplug2_jax.contracts.errors import ConfigError, DataError, RecordError
 from mplug2_jax.contracts.splits import Term, terms
-from mplug2_jax.contracts.streams import ITEMS, SOURCES
+from mplug2_jax.contracts.streams import SOURCES
 
 _HELD = 1_024  # units of a split whose order is held in memory
 ATTEMPTS = 20  # records tried in a row before their split is called unusable
@@ -249,16 +250,34 @@ def own_streams(root: str | Path, stream) -> Iterator[tuple[str, Path, types.Sim
                types.SimpleNamespace(**vars(stream) | own))
 
 
-def shares_of(stream, sizes: Mapping[str, int]) -> dict[str, float]:
+def count_units(folder: Path, own: types.SimpleNamespace) -> int:
+    """How many units a source has, as of `own_streams`; no file is opened where they are records.
+
+    Raises:
+        DataError: nothing was prepared there, there is no such split, or no such item in it.
+    """
+    if unit_kind(own) == RECORD:
+        return count_records(folder, own.split)
+    return len(Units(open_split(folder, own.split), own))
+
+
+def shares_of(root: str | Path, stream, sizes: Mapping[str, int]) -> dict[str, float]:
     """The shares of a stream's sources among its samples, by name, up to a factor.
 
     Args:
-        stream: a weight is of a source as a whole, or (`weights_of`) of each of its units.
+        root: the folder of sources that name none.
+        stream: a weight is of a source as a whole, or (`weights_of`) of each of its items or media,
+            whatever its epochs go over.
         sizes: units of each source.
     """
-    each = getattr(stream, "weights_of", SOURCES) == ITEMS
-    return {name: float(one["weight"]) * (sizes[name] if each else 1)
-            for name, one in entries(stream).items()}
+    weights = {name: float(one["weight"]) for name, one in entries(stream).items()}
+    if stream.weights_of == SOURCES:
+        return weights
+    if stream.weights_of != stream.epoch_unit:
+        sizes = {name: count_units(folder, types.SimpleNamespace(
+                     **vars(own) | {"epoch_unit": stream.weights_of}))
+                 for name, folder, own in own_streams(root, stream)}  # fmt: skip
+    return {name: weight * sizes[name] for name, weight in weights.items()}
 
 
 class Mixture:
@@ -285,7 +304,7 @@ class Mixture:
         if first_id > np.iinfo(np.int32).max:
             raise DataError(f"{first_id} records are more than an int32 can number")
         sizes = {source.name: len(source.units) for source in self.sources}
-        self._order = Order(seed, shares_of(stream, sizes))
+        self._order = Order(seed, shares_of(root, stream, sizes))
 
     def locate(self, position: int) -> tuple[Source, int]:
         """The source of a global position, and the number of its unit."""

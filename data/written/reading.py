@@ -157,9 +157,10 @@ class Index:
         stored = hashes[number - self._starts[place]].as_py()
         return _same(said, record) and stored == schema.content_hash(record["media"])
 
-    def table(self, kind: str) -> pa.Table:
-        """All rows of a kind; as it is mapped, too."""
-        batches = [block[kind].batch for block in self._blocks if kind in block]
+    def table(self, kind: str, whole: bool = False) -> pa.Table:
+        """All rows of a kind; as it is mapped, too. With `whole`, DataError if they are damaged."""
+        rows = (block[kind] for block in self._blocks if kind in block)
+        batches = [(one.whole if whole else one).batch for one in rows]
         return pa.Table.from_batches(batches, schema.schema())
 
     def counts(self, kind: str, enough: int = 0) -> np.ndarray:

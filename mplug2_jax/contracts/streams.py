@@ -21,7 +21,7 @@ ALONE = ("caption", "box")  # asks whose prompt may come without a target
 # What an epoch goes over: the captions, questions or phrases that are learned from, or what has
 # them, of which a random one is drawn.
 ITEMS, MEDIA = UNITS = ("items", "media")
-SOURCES = "sources"  # what the weights of a mixture are of, where they are not of each item
+SOURCES = "sources"  # what the weights of a mixture are of, where they are of none of these
 
 
 def shared(field: str) -> str:
@@ -83,10 +83,12 @@ class Stream:
                        "or ocr+objects; the question then keeps its punctuation")
     views: tuple = option((1, 1), "evaluation: (clips, crops) of a video, all of them seen")
     weights_of: str = option(SOURCES, "what a mixture's weights are of: whole 'sources', or each "
-                             "of their 'items', as in files that are joined")
+                             "of their 'items', as in files that are joined, or of their 'media'")
     duplicates: bool = option(True, "contrast and matching: equal texts, and equal media, are no "
                               "negatives but positives; False: those of one record alone",
                               older=False)
+    empty_items: bool = option(False, "over items: also those without a word or an answer, which "
+                               "are skipped and counted as they come up", older=True)
     # What the task gives its streams; no config names these.
     caption_prompt: str = option("", "words in front of every caption, as released")
     classes: Any = option((), "names of the classes, a file of them, or 'score'")
@@ -98,9 +100,9 @@ class Stream:
 
     def __post_init__(self):
         check_wordings(self.instruction, "stream")
-        if self.weights_of not in (SOURCES, ITEMS):
-            raise ConfigError(f"stream.weights_of = {self.weights_of!r}: expected {SOURCES!r} or "
-                              f"{ITEMS!r}")
+        if self.weights_of not in (SOURCES, *UNITS):
+            raise ConfigError(f"stream.weights_of = {self.weights_of!r}: expected {SOURCES!r}, "
+                              f"{ITEMS!r} or {MEDIA!r}")
 
     @property
     def boxes(self) -> bool:

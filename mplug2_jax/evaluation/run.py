@@ -15,7 +15,7 @@ from mplug2_jax.metrics.scores import Score, intervals, keep
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import init_params, part_of, union
 from mplug2_jax.parallel import hosts
-from mplug2_jax.parallel.mesh import check_batch
+from mplug2_jax.parallel.mesh import check_batch, feeding_alike
 from mplug2_jax.preprocess.tokenizer import Tokenizer
 from mplug2_jax.tasks.base import Annotate
 
@@ -180,7 +180,7 @@ def run(evaluations: Mapping[str, Evaluation], read: Callable[[Stream], Reading]
             record["unit"] = units.of.get(record["index"], record["index"])
         figures |= noted(records[name], scores, with_intervals)
         if skipped := hosts.total(sum(one.skipped for one in opened)):
-            figures[f"{name}_skipped"] = skipped
+            figures[f"{name}_skipped"] = -(-skipped // feeding_alike(mesh))
     return figures, records
 
 

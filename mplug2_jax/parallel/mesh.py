@@ -108,6 +108,14 @@ def data_slice(mesh: Mesh) -> tuple[int, int]:
     return part_of(jax.process_index(), parts.reshape(-1, parts.shape[-1]))
 
 
+def feeding_alike(mesh: Mesh) -> int:
+    """How many processes feed the same part of every global batch, this one among them.
+
+    So often comes what each of them counts of its own rows.
+    """
+    return jax.process_count() // data_slice(mesh)[1]
+
+
 def shards_of(mesh: Mesh) -> int:
     """Parts of this process's rows of a batch (see `data_slice`) that lie on devices of their own.
     """

@@ -7,6 +7,7 @@ import numpy as np
 
 from mplug2_jax.contracts.errors import MediaError
 from mplug2_jax.preprocess.image import decode_image, resize
+from mplug2_jax.preprocess.lists import listed
 from mplug2_jax.preprocess.video import decode_video
 
 IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
@@ -23,27 +24,34 @@ def media_kind(path: Path) -> str:
 def find_media(paths: Iterable[str | Path]) -> list[Path]:
     """The files that paths stand for, in order, each once.
 
-    A folder stands for all images and videos below it, by name; a `.txt` file for the paths that
-    it lists, one a line; any other file for itself.
+    A folder stands for all images and videos below it, by name; a `.txt` file for the files and
+    folders that it lists (`preprocess.lists`), also those that are not there; any other file for
+    itself.
 
     Raises:
-      ValueError: a path does not exist, or a folder or list has nothing.
+      ValueError: a path does not exist, a list cannot be read, or a folder or list has nothing.
     """
     files: dict[Path, None] = {}
     for path in map(Path, paths):
         if path.is_dir():
-            found = sorted(inner for inner in path.rglob("*")
-                           if inner.suffix.lower() in IMAGES + VIDEOS and inner.is_file())
+            found = _inside(path)
         elif not path.is_file():
             raise ValueError(f"{path}: no such file or folder")
         elif path.suffix.lower() == _LIST:
-            found = [Path(line) for line in path.read_text().splitlines() if line.strip()]
+            found = [file for one in listed(path)
+                     for file in (_inside(one) if one.is_dir() else [one])]
         else:
             found = [path]
         if not found:
             raise ValueError(f"{path}: no image or video in it")
         files |= dict.fromkeys(found)
     return list(files)
+
+
+def _inside(folder: Path) -> list[Path]:
+    """All images and videos below a folder, by name."""
+    return sorted(inner for inner in folder.rglob("*")
+                  if inner.suffix.lower() in IMAGES + VIDEOS and inner.is_file())
 
 
 def load_clip(path: Path, frames: int, size: int) -> np.ndarray:

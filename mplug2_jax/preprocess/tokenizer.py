@@ -149,8 +149,8 @@ class Tokenizer:
     def said(self, text: str) -> str:
         """A text in the form that a generated one has, for comparing them.
 
-        By a WordPiece vocabulary, as it would come back were there a piece for each letter: in
-        lower case, without accents. By SentencePiece, which keeps accents and spaces, as it is.
+        As it would come back were there a piece for each letter: by a WordPiece vocabulary in lower
+        case, without accents; by SentencePiece in the form that its model normalises to.
         """
         return self._said(text)
 
@@ -184,6 +184,8 @@ def _load_sentencepiece(path: Path) -> Tokenizer:
         [piece.startswith(_WORD_START) for piece in pieces],
         encode=lambda text: processor.encode(text, out_type=int),
         decode=lambda ids: _restore_fractions(processor.decode(ids)),
+        said=lambda text: _restore_fractions(
+            processor.normalize(text).replace(_WORD_START, " ")).strip() or text,
     )
 
 

@@ -62,10 +62,26 @@ def _sides(words: Sequence[str], place: int) -> Sides:
     word = words[place]
     if len(word) != 1 or not is_mark(word):
         return _ALONE
+    if face := _face(words, place):
+        return place > face.start, place < face.stop - 1
     rule = _RULES.get(word) or _BY_CATEGORY[unicodedata.category(word)]
     if 0x3000 <= ord(word) <= 0x303F or 0xFF00 <= ord(word) <= 0xFFEF:
         rule = _within  # Chinese and Japanese have no spaces
     return rule(words, place)
+
+
+def _face(words: Sequence[str], place: int) -> range | None:
+    """The places of the face that a mark is of, ":)" or ";-(", whose bracket has no partner."""
+    for eyes in range(max(0, place - 2), place + 1):
+        mouth = eyes + 1 + (_at(words, eyes + 1) == "-")
+        if words[eyes] not in (":", ";") or mouth < place:
+            continue
+        before = words[:eyes]
+        if (_at(words, mouth) == ")" and before.count("(") <= before.count(")")
+                or _at(words, mouth) == "(" and ")" not in words[mouth:]
+                or eyes == 0 and mouth == len(words) - 1 and words[mouth] in ("d", "p", "o")):
+            return range(eyes, mouth + 1)
+    return None
 
 
 def _chinese_gap(before: str, after: str) -> bool:

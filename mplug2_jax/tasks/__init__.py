@@ -4,6 +4,7 @@ A task is known by being a file of this folder, or by being any other module tha
 class derived from `Task` in it is the task, its module's name is the name in configs.
 """
 
+import dataclasses
 import importlib
 import inspect
 import pkgutil
@@ -77,13 +78,14 @@ def read(given: Mapping[str, Any], place: str = "task") -> tuple[type[Task], Any
 
 
 def streams(task: type[Task], found: Any, sections: Mapping[str, Any],
-            place: str = "data.streams.{}") -> dict[str, Stream]:
+            place: str = "data.streams.{}", evaluates: bool = False) -> dict[str, Stream]:
     """The streams of a config's sections, with what the task gives them, checked.
 
     Args:
       task, found: of `read`.
       sections: by name.
       place: of a stream in the config, with its name for "{}".
+      evaluates: whether they are of an evaluation, which may read less of a batch.
 
     Raises:
       ConfigError: a stream has a wrong key, or does not give what the task needs.
@@ -92,6 +94,8 @@ def streams(task: type[Task], found: Any, sections: Mapping[str, Any],
     for name, values in sections.items():
         checked[name] = task.stream(found, values, place.format(name))
         task.check_stream(found, name, checked[name])
+        if evaluates and not task.by_loss:
+            checked[name] = dataclasses.replace(checked[name], contrasts=False)
     return checked
 
 

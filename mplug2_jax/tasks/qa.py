@@ -1,7 +1,7 @@
 """Question answering: by free generation, or by ranking the answers of a list."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +116,8 @@ class QuestionAnswering(Writing):
         Both sides are as the vocabulary says them, lower-cased and without accents perhaps, so that
         who generates exactly the answer's tokens is right. With several people's answers also
         VQAv2's own `<kind>_qa_vqa_accuracy`, by its server's rule. All are over the questions with
-        an answer; `<kind>_qa_unanswered` counts the others, if there are any, such
-        as all of a test split.
+        an answer; `<kind>_qa_unanswered` counts the others, if there are any, such as all of a test
+        split.
         """
         rows = [row for row, r in enumerate(records) if r["answer"]]
         count, known = len(records), [records[row] for row in rows]
@@ -135,7 +135,8 @@ class QuestionAnswering(Writing):
         people = [r.get("answers", ()) for r in known]
         if all(len(given) > 1 for given in people):
             official = vqa_accuracy(*zip(*(
-                in_lower_case(r["prediction"], r["answers"]) for r in known), strict=True))
+                as_people_say(self.tokenizer.said, r["prediction"], r["answers"])
+                for r in known), strict=True))
             scores["vqa_accuracy"] = mean(official)
             scores |= {f"{name}_vqa_accuracy": score
                        for name, score in by_group(official, types).items()}
@@ -159,11 +160,26 @@ class QuestionAnswering(Writing):
                              ("answer", record["answer"])])
 
 
-def in_lower_case(said: str, answers: Sequence[str]) -> tuple[str, Sequence[str]]:
-    """Both as VQAv2 has its answers where people agree to the letter, which is then compared."""
+def as_people_say(form: Callable[[str], str], said: str,
+                  answers: Sequence[str]) -> tuple[str, list[str]]:
+    """A prediction and people's answers, as VQAv2's rule is to compare them.
+
+    An answer with characters that no prediction has, "caf\u00e9" where a vocabulary drops accents,
+    is taken as the model would say it. Where people agree to the letter, which is then compared,
+    all is in lower case, as VQAv2's answers are.
+
+    Args:
+      form: a text as a generated one has it.
+      said: the prediction.
+      answers: of several people.
+    """
+    def bare(text: str) -> str:
+        return "".join(text.split()).lower()
+
+    given = [text if bare(form(text)) == bare(text) else form(text) for text in answers]
     if len(set(answers)) > 1:
-        return said, answers
-    return said.lower(), [text.lower() for text in answers]
+        return said, given
+    return said.lower(), [text.lower() for text in given]
 
 
 def answer_list(options: Any) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import pytest
 import small
 
-from configs import checks, common, demo, demo_tasks
+from configs import checks, common, demo, demo_tasks, msrvtt_retrieval, pretrain
 from mplug2_jax import evaluation
 from mplug2_jax.contracts.errors import ConfigError
 
@@ -76,3 +76,14 @@ def test_what_is_not_named_has_its_default():
     found = checks.validate(config).streams["video"]
     assert (found.frames, found.frame_stride, found.crop_area) == (2, 0, (1.0, 1.0))
     assert found.ask == "question" and not found.flip
+
+
+def test_evaluations_hash_contents_where_they_compute_the_loss_alone():
+    """Of retrieval's nobody reads what tells equal texts and equal media; training does."""
+    retrieval = checks.validate(msrvtt_retrieval.get_config("tiny"))
+    assert all(stream.identified for stream in retrieval.streams.values())
+    assert not any(stream.identified for stream in retrieval.evaluations.values())
+    from_pairs = checks.validate(pretrain.get_config("tiny,image"))
+    assert [name for name, stream in from_pairs.evaluations.items() if stream.contrasts] == [
+        name for name, entry in pretrain.get_config("tiny,image").evals.items()
+        if entry.task.name == "pretrain"]

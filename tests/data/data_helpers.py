@@ -56,7 +56,8 @@ class MemorySplit:
 def splits_in_memory(*splits: MemorySplit) -> Iterator[None]:
     """Streams read these splits in place of written ones."""
     named = {split.name: split for split in splits}
-    with mock.patch.object(sources, "open_split", lambda root, name: named[name]):
+    with (mock.patch.object(sources, "open_split", lambda root, name: named[name]),
+          mock.patch.object(sources, "count_records", lambda root, name: len(named[name]))):
         yield
 
 

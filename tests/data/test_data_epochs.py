@@ -35,8 +35,8 @@ def mixture(parts, seed, over, shuffle=True, weights_of="sources") -> Mixture:
     """Sources "0", "1" and so on, of (weight, captions of each record)."""
     named = {str(n): {"split": str(n), "weight": weight} for n, (weight, _) in enumerate(parts)}
     stream = types.SimpleNamespace(**vars(read(Stream, dict(
-        split=named, shuffle=shuffle, text_length=9, epoch_unit=over, weights_of=weights_of),
-        "stream")))
+        split=named, shuffle=shuffle, text_length=9, epoch_unit=over, weights_of=weights_of,
+        empty_items=True), "stream")))
     with splits_in_memory(*(CountedSplit(str(n), own) for n, (_, own) in enumerate(parts))):
         return Mixture("", stream, [seed])
 
@@ -82,13 +82,15 @@ def test_a_position_is_looked_up_alike_in_any_order(parts, seed, positions):
 
 
 @tries(25, shrink=False)
-@given(parts_of_mixtures, st.integers(0, 2**32 - 1), st.sampled_from((ITEMS, MEDIA)))
-def test_weights_of_items_make_each_item_as_likely_as_in_joined_files(parts, seed, over):
-    sizes = [len(listed(counts, over)) for _, counts in parts]
+@given(parts_of_mixtures, st.integers(0, 2**32 - 1), st.sampled_from((ITEMS, MEDIA)),
+       st.sampled_from((ITEMS, MEDIA)))
+def test_weights_of_items_or_media_make_each_as_likely_as_in_joined_files(parts, seed, over, of):
+    """Whatever the epochs go over."""
+    sizes = [len(listed(counts, of)) for _, counts in parts]
     exact = np.array([weight * size for (weight, _), size in zip(parts, sizes, strict=True)])
     exact = exact / exact.sum() * BLOCK
     assume(exact.min() >= 1)
-    made = mixture(parts, seed, over, weights_of="items")
+    made = mixture(parts, seed, over, weights_of=of)
     drawn = collections.Counter(made.locate(position)[0].name for position in range(BLOCK))
     assert np.abs([drawn[str(n)] for n in range(len(parts))] - exact).max() < 1
 
@@ -117,7 +119,8 @@ def test_substitutes_are_drawn_among_items_not_media(tokenizer):
     """Of a broken record's places most go to the record that has most items."""
     with splits_in_memory(CountedSplit("0", [18, 1, 1])):
         stream = TrainStream("s", "", read(Stream, dict(
-            split="0", batch_size=20, text_length=9, epoch_unit=ITEMS), "stream"), tokenizer, 0)
+            split="0", batch_size=20, text_length=9, epoch_unit=ITEMS, empty_items=True),
+            "stream"), tokenizer, 0)
     picked = collections.Counter(stream._pick(position, 1)[1] for position in range(400))
     assert picked[0] > 320 and min(picked.values()) > 5
 
@@ -125,7 +128,8 @@ def test_substitutes_are_drawn_among_items_not_media(tokenizer):
 def test_damaged_records_are_tried_and_counted_as_among_media(tokenizer):
     with splits_in_memory(CountedSplit("0", [2, -1, 3], {1})):
         stream = TrainStream("s", "", read(Stream, dict(
-            split="0", batch_size=6, text_length=9, epoch_unit=ITEMS), "stream"), tokenizer, 0)
+            split="0", batch_size=6, text_length=9, epoch_unit=ITEMS, empty_items=True),
+            "stream"), tokenizer, 0)
     report = Report()
     for epoch in range(20):
         stream.batch(6 * epoch, report)

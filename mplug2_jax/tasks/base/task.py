@@ -50,10 +50,9 @@ class Task:
         `__post_init__` raises ConfigError, "task.KEY = ...", for values that make no sense.
       card: two sentences, and the paper's section, for the table of tasks.
       fields: batch fields that a stream must give, each of a length that the stream has.
-      expansion: what one example of an evaluation is: each "record", or each "question" or "box" of
-        a record.
-      epoch_over: what comes up once an epoch of training (`contracts.streams.UNITS`), if the run
-        does not say: `data.epoch_over`.
+      expansion: an example of an evaluation: each "record", or each "question" or "box" of one.
+      by_loss: whether evaluation computes the loss, so that its batches need all that this reads.
+      epoch_over: what comes up once an epoch of training, where `data.epoch_over` does not say.
       epoch_source: whose choice that is; "" for a task that is not trained.
       figures: all that the task reports, in training and in evaluation.
       younger_state: by tree of `init_state` what older checkpoints lack of it, to start afresh.
@@ -71,6 +70,7 @@ class Task:
     card: ClassVar[str] = ""
     fields: ClassVar[tuple[str, ...]] = ()
     expansion: ClassVar[str] = "record"
+    by_loss: ClassVar[bool] = False
     epoch_over: ClassVar[str] = MEDIA
     epoch_source: ClassVar[str] = ""
     figures: ClassVar[tuple[Figure, ...]] = ()

@@ -1,0 +1,14 @@
+"""Hosts that feed the same rows skip the same records: each skip is counted once."""
+
+import pytest
+
+from mplug2_jax.evaluation import run
+from mplug2_jax.parallel import mesh
+
+
+@pytest.mark.parametrize("processes, parts, expected", [(1, 1, 1), (4, 4, 1), (4, 2, 2), (4, 1, 4)])
+def test_processes_that_feed_alike_are_counted(monkeypatch, processes, parts, expected):
+    monkeypatch.setattr(mesh.jax, "process_count", lambda: processes)
+    monkeypatch.setattr(mesh, "data_slice", lambda _: (0, parts))
+    assert mesh.feeding_alike(None) == expected
+    assert run.feeding_alike is mesh.feeding_alike
