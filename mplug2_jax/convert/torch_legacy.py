@@ -1,4 +1,4 @@
-"""PyTorch's files from before version 1.6, read without PyTorch: `pytorch_model.bin` of BERT is one.
+"""PyTorch's files from before version 1.6, read without PyTorch; BERT's `pytorch_model.bin` is one.
 
 Five pickles stand one behind the other: a magic number, a version, what machine it was, what was
 saved, and the keys of its storages; then the storages in this order, each behind the number of its

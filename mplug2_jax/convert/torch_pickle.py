@@ -5,7 +5,7 @@ operations that a `state_dict` needs, and calls nothing but what is in the table
 cannot make anything happen, whatever it holds. What it asks for by another name is never built: an
 `Opaque` stands for it, which is refused where weights are read and does no harm beside them, where
 checkpoints keep their optimizer, arguments and the like. It keeps what the pickle puts into it: a
-table of weights may be of a class of its own, and a TorchScript program is nothing but such objects.
+table of weights may be of a class of its own, and a TorchScript program is such objects alone.
 """
 
 import pickletools

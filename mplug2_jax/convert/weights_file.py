@@ -179,6 +179,16 @@ def opaque_why(value: Any) -> str:
     return opaque.why if opaque else ""
 
 
+def json_beside(path: Path, name: str) -> dict[str, Any]:
+    """A json of this name in the folder of a file of weights, or in the folder that was given as
+    one; empty where there is none, or no table in it."""
+    try:
+        found = json.loads(((path if path.is_dir() else path.parent) / name).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def read_index(path: Path) -> Weights:
     """The tensors of all files that an index names, which lie beside it.
 
