@@ -1,8 +1,9 @@
 """Files of weights: which table of a file holds them, and several files of a model as one.
 
 The rule for a table: it is a dict that holds a tensor. A file's is what stands under the first of
-`TABLES` that holds one, however often these are nested; else the file itself; else that under the
-only other key that has one. Entries of it that are no tensors are left out, and told.
+`TABLES` that holds one, however often these are nested; else the file itself, where it holds
+floating numbers (and not only a state of random numbers, or a counter); else that under the only
+other key that has one. Entries of it that are no tensors are left out, and told.
 
 The rule for names: parts that wrappers put within names (`WITHIN`) are removed wherever they stand,
 those before names (`BEFORE`) where every name begins with them, as often as they do.
@@ -25,6 +26,7 @@ Tensors = dict[str, StoredTensor]
 # DeepSpeed under the second. Lightning, OpenCLIP and many loops save under the others.
 TABLES = ("model", "module", "state_dict", "model_state_dict")
 DEEPEST = 4  # tables within tables
+FLOATING = "fV"  # kinds of dtypes: NumPy knows bfloat16 by no other letter
 # Before every name of a model that was saved inside its distributed or compiled wrapper, or as a
 # part `model` of a Lightning module.
 BEFORE = ("module.", "_orig_mod.", "_forward_module.", "model.")
@@ -131,12 +133,20 @@ def entries(value: Any) -> dict[Any, Any]:
 
 
 def named_table(value: Any, depth: int = 0) -> dict[Any, Any] | None:
-    """The table under the first of `TABLES` that has one, else `value` where it is one."""
+    """The table under the first of `TABLES` that has one, however deep."""
     found = entries(value)
     for name in TABLES if depth < DEEPEST else ():
-        if name in found and (table := named_table(found[name], depth + 1)) is not None:
+        table = named_table(found.get(name), depth + 1) or itself(found.get(name))
+        if table is not None:
             return table
-    return found if any(isinstance(x, StoredTensor) for x in found.values()) else None
+    return None
+
+
+def itself(value: Any, kinds: str = "") -> dict[Any, Any] | None:
+    """What a value holds, where a tensor is among it, of some kinds of dtypes if any are given."""
+    found = entries(value)
+    return found if any(isinstance(x, StoredTensor) and (not kinds or x.dtype.kind in kinds)
+                        for x in found.values()) else None
 
 
 def find_table(path: Path, content: Any) -> dict[Any, Any] | None:
@@ -145,14 +155,15 @@ def find_table(path: Path, content: Any) -> dict[Any, Any] | None:
     Raises:
       CheckpointFileError: there are several.
     """
-    if (table := named_table(content)) is not None:
+    table = named_table(content) or itself(content, FLOATING)
+    if table is not None:
         return table
     found = {str(key)[:80]: table for key, value in entries(content).items()
-             if (table := named_table(value, 1)) is not None}
+             if (table := named_table(value, 1) or itself(value)) is not None}
     if len(found) > 1:
         raise CheckpointFileError(f"{path}: holds several tables of weights, {', '.join(found)}; "
                                   f"expected one, or one under {' or '.join(TABLES)}")
-    return next(iter(found.values()), None)
+    return next(iter(found.values()), None) or itself(content)
 
 
 def lacking(content: Any) -> str:
@@ -162,12 +173,13 @@ def lacking(content: Any) -> str:
         if entries(found.get(name)):
             found = entries(found[name])
             break
-    wrong = [content, *found.values()]
-    if any(isinstance(part, Opaque) and "_parameters" in part.state for part in wrong):
+    if any(isinstance(part, Opaque) and "_parameters" in part.state
+           for part in (content, *found.values())):
         return "holds a whole module, which is code; save its state_dict() instead"
     where = f"under {' or '.join(TABLES)}" if found else "in it"
-    if opaque := next((why for part in wrong if (why := opaque_why(part))), ""):
-        return f"holds no table of weights {where}; what stands there is {opaque}"
+    for name, value in found.items() or [("what stands", content)]:
+        if opaque := opaque_why(value):
+            return f"holds no table of weights {where}; {str(name)[:80]} in it is {opaque}"
     shown = "; it has " + ", ".join(str(key)[:80] for key in found)[:400] if found else ""
     plain = f": a {type(next(iter(found.values()))).__name__}, not a tensor" if found else ""
     return f"holds no table of weights {where}{shown}{plain}"

@@ -202,11 +202,12 @@ def test_a_torchscript_clip_is_read_as_its_state(open_clip, tmp_path, pixels):
         open_clip.CLIPTextCfg(context_length=8, vocab_size=50, width=32, heads=2, layers=1),
         quick_gelu=True)).half().float()
     traced = torch.jit.trace(tower.visual, torch.from_numpy(pixels), check_trace=False)
-    traced.half().save(str(tmp_path / "x.pt"))
-    tower.visual.proj = None
+    tower.visual.proj, projection = None, tower.visual.proj
     with torch.no_grad():
         expected = tower.visual(torch.from_numpy(pixels))
-    # The projection, which the tower alone has not behind it here, is OpenAI's all the same.
+    tower.visual.proj = projection
+    traced.half().save(str(tmp_path / "x.pt"))  # makes the tower's own numbers halves, too
+    assert "proj" in read_weights(tmp_path / "x.pt")
     assert relative(clip_features(tmp_path / "x.pt", pixels)[0][:, 0], expected) < 1e-5
 
 

@@ -80,7 +80,11 @@ def test_which_of_several_tables_is_the_weights(tmp_path):
     pickles, storages = tables(student=STATE, teacher=STATE)
     refused(write(path, table(pickles), storages), "several tables of weights, student, teacher;")
     optimizer = table({"state": b"}" + number(0) + table({"exp_avg": pickles["teacher"]}) + b"s"})
-    assert_same(write(path, table({"optimizer": optimizer, "net": pickles["student"]}), storages))
+    beside = {"optimizer": optimizer, "net": pickles["student"]}
+    assert_same(write(path, table(beside), storages))
+    random = tensor("r", "uint8", 3, 0, (3,), (1,))  # PyTorch's state of its random numbers
+    assert_same(write(path, table({"rng": random} | beside), storages | {"r": b"abc"}))
+    assert set(read_weights(write(path, table({"rng": random}), {"r": b"abc"}))) == {"rng"}
 
 
 @pytest.mark.parametrize("prefix", [
