@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,9 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
-import predict
 from configs import common
 from data.pipeline.fingerprint import fingerprint
 from mplug2_jax.preprocess.tokenizer import (
@@ -101,7 +101,8 @@ def test_hosts_see_which_vocabulary_the_others_read(tmp_path):
     assert of(str(write(tmp_path))) != SHA256[:12]
 
 
-@pytest.mark.parametrize("flag, stated, beside, pieces, expected", [
+# What --tokenizer is, what the config says, what lies beside the checkpoint, the model's pieces.
+PREDICTIONS = [
     (None, BERT_UNCASED, "vocab.txt", 30_522, BERT_UNCASED),  # by its name: no file is looked for
     (None, "", None, 30_522, BERT_UNCASED),  # converted weights
     (None, "", "vocab.txt", 30_522, "run/vocab.txt"),
@@ -112,21 +113,39 @@ def test_hosts_see_which_vocabulary_the_others_read(tmp_path):
     (None, "away/own.txt", None, 30_522, "no vocabulary away/own.txt, .*tokenizer=bert_uncased if"),
     (None, "away/own.txt", None, 6, "no vocabulary away/own.txt, .* give --tokenizer=FILE$"),
     (None, "", None, 6, "no vocabulary in the config, .* give --tokenizer=FILE$"),
-])
-def test_the_vocabulary_of_a_prediction(tmp_path, monkeypatch, flag, stated, beside, pieces,
-                                        expected):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(predict, "TOKENIZER", SimpleNamespace(value=flag))
-    monkeypatch.setattr(predict, "CHECKPOINT", SimpleNamespace(value="run"))
-    if beside:
-        write(tmp_path / "run", beside)
-    config = ConfigDict({"model": {"vocab_size": pieces}}
-                        | ({"data": {"tokenizer": stated}} if stated else {}))
-    if expected.startswith("no "):
-        with pytest.raises(ValueError, match=expected):
-            predict.find_vocabulary(config, Path("run"))
-    else:
-        assert str(predict.find_vocabulary(config, Path("run"))) == expected
+]
+CODE = """
+import json, sys
+from pathlib import Path
+from types import SimpleNamespace
+from ml_collections import ConfigDict
+import predict
+for flag, stated, folder, pieces in json.load(sys.stdin):
+    predict.TOKENIZER = SimpleNamespace(value=flag)
+    predict.CHECKPOINT = SimpleNamespace(value=folder)
+    data = {"data": {"tokenizer": stated}} if stated else {}
+    try:
+        print(predict.find_vocabulary(ConfigDict({"model": {"vocab_size": pieces}} | data),
+                                      Path(folder)))
+    except ValueError as error:
+        print(error)
+"""
+
+
+def test_the_vocabulary_of_a_prediction(tmp_path):
+    """In a process of its own, for each script defines its flags."""
+    cases = []
+    for at, (flag, stated, beside, pieces, _) in enumerate(PREDICTIONS):
+        if beside:
+            (tmp_path / f"{at}").mkdir()
+            write(tmp_path / f"{at}" / "run", beside)
+        cases.append((flag, stated, f"{at}/run", pieces))
+    done = subprocess.run([sys.executable, "-c", CODE], cwd=tmp_path, input=json.dumps(cases),
+                          env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True,
+                          text=True, check=True)
+    for at, (line, case) in enumerate(zip(done.stdout.splitlines(), PREDICTIONS, strict=True)):
+        expected = case[-1].replace("run/", f"{at}/run/")
+        assert re.match(expected, line) if " " in expected else line == expected, case
 
 
 def test_a_config_of_another_size_is_an_error_of_one_line(bert):
