@@ -8,7 +8,7 @@ elements, always little-endian. Nothing is executed, as in `torch_zip`; there ar
 import mmap
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 
@@ -50,14 +50,15 @@ def read_legacy(path: Path) -> Any:
 
     # Mapped, for a length that is a lie cannot make it allocate.
     with open(path, "rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as file:
+        pickles = cast(IO[bytes], file)
         try:
-            if torch_pickle.load(file, build) != MAGIC:
+            if torch_pickle.load(pickles, build) != MAGIC:
                 raise CheckpointFileError(f"{path}: a pickle, not a PyTorch checkpoint")
-            if (version := torch_pickle.load(file, build)) != VERSION:
+            if (version := torch_pickle.load(pickles, build)) != VERSION:
                 raise PickleError(f"of version {str(version)[:20]}, not {VERSION}")
-            torch_pickle.load(file, build)
-            found = torch_pickle.load(file, build)
-            keys = torch_pickle.load(file, build)
+            torch_pickle.load(pickles, build)
+            found = torch_pickle.load(pickles, build)
+            keys = torch_pickle.load(pickles, build)
             starts |= find_storages(file, keys, storages)
         except PickleError as error:
             raise CheckpointFileError(f"{path}: {KIND}: {error}") from None
