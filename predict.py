@@ -37,7 +37,7 @@ from mplug2_jax.model.mplug2 import init_params
 from mplug2_jax.parallel.mesh import BATCH, make_mesh, put_batch
 from mplug2_jax.preprocess.files import find_media, load_clip, media_kind
 from mplug2_jax.preprocess.text import clean_caption, clean_question
-from mplug2_jax.preprocess.tokenizer import Tokenizer, load_tokenizer
+from mplug2_jax.preprocess.tokenizer import BERT_UNCASED, PACKAGED, Tokenizer, load_tokenizer
 from mplug2_jax.tasks import Task
 
 CONFIG = launch.define_config("Instead of the checkpoint's config.")
@@ -45,7 +45,7 @@ CHECKPOINT = flags.DEFINE_string("checkpoint", None, "A work folder or a checkpo
 WHICH = flags.DEFINE_enum("which", "last", list(WHICHES), "Checkpoint of a work folder: the last, "
                           "or the best by the config's `best`.")
 TOKENIZER = flags.DEFINE_string("tokenizer", None, "The vocabulary, where it has been moved: a "
-                                "SentencePiece .model or a WordPiece .txt.")
+                                "SentencePiece .model, a WordPiece .txt, or bert_uncased.")
 OUT = flags.DEFINE_string("out", None, "A file that gets the lines too.")
 BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Files at once.", lower_bound=1)
 FRAMES = flags.DEFINE_integer("frames", None, "Of a video; the config's by default.",
@@ -204,15 +204,18 @@ def check_out(path: str, given: Iterable[str | Path]) -> None:
                           "name")
 
 
-def find_vocabulary(config: ConfigDict, folder: Path) -> Path:
-    """`--tokenizer`, else one beside the checkpoint, else the config's, else one of its own data.
+def find_vocabulary(config: ConfigDict, folder: Path) -> str | Path:
+    """`--tokenizer`, else one beside the checkpoint, the config's, or one of its own data; where it
+    states none, as that of converted weights, BERT's own if it has as many pieces.
 
     Raises:
       ValueError: none of them.
     """
     if TOKENIZER.value:
-        return Path(TOKENIZER.value)
+        return TOKENIZER.value
     stated = config.get("data", ConfigDict()).get("tokenizer", "")
+    if stated in PACKAGED:
+        return stated
     names = [Path(stated).name] if stated else ["vocab.model", "vocab.txt"]
     own = (Path(CHECKPOINT.value), folder, located.work_folder(folder))
     beside, inside = ([place / name for place in folders for name in names]
@@ -220,8 +223,12 @@ def find_vocabulary(config: ConfigDict, folder: Path) -> Path:
     for path in (*beside, *([Path(stated)] if stated else []), *inside):
         if path.is_file():
             return path
+    fits = load_tokenizer(BERT_UNCASED).vocab_size == config.model.vocab_size
+    if fits and not stated:
+        return BERT_UNCASED
     raise ValueError(f"no vocabulary {stated or 'in the config'}, nor {' or '.join(names)} in "
-                     f"{CHECKPOINT.value}: give --tokenizer=FILE")
+                     f"{CHECKPOINT.value}: give --tokenizer=FILE"
+                     + f", or --tokenizer={BERT_UNCASED} if it was BERT's own" * fits)
 
 
 def make_job(name: str, kind: str, text: str, config: ConfigDict, model: ModelConfig,

@@ -10,6 +10,7 @@ from mplug2_jax import tasks
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.options import option, read, section
 from mplug2_jax.contracts.streams import MEDIA, UNITS, Source, Stream
+from mplug2_jax.preprocess.tokenizer import BERT_UNCASED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +18,8 @@ class Data:
     """The `data` section, beside its streams."""
 
     root: str = option("", "folder of the written data, of streams that name none of their own")
-    tokenizer: str = option("", "a SentencePiece .model or a WordPiece .txt")
+    tokenizer: str = option(BERT_UNCASED, "a SentencePiece .model, a WordPiece .txt, or "
+                                          "'bert_uncased': BERT's own, which is in the package")
     threads: int = option(2, "that prepare batches, in each process that does")
     workers: int = option(0, "processes that prepare batches; 0 for the trainer's alone")
     max_skipped: float = option(0.05, "share of a source's samples that may be unusable")

@@ -96,7 +96,7 @@ def get_config(options: str = "large"):
     config.model.vocab_size = 30_522
     if size == "tiny":
         config.model.max_positions = 128
-    config.data.root, config.data.tokenizer = DATA, f"{DATA}/vocab.txt"
+    config.data.root = DATA
     if "unit" in said:
         config.data.epoch_over = said["unit"]
     config.allow_new = NEW

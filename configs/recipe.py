@@ -1,6 +1,6 @@
 """What fine-tuning configs share: words, places of data, the pace, evaluations, sources of numbers.
 
-`PREPARED` is the `--out` of `python -m data.prepare`; `vocab.txt` in it is BERT's, uncased.
+`PREPARED` is the `--out` of `python -m data.prepare`; the vocabulary is BERT's, uncased.
 
 Every config has a table `SOURCES`, "KEY KEY ...": "REFERENCE: where", of its own numbers; `SHARED`
 has those that are the same everywhere. A key is `epochs`, `examples` (that an epoch goes over), or
@@ -187,7 +187,6 @@ def start(said: str | dict[str, str], dataset: str, new: tuple[str, ...] = ()) -
     config = common.base(chosen["size"], chosen["preset"])
     config.model.update(dict(vocab_size=30_522, dropout=0.1))
     config.data.root = f"{PREPARED}/{dataset}"
-    config.data.tokenizer = f"{PREPARED}/vocab.txt"
     if "unit" in chosen:
         config.data.epoch_over = chosen["unit"]
     config.allow_new = new

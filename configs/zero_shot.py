@@ -86,7 +86,6 @@ def get_config(options: str = "msrvtt,large"):
 def prepare(config: ConfigDict, dataset: str) -> None:
     """Where the data of a row are."""
     config.data.root = f"{recipe.PREPARED}/{dataset}"
-    config.data.tokenizer = f"{recipe.PREPARED}/vocab.txt"
 
 
 def evaluate(config: ConfigDict, name: str, task: str, split: str, validation: str, protocol: str,

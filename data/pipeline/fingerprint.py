@@ -7,6 +7,7 @@ from typing import Any
 from data.written import find_version
 from data.written.folders import indexes
 from data.written.split import open_index
+from mplug2_jax.preprocess.tokenizer import vocabulary_file
 
 
 def fingerprint(data: Any) -> dict[str, str]:
@@ -25,7 +26,7 @@ def fingerprint(data: Any) -> dict[str, str]:
         own = stream.get("root", "") or str(data.root)
         roots |= ({own} if isinstance(stream.split, str) else
                   {source.get("root", "") or own for source in stream.split.values()})
-    return {"tokenizer": _hash(Path(data.tokenizer).read_bytes())} | {
+    return {"tokenizer": _hash(vocabulary_file(data.tokenizer).read_bytes())} | {
         root: _dataset(find_version(Path(root))) for root in sorted(roots)}
 
 

@@ -15,10 +15,10 @@ from mplug2_jax import launch, tasks
 from mplug2_jax.checkpoints import Checkpoints, write_params
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.convert import hugging_face, official
-from mplug2_jax.convert.layout import nest, shorten
+from mplug2_jax.convert.layout import WeightsError, nest, shorten
 from mplug2_jax.convert.official import Converted
 from mplug2_jax.convert.verify import table, verify
-from mplug2_jax.convert.weights_file import read_weights
+from mplug2_jax.convert.weights_file import Weights, read_weights
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import HEADS
 from mplug2_jax.parallel.mesh import make_mesh
@@ -54,17 +54,31 @@ def main(command: str, file: str) -> None:
         raise ValueError(f"--out={OUT.value}: not empty; give another folder")
     tensors = read_weights(file)
     model, config = read_config(command, file, tensors)
-    converted = (HUGGING_FACE[command](tensors, model, file) if command in HUGGING_FACE else
-                 official.convert(tensors, model, file, DROP.value, TEACHER.value))
+    try:
+        converted = (HUGGING_FACE[command](tensors, model, file) if command in HUGGING_FACE else
+                     official.convert(tensors, model, file, DROP.value, TEACHER.value))
+    except WeightsError as error:
+        raise WeightsError(f"{error}{'; ' * bool(tensors.left_out)}{left_out(tensors)}") from None
     params = nest(converted.params)
     if WITH.value:
         params = beside(WITH.value, params)
     print(summary(converted))
+    if tensors.left_out:
+        print(left_out(tensors))
     if command == "official":
         print(heads_summary(converted))
     state = {} if converted.teacher is None else {"teacher": nest(converted.teacher)}
     write_params(OUT.value, params, config, state)
     print(f"wrote {OUT.value}: {', '.join(sorted(params))}" + "".join(f"; {x}" for x in state))
+
+
+def left_out(tensors: Weights) -> str:
+    """What of the table of weights is no tensor, in a line."""
+    if not tensors.left_out:
+        return ""
+    name, why = next(iter(tensors.left_out.items()))
+    return (f"not tensors, left out: {len(tensors.left_out)}: "
+            f"{shorten(list(tensors.left_out))} ({name} is {why})")
 
 
 def check(prefix: str) -> None:

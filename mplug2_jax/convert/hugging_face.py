@@ -1,20 +1,21 @@
-"""Hugging Face BERT and CLIP weights as a start for pretraining.
+"""Weights of BERT and CLIP as a start for pretraining.
 
 BERT gives the text encoder, the universal layers, the fusion and the decoder their self-attention
-and MLP, and the vocabulary heads; CLIP's image tower gives the vision encoder. What they do not
-have (cross-attention, latents, local temporal modules) keeps its fresh initial value. The fusion
-has BERT's last layers, the decoder its first, as in the release, whose fusion and decoder are
-initialised from BERT by the names of its layers.
+and MLP, and the vocabulary heads; CLIP's image tower (`clip_names`) gives the vision encoder. What
+they do not have (cross-attention, latents, local temporal modules) keeps its fresh initial value.
+The fusion has BERT's last layers, the decoder its first, as in the release, whose fusion and
+decoder are initialised from BERT by the names of its layers.
 """
 
 import re
 from functools import partial
+from pathlib import Path
 
 import jax
 import numpy as np
 
 from mplug2_jax.contracts.errors import ConfigError
-from mplug2_jax.convert import bert_names
+from mplug2_jax.convert import bert_names, clip_names
 from mplug2_jax.convert.fitting import (
     check_tied,
     first_rule,
@@ -22,33 +23,28 @@ from mplug2_jax.convert.fitting import (
     resizes,
     split,
 )
-from mplug2_jax.convert.layout import (
-    Layout,
-    Slot,
-    WeightsError,
-    check_names,
-    fill,
-    patches,
-)
+from mplug2_jax.convert.layout import Layout, WeightsError, check_names, fill
 from mplug2_jax.convert.official import Converted, layers
 from mplug2_jax.convert.release_names import fusion_place
-from mplug2_jax.convert.weights_file import Tensors
+from mplug2_jax.convert.weights_file import Tensors, json_beside
 from mplug2_jax.model.config import MODULES, ModelConfig
 from mplug2_jax.model.mplug2 import HEADS, build, init_params
 from mplug2_jax.parallel.sharding import path_name
 
 BERT_IGNORED = (
-    ("position_ids buffers", r"\.position_ids$"),
+    ("position_ids buffers", r"\.(position|token_type)_ids$"),
     ("pooler", r"^pooler\."),
     ("next-sentence head", r"^cls\.seq_relationship\."),
 )
-CLIP_IGNORED = (
-    ("position_ids buffers", r"\.position_ids$"),
-    ("CLIP text tower", r"^(text_model\..+|text_projection\.weight|logit_scale)$"),
-    ("CLIP projection of the image tower", r"^visual_projection\.weight$"),
-)
 BERT_POSITIONS = "embeddings.position_embeddings.weight"
-CLIP_POSITIONS = "vision_model.embeddings.position_embedding.weight"
+BERT_TYPES = "embeddings.token_type_embeddings.weight"
+# Encoders that are called after BERT and are none, by a name that only they have.
+OTHERS = (("RoBERTa", r"^(roberta|lm_head)\."),
+          ("DistilBERT", r"^(distilbert\.|(transformer|encoder)\.layer\.\d+\.attention\.q_lin\.)"),
+          ("ALBERT", r"^albert\.|albert_layer_groups"),
+          ("ELECTRA", r"^(electra|generator_predictions|discriminator_predictions)\."),
+          ("DeBERTa", r"^deberta\.|^encoder\.rel_embeddings"),
+          ("MPNet", r"^mpnet\.|relative_attention_bias"))
 BERT_TIED = {"cls.predictions.decoder.weight": "embeddings.word_embeddings.weight",
              "cls.predictions.decoder.bias": "cls.predictions.bias"}
 
@@ -61,6 +57,9 @@ def convert_bert(tensors: Tensors, config: ModelConfig, source: str, seed: int =
       WeightsError: names are missing, unknown, or of another shape.
     """
     named = {bert_name(name): tensor for name, tensor in tensors.items()}
+    if other := other_encoder(named):
+        raise WeightsError(f"{source}: the weights of {other}, whose vocabulary, positions or "
+                           "layers are not BERT's: expected BertModel or BertForMaskedLM")
     if len(named) != len(tensors):
         raise WeightsError(f"{source}: names stand twice, with and without bert. in front")
     kept, ignored = split(named, partial(first_rule, BERT_IGNORED))
@@ -79,19 +78,24 @@ def convert_bert(tensors: Tensors, config: ModelConfig, source: str, seed: int =
     kept = {name: tensor for name, tensor in kept.items() if name not in BERT_TIED}
     modules = ("text/", "universal/", "fusion/", "decoder/",
                *(("heads/mlm/",) if with_head else ()))
-    return finish(kept, layout, ours, config, source, BERT_POSITIONS, ignored, modules, seed)
+    found = finish(kept, layout, ours, config, source, BERT_POSITIONS, ignored, modules, seed)
+    check_heads(config, source)
+    return found
 
 
 def convert_clip(tensors: Tensors, config: ModelConfig, source: str, seed: int = 0) -> Converted:
-    """`CLIPVisionModel` or a whole `CLIPModel` as `vision`.
+    """The image tower of a CLIP of Hugging Face, OpenAI or OpenCLIP as `vision`.
 
     Raises:
-      WeightsError: names are missing, unknown, or of another shape.
+      ConfigError: its heads are of another size.
+      WeightsError: it is none, or names are missing, unknown, or of another shape.
     """
-    kept, ignored = split(tensors, partial(first_rule, CLIP_IGNORED))
+    root, tensors = clip_names.find_tower(tensors, source)
+    kept, ignored = split(tensors, partial(first_rule, clip_names.IGNORED[root]))
     ours = parameter_shapes(config, MODULES, HEADS)
-    return finish(kept, clip_layout(config), ours, config, source, CLIP_POSITIONS, ignored,
-                  ("vision/",), seed)
+    found = finish(kept, clip_names.tower_layout(config, root), ours, config, source,
+                   clip_names.POSITIONS[root], ignored, ("vision/",), seed)
+    return found._replace(notes=[*found.notes, *clip_names.check_kind(config, source)])
 
 
 def finish(kept: Tensors, layout: Layout, ours: dict[str, tuple[int, ...]], config: ModelConfig,
@@ -112,6 +116,32 @@ def bert_name(name: str) -> str:
     name = name.removeprefix("bert.")
     return re.sub(r"LayerNorm\.(gamma|beta)$",
                   lambda m: "LayerNorm." + {"gamma": "weight", "beta": "bias"}[m[1]], name)
+
+
+def check_heads(config: ModelConfig, source: str) -> None:
+    """No tensor tells how many heads a BERT has: a `config.json` beside it does.
+
+    Raises:
+      ConfigError: another number of them, or it is not BERT's.
+    """
+    facts = json_beside(Path(source), "config.json")
+    kind, heads = facts.get("model_type", "bert"), facts.get("num_attention_heads", config.heads)
+    if kind != "bert":
+        raise ConfigError(f"{source}: the config.json beside it is of {str(kind)[:40]}, expected "
+                          "bert")
+    if heads != config.heads:
+        raise ConfigError(f"model.heads = {config.heads}: the config.json beside {source} has "
+                          f"num_attention_heads = {heads}")
+
+
+def other_encoder(tensors: Tensors) -> str | None:
+    """Which encoder that is none of BERT's has these names, if one."""
+    for encoder, pattern in OTHERS:
+        if any(re.search(pattern, name) for name in tensors):
+            return encoder
+    # Without its prefix RoBERTa has BERT's names; and one type of tokens.
+    types = tensors.get(BERT_TYPES)
+    return "RoBERTa" if types is not None and types.shape[:1] == (1,) else None
 
 
 def bert_layout(config: ModelConfig, with_head: bool) -> Layout:
@@ -136,31 +166,6 @@ def bert_layout(config: ModelConfig, with_head: bool) -> Layout:
     for side in sides:
         for name, slots in side.items():
             layout[name] = layout.get(name, ()) + slots
-    return layout
-
-
-def clip_layout(config: ModelConfig) -> Layout:
-    """Where the tensors of CLIP's image tower go."""
-    root = "vision_model"
-    kernel = patches(config.patch_size, None, 3 if config.temporal_stride else 1)
-    layout: Layout = {
-        f"{root}.embeddings.class_embedding": (Slot("vision/class_embedding"),),
-        f"{root}.embeddings.patch_embedding.weight": (Slot("vision/patch_kernel",
-                                                           transform=kernel),),
-        CLIP_POSITIONS: (Slot("vision/position"),),
-        # The missing "e" is the format's own.
-        **bert_names.norm(f"{root}.pre_layrnorm", "vision/norm_pre"),
-        **bert_names.norm(f"{root}.post_layernorm", "vision/norm_post"),
-    }
-    for i in range(config.vision_layers):
-        theirs, ours = f"{root}.encoder.layers.{i}", "vision/blocks/layer"
-        for name, place in (("q_proj", "query"), ("k_proj", "key"), ("v_proj", "value"),
-                            ("out_proj", "out")):
-            layout |= bert_names.dense(f"{theirs}.self_attn.{name}", f"{ours}/attention/{place}", i)
-        for which in (1, 2):
-            layout |= bert_names.norm(f"{theirs}.layer_norm{which}", f"{ours}/norm_{which}", i)
-        layout |= bert_names.dense(f"{theirs}.mlp.fc1", f"{ours}/mlp/wi", i)
-        layout |= bert_names.dense(f"{theirs}.mlp.fc2", f"{ours}/mlp/wo", i)
     return layout
 
 

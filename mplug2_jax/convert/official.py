@@ -10,6 +10,7 @@ import numpy as np
 
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.convert import bert_names, teacher
+from mplug2_jax.convert.clip_names import openai_layout
 from mplug2_jax.convert.fitting import (
     check_tied,
     parameter_shapes,
@@ -18,7 +19,6 @@ from mplug2_jax.convert.fitting import (
     split,
 )
 from mplug2_jax.convert.layout import (
-    DENSE,
     DEPTHWISE,
     POINTWISE,
     Layout,
@@ -172,14 +172,7 @@ def check_variants(config: ModelConfig) -> list[str]:
 def vision_layout(config: ModelConfig) -> Layout:
     """Names of the dual-vision encoder and of the projection behind it."""
     depth = 3 if config.temporal_stride else 1
-    layout: Layout = {
-        f"{VISUAL}.class_embedding": (Slot("vision/class_embedding"),),
-        POSITION: (Slot("vision/position"),),
-        f"{VISUAL}.conv1.weight": (
-            Slot("vision/patch_kernel", transform=patches(config.patch_size, depth)),),
-    }
-    layout |= bert_names.norm(f"{VISUAL}.ln_pre", "vision/norm_pre")
-    layout |= bert_names.norm(f"{VISUAL}.ln_post", "vision/norm_post")
+    layout = openai_layout(config, VISUAL, patches(config.patch_size, depth))
     for i in range(config.vision_layers):
         theirs, ours = f"{VISUAL}.transformer.resblocks.{i}", "vision/blocks/layer"
         for which in (1, 2):
@@ -189,17 +182,6 @@ def vision_layout(config: ModelConfig) -> Layout:
             layout |= bert_names.dense(f"{local}.up_proj", f"{module}/up", i, POINTWISE)
             layout[f"{local}.conv.weight"] = (Slot(f"{module}/temporal_kernel", i, DEPTHWISE),)
             layout[f"{local}.conv.bias"] = (Slot(f"{module}/temporal_bias", i),)
-            layout |= bert_names.norm(f"{theirs}.ln_{which}", f"{ours}/norm_{which}", i)
-        # One stored matrix holds query, key and value, one below the other.
-        three = [(f"{ours}/attention/{name}", (k, 3))
-                 for k, name in enumerate(("query", "key", "value"))]
-        layout[f"{theirs}.attn.in_proj_weight"] = tuple(
-            Slot(f"{module}/kernel", i, DENSE, part) for module, part in three)
-        layout[f"{theirs}.attn.in_proj_bias"] = tuple(
-            Slot(f"{module}/bias", i, part=part) for module, part in three)
-        layout |= bert_names.dense(f"{theirs}.attn.out_proj", f"{ours}/attention/out", i)
-        layout |= bert_names.dense(f"{theirs}.mlp.c_fc", f"{ours}/mlp/wi", i)
-        layout |= bert_names.dense(f"{theirs}.mlp.c_proj", f"{ours}/mlp/wo", i)
     if config.vision_width != config.width:
         layout |= bert_names.dense("visn_fc", "vision/project")
         layout |= bert_names.norm("visn_layer_norm", "vision/project_norm")

@@ -4,13 +4,13 @@ Python's own unpickler calls what the file names. This one has a handler for eac
 operations that a `state_dict` needs, and calls nothing but what is in the table below, so a file
 cannot make anything happen, whatever it holds. What it asks for by another name is never built: an
 `Opaque` stands for it, which is refused where weights are read and does no harm beside them, where
-checkpoints keep their optimizer, arguments and the like.
+checkpoints keep their optimizer, arguments and the like. It keeps what the pickle puts into it: a
+table of weights may be of a class of its own, and a TorchScript program is such objects alone.
 """
 
-import io
 import pickletools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import IO, Any, NamedTuple
 
 from mplug2_jax.convert.stored import DTYPES, StoredTensor
 
@@ -26,14 +26,24 @@ class PickleError(ValueError):
 
 
 class Opaque:
-    """In the place of what was not built. Whatever the pickle does to it leaves it as it is.
+    """In the place of what was not built. Whatever the pickle does to it leaves it opaque.
 
     Attributes:
       why: it was refused.
+      items: what the pickle put into it by keys, were it a dict.
+      state: attributes that it was given, by name.
     """
 
     def __init__(self, why: str):
         self.why = f"refused: {why}"
+        self.items: dict[Any, Any] = {}
+        self.state: dict[Any, Any] = {}
+
+    def made(self) -> "Opaque":
+        """What calling it would make: each time another, for each is filled by itself."""
+        made = Opaque("")
+        made.why = self.why
+        return made
 
 
 class Global(NamedTuple):
@@ -56,37 +66,45 @@ class Storage(NamedTuple):
 
 ORDERED_DICT = Global("collections", "OrderedDict")
 TENSOR = Global("torch._utils", "_rebuild_tensor_v2")
-PARAMETER = Global("torch._utils", "_rebuild_parameter")
-ALLOWED = {ORDERED_DICT, TENSOR, PARAMETER, *(Global("torch", name) for name in STORAGES)}
+TENSOR_V1 = Global("torch._utils", "_rebuild_tensor")  # of PyTorch 0.3 and older
+# A parameter, and one that has attributes, which hold no weights.
+PARAMETERS = {Global("torch._utils", "_rebuild_parameter"),
+              Global("torch._utils", "_rebuild_parameter_with_state")}
+TYPED = Global("torch._tensor", "_rebuild_from_type_v2")  # the same of any tensor: how, class, ...
+CLASSES = {Global("torch", "Tensor"), Global("torch.nn.parameter", "Parameter"),
+           Global("torch.nn.parameter", "Buffer")}
+ALLOWED = {ORDERED_DICT, TENSOR, TENSOR_V1, *PARAMETERS, TYPED, *CLASSES,
+           *(Global("torch", name) for name in STORAGES)}
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-LITERALS = {"BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT", "BINUNICODE",
-            "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES"}
+LITERALS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT",
+            "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE",
+            "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"}
 EMPTY: dict[str, Callable[[], Any]] = {
     "EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple,
     "EMPTY_SET": lambda: Opaque("a set in the place of a tensor")}
 TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+PUTS, GETS = {"PUT", "BINPUT", "LONG_BINPUT"}, {"GET", "BINGET", "LONG_BINGET"}
+# Other ways of making an object: with what stands above the mark, or of a registered number.
+INSTANCES, EXTENSIONS = {"INST", "OBJ"}, {"EXT1", "EXT2", "EXT4"}
 
 Build = Callable[[Storage, int, tuple[int, ...], tuple[int, ...]], StoredTensor]
 
 
-def load(data: bytes, build: Build) -> Any:
+def load(file: IO[bytes], build: Build) -> Any:
     """Runs a pickle.
 
     Args:
-      data: of the archive's `data.pkl`.
+      file: at the beginning of the pickle, and then behind its end.
       build: `(storage, offset, shape, strides) -> StoredTensor`.
 
     Returns:
       Dicts, lists, tuples, numbers, strings, StoredTensors and `Opaque`s.
 
     Raises:
-      PickleError: one line; for a refused name it says which.
+      PickleError: one line.
     """
     try:
-        found = Machine(build).run(data)
-        if isinstance(found, Opaque):
-            raise PickleError(found.why)
-        return found
+        return Machine(build).run(file)
     except PickleError:
         raise
     # A broken stream fails in `pickletools` and in the handlers' own stack and memo accesses.
@@ -102,8 +120,8 @@ class Machine:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
-    def run(self, data: bytes) -> Any:
-        for opcode, argument, _ in pickletools.genops(io.BytesIO(data)):
+    def run(self, file: IO[bytes]) -> Any:
+        for opcode, argument, _ in pickletools.genops(file):
             name = opcode.name
             if name == "STOP":
                 if len(self.stack) != 1:
@@ -127,29 +145,54 @@ class Machine:
             stack[-TUPLES[name]:] = [tuple(items)]
         elif name == "TUPLE":
             stack.append(tuple(self.pop_mark()))
+        elif name == "LIST":
+            stack.append(self.pop_mark())
+        elif name == "DICT":
+            stack.append(dict(pairs(self.pop_mark())))
         elif name == "MARK":
             stack.append(MARK)
-        elif name in ("BINPUT", "LONG_BINPUT"):
+        elif name in PUTS:
             self.memo[argument] = stack[-1]
         elif name == "MEMOIZE":
             self.memo[len(self.memo)] = stack[-1]
-        elif name in ("BINGET", "LONG_BINGET"):
+        elif name in GETS:
             stack.append(self.memo[argument])
-        elif name in ("SETITEM", "SETITEMS"):
+        elif name == "DUP":
+            stack.append(stack[-1])
+        elif name == "POP":
+            stack.pop()
+        elif name == "POP_MARK":
+            self.pop_mark()
+        elif name not in ("PROTO", "FRAME") and not self.fill(name) and not self.make(
+                name, argument):
+            raise PickleError(f"refused: {unknown(name)}")
+
+    def fill(self, name: str) -> bool:
+        """An operation that puts something into the object on top of the stack."""
+        stack = self.stack
+        if name in ("SETITEM", "SETITEMS"):
             items = self.pop_mark() if name == "SETITEMS" else [stack.pop(-2), stack.pop()]
-            self.change(dict, lambda x: x.update(
-                (plain_key(key), value)
-                for key, value in zip(items[::2], items[1::2], strict=True)))
+            self.change(dict, lambda x: x.update(pairs(items)))
         elif name in ("APPEND", "APPENDS"):
             items = self.pop_mark() if name == "APPENDS" else [stack.pop()]
             self.change(list, lambda x: x.extend(items))
         elif name == "ADDITEMS":
             self.pop_mark()
             self.change(set, lambda x: None)  # of which none is ever built
-        elif name == "FROZENSET":
-            self.pop_mark()
-            stack.append(EMPTY["EMPTY_SET"]())
-        elif name == "GLOBAL":
+        elif name == "BUILD":
+            # A state_dict carries attributes (`_metadata`) that hold no weights.
+            state = stack.pop()
+            self.change(dict, lambda x: None)
+            if isinstance(stack[-1], Opaque) and isinstance(state, dict):
+                stack[-1].state.update(state)
+        else:
+            return False
+        return True
+
+    def make(self, name: str, argument: Any) -> bool:
+        """An operation that finds a name, or makes an object."""
+        stack = self.stack
+        if name == "GLOBAL":
             stack.append(allowed(*argument.split(" ", 1)))
         elif name == "STACK_GLOBAL":
             attribute, module = stack.pop(), stack.pop()
@@ -159,16 +202,19 @@ class Machine:
         elif name == "REDUCE":
             arguments, function = stack.pop(), stack.pop()
             stack.append(self.call(function, arguments))
-        elif name in ("NEWOBJ", "NEWOBJ_EX") and isinstance(
-                stack[-2 if name == "NEWOBJ" else -3], Opaque):
-            del stack[-1 if name == "NEWOBJ" else -2:]  # the arguments
-        elif name == "BUILD":
-            # A state_dict carries attributes (`_metadata`) that hold no weights.
-            stack.pop()
-            self.change(dict, lambda x: None)
-        elif name not in ("PROTO", "FRAME"):
-            raise PickleError(f"refused: the pickle operation {name} has no place in a checkpoint "
-                              "of tensors")
+        elif name in ("NEWOBJ", "NEWOBJ_EX"):
+            kind, *_ = [stack.pop() for _ in range(2 if name == "NEWOBJ" else 3)][::-1]
+            stack.append(kind.made() if isinstance(kind, Opaque) else Opaque(unknown(name)))
+        elif name == "FROZENSET":
+            self.pop_mark()
+            stack.append(EMPTY["EMPTY_SET"]())
+        elif name in INSTANCES | EXTENSIONS:
+            if name in INSTANCES:
+                self.pop_mark()
+            stack.append(Opaque(unknown(name)))
+        else:
+            return False
+        return True
 
     def pop_mark(self) -> list[Any]:
         """What stands above the last mark."""
@@ -181,6 +227,8 @@ class Machine:
         """Changes the container on top of the stack."""
         top = self.stack[-1]
         if isinstance(top, Opaque):
+            if kind is dict:
+                change(top.items)
             return
         if type(top) is not kind:
             raise PickleError(f"refused: the pickle changes an object that is no {kind.__name__}")
@@ -188,25 +236,40 @@ class Machine:
 
     def call(self, function: Any, arguments: Any) -> Any:
         """What calling an allowed name with these arguments builds."""
-        given = arguments if isinstance(arguments, tuple) else ()
-        for part in (function, *given):
-            if isinstance(part, Opaque):
-                return part
+        if isinstance(function, Opaque):
+            return function.made()
         if not isinstance(function, Global) or not isinstance(arguments, tuple):
             raise PickleError(f"refused: the pickle calls a {type(function).__name__}")
+        attributes = {TYPED: 3, **dict.fromkeys(PARAMETERS, 1)}.get(function)  # where they begin
+        for part in arguments[:attributes]:
+            if isinstance(part, Opaque):
+                return part.made()
         if function == ORDERED_DICT and not arguments:
             return {}
         if function == ORDERED_DICT and len(arguments) == 1:
             return {plain_key(key): value for key, value in arguments[0]}
-        if function == TENSOR and isinstance(arguments[0], Storage):
+        if function == TYPED and arguments[0] in (TENSOR, *PARAMETERS) and arguments[1] in CLASSES:
+            return self.call(arguments[0], arguments[2])
+        if function in (TENSOR, TENSOR_V1) and isinstance(arguments[0], Storage):
             _, offset, shape, strides, *_ = arguments
             if not (type(shape) is type(strides) is tuple
                     and all(type(n) is int for n in (offset, *shape, *strides))):
                 raise PickleError("a tensor whose shape or strides are not tuples of ints")
             return self.build(*arguments[:4])
-        if function == PARAMETER and isinstance(arguments[0], StoredTensor):
+        if function in PARAMETERS and isinstance(arguments[0], StoredTensor):
             return arguments[0]
         raise PickleError(f"refused: the pickle calls {function} with unexpected arguments")
+
+
+def unknown(name: str) -> str:
+    """What is said of an operation that builds no tensors."""
+    return f"the pickle operation {name} has no place in a checkpoint of tensors"
+
+
+def pairs(items: list[Any]) -> Iterator[tuple[Any, Any]]:
+    """Keys and values that stand one behind the other."""
+    return ((plain_key(key), value)
+            for key, value in zip(items[::2], items[1::2], strict=True))
 
 
 def plain_key(key: Any) -> Any:
@@ -245,11 +308,13 @@ def opaque_part(value: Any) -> Opaque | None:
 
 def storage(identifier: Any) -> Storage | Opaque:
     """A storage of `("storage", type, key, device, numel)`."""
-    kind, global_, key, _, numel = identifier
+    kind, global_, key, _, numel, *view = identifier
     if isinstance(global_, Opaque):
         return global_
     if kind != "storage" or not isinstance(global_, Global) or global_.name not in STORAGES:
         raise PickleError("a persistent id that is no tensor storage")
+    if view not in ([], [None]):
+        return Opaque("a storage that is a part of another")
     if not isinstance(key, str) or type(numel) is not int or numel < 0:
         raise PickleError("a storage whose key or size is not valid")
     return Storage(key, STORAGES[global_.name], numel)

@@ -1,10 +1,12 @@
-"""Released PyTorch checkpoints (`torch.save` since version 1.6: a zip), read without PyTorch.
+"""PyTorch's files since version 1.6, zips, read without PyTorch: checkpoints, and the parameters of
+TorchScript programs.
 
 The archive's members are stored uncompressed, so a tensor is a view of the file. Nothing in the
 file is executed (`torch_pickle`), every member's CRC is checked when it is first read, and
 everything that is wrong ends in a CheckpointFileError of one line.
 """
 
+import io
 import math
 import os
 import struct
@@ -19,44 +21,69 @@ import numpy as np
 
 from mplug2_jax.convert import torch_pickle
 from mplug2_jax.convert.stored import CheckpointFileError, StoredTensor
-from mplug2_jax.convert.torch_pickle import PickleError, Storage
+from mplug2_jax.convert.torch_pickle import Opaque, PickleError, Storage
 
 LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 CHUNK = 1 << 20
 MAX_PICKLE = 1 << 28  # bytes; that of the released Large checkpoint is about half a MB
+MAX_NAMES, MAX_DEPTH = 1 << 20, 64  # of a program's attributes
 
 
 def read_torch(path: str | Path) -> Any:
-    """What was given to `torch.save`, with a StoredTensor in the place of every tensor.
+    """What was given to `torch.save`, with a StoredTensor in the place of every tensor; of a
+    TorchScript program its parameters and buffers by their names.
 
     Args:
       path: of a `.pth` or `.pt` file.
 
     Returns:
-      Dicts, lists, tuples, numbers, strings and StoredTensors.
+      Dicts, lists, tuples, numbers, strings, StoredTensors, and `Opaque`s for what is none of them.
 
     Raises:
-      CheckpointFileError: not a checkpoint, broken, or more than tensors and plain containers.
+      CheckpointFileError: not a checkpoint, or broken.
     """
     archive = Archive(Path(path))
     names = [name for name in archive.members if name.split("/", 1)[-1] == "data.pkl"]
-    if any(name.split("/", 1)[-1] == "constants.pkl" for name in archive.members):
-        raise CheckpointFileError(f"{path}: a TorchScript program, not a checkpoint of tensors")
     if len(names) != 1:
         raise CheckpointFileError(f"{path}: a zip without a data.pkl: not a PyTorch checkpoint")
     root = names[0][:-len("data.pkl")]
     order = archive.members.get(f"{root}byteorder")
-    if order is not None and archive.read(order) != b"little":
-        raise CheckpointFileError(f"{path}: written on a big-endian machine; save it on a "
-                                  "little-endian one")
+    big = order is not None and archive.read(order) == b"big"
     try:
-        return torch_pickle.load(archive.read(archive.members[names[0]]),
-                                 partial(build_tensor, archive, root))
+        found = torch_pickle.load(io.BytesIO(archive.read(archive.members[names[0]])),
+                                  partial(build_tensor, archive, root, big))
     except PickleError as error:
         raise CheckpointFileError(f"{path}: {error}") from None
+    if f"{root}constants.pkl" not in archive.members:
+        return found
+    return program_tensors(path, found)
 
 
-def build_tensor(archive: "Archive", root: str, storage: Storage, offset: int,
+def program_tensors(path: str | Path, program: Any) -> dict[str, StoredTensor]:
+    """The tensors of a TorchScript program, named as its `state_dict()` does.
+
+    Its objects have their parameters, buffers and submodules as attributes.
+
+    Raises:
+      CheckpointFileError: it is no program, or one of absurdly many parts.
+    """
+    found: dict[str, StoredTensor] = {}
+    left, seen = [("", 0, program)], 0
+    while left:
+        prefix, depth, module = left.pop()
+        if not isinstance(module, Opaque) or depth > MAX_DEPTH or seen > MAX_NAMES:
+            raise CheckpointFileError(f"{path}: not a TorchScript program, or one of too many "
+                                      "parts")
+        for name, value in module.state.items():
+            seen += 1
+            if isinstance(value, StoredTensor):
+                found[f"{prefix}{name}"] = value
+            elif isinstance(value, Opaque) and value.state:
+                left.append((f"{prefix}{name}.", depth + 1, value))
+    return found
+
+
+def build_tensor(archive: "Archive", root: str, big: bool, storage: Storage, offset: int,
                  shape: tuple[int, ...], strides: tuple[int, ...]) -> StoredTensor:
     """A tensor of one of the archive's storages, checked to lie within it."""
     name = f"{root}data/{storage.key}"
@@ -70,7 +97,7 @@ def build_tensor(archive: "Archive", root: str, storage: Storage, offset: int,
             f"{storage.numel * storage.dtype.itemsize}")
     check_view(archive.path, name, storage.numel, offset, shape, strides)
     return StoredTensor(storage.dtype, shape,
-                        partial(load, archive, member, storage, offset, shape, strides))
+                        partial(load, archive, member, big, storage, offset, shape, strides))
 
 
 def check_view(path: Path, name: str, numel: int, offset: int, shape: tuple[int, ...],
@@ -87,9 +114,9 @@ def check_view(path: Path, name: str, numel: int, offset: int, shape: tuple[int,
                                   f"but its storage holds {numel}")
 
 
-def load(archive: "Archive", member: zipfile.ZipInfo, storage: Storage, offset: int,
+def load(archive: "Archive", member: zipfile.ZipInfo, big: bool, storage: Storage, offset: int,
          shape: tuple[int, ...], strides: tuple[int, ...]) -> np.ndarray:
-    """A read-only view of the file's own bytes; nothing is copied.
+    """A read-only view of the file's own bytes; nothing is copied but what is big-endian.
 
     Raises:
       CheckpointFileError: the bytes are not those that were written.
@@ -97,14 +124,28 @@ def load(archive: "Archive", member: zipfile.ZipInfo, storage: Storage, offset: 
     archive.check(member)
     if 0 in shape:
         return np.zeros(shape, storage.dtype)
-    size = storage.dtype.itemsize
+    elements = mapped(archive.path, archive.start(member), storage)
+    return view(elements.byteswap() if big else elements, offset, shape, strides)
+
+
+def mapped(path: Path, start: int, storage: Storage) -> np.ndarray:
+    """The elements `[numel]` of a storage, the file's own bytes.
+
+    Raises:
+      CheckpointFileError: they cannot be mapped.
+    """
     try:
-        elements = np.memmap(archive.path, np.uint8, "r", archive.start(member),
-                             (storage.numel * size,)).view(storage.dtype)
+        return np.memmap(path, np.uint8, "r", start, (storage.numel * storage.dtype.itemsize,)
+                         ).view(storage.dtype)
     except (OSError, ValueError) as error:
-        raise CheckpointFileError(f"{archive.path}: cannot be mapped: {error}") from None
-    return np.lib.stride_tricks.as_strided(elements[offset:], shape, [s * size for s in strides],
-                                           writeable=False)
+        raise CheckpointFileError(f"{path}: cannot be mapped: {error}") from None
+
+
+def view(elements: np.ndarray, offset: int, shape: tuple[int, ...],
+         strides: tuple[int, ...]) -> np.ndarray:
+    """A tensor that `check_view` has found to lie within its storage; read-only."""
+    return np.lib.stride_tricks.as_strided(
+        elements[offset:], shape, [s * elements.dtype.itemsize for s in strides], writeable=False)
 
 
 class Archive:
@@ -202,7 +243,4 @@ def not_a_zip(magic: bytes, error: Exception) -> str:
     """Why a file could not be opened as a zip, by its first four bytes."""
     if magic.startswith(b"PK"):
         return f"a truncated or damaged zip ({error}); fetch the file again"
-    if magic.startswith((b"\x80\x02", b"\x80\x03", b"\x80\x04")):
-        return ("PyTorch's format from before version 1.6; load and save it once with a newer "
-                "PyTorch")
     return "not a PyTorch checkpoint (a zip written by torch.save)"

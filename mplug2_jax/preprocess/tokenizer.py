@@ -19,6 +19,9 @@ from tokenizers import models, pre_tokenizers
 from mplug2_jax.preprocess.written import is_chinese, is_mark, join_words
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+BERT_UNCASED = "bert_uncased"
+# Vocabularies that come with the package, by the name that stands in the place of a file's.
+PACKAGED = {BERT_UNCASED: Path(__file__).parent / "vocabularies" / "bert_uncased.txt"}
 _RESERVED = re.compile(r"\[unused(\d+)\]")  # BERT's name for an entry that no text becomes
 _FRACTIONS = {unicodedata.normalize("NFKC", char): char
               for char in "\u00bc\u00bd\u00be\u2150\u2151\u2152\u2153\u2154\u2155\u2156\u2157"
@@ -155,22 +158,28 @@ class Tokenizer:
         return self._said(text)
 
 
-def load_tokenizer(path: str | os.PathLike) -> Tokenizer:
-    """Loads a SentencePiece `*.model`, or a BERT uncased WordPiece vocabulary `*.txt`.
+def vocabulary_file(given: str | os.PathLike) -> Path:
+    """The file of a vocabulary: of one that comes with the package by its name, else as given."""
+    return PACKAGED.get(str(given), Path(given))
+
+
+def load_tokenizer(given: str | os.PathLike) -> Tokenizer:
+    """Loads a SentencePiece `*.model`, a BERT uncased WordPiece vocabulary `*.txt`, or BERT's own
+    by its name, "bert_uncased".
 
     Raises:
         ValueError: the file is missing, of another kind, damaged, or lacks a special token.
     """
-    path = Path(path)
+    path = vocabulary_file(given)
     if not path.is_file():
-        raise ValueError(
-            f"no vocabulary at {path}: expected a SentencePiece .model or a WordPiece .txt"
-        )
+        raise ValueError(f"no vocabulary at {path}: expected a SentencePiece .model, a WordPiece "
+                         f".txt, or {' or '.join(PACKAGED)}, which is in the package")
     if path.suffix == ".model":
         return _load_sentencepiece(path)
     if path.suffix == ".txt":
         return _load_wordpiece(path)
-    raise ValueError(f"unknown kind of vocabulary {path}: expected .model or .txt")
+    raise ValueError(f"unknown kind of vocabulary {path}: expected .model, .txt or "
+                     + " or ".join(PACKAGED))
 
 
 def _load_sentencepiece(path: Path) -> Tokenizer:

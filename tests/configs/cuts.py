@@ -24,6 +24,7 @@ MODEL = dict(vision_width=128, vision_layers=2, patch_size=8, image_size=24, wid
 MOST = dict(batch_size=4, frames=2, text_length=30, prompt_length=30, target_length=12)
 WORDS = 256  # where boxes are found: they need a hundred entries of their own
 STEPS = 2
+VOCABULARY = "vocab.txt"  # in the folder where the walk is
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
@@ -31,6 +32,7 @@ def settings(config: Any, **model: int) -> dict[str, Any]:
     """What cuts a config's model, streams and run, by the paths of its keys."""
     sizes = MODEL | model
     found = {f"model.{key}": value for key, value in sizes.items()}
+    found["data.tokenizer"] = VOCABULARY
     streams: dict[str, Mapping[str, Any]] = {
         **{f"data.streams.{name}": stream for name, stream in config.data.streams.items()},
         **{f"evals.{name}.stream": entry.stream for name, entry in config.evals.items()}}
@@ -85,12 +87,13 @@ def write_bert(file: Path, size: int) -> None:
 
 
 def write_data(folder: Path, roots: Iterable[str], vocabulary: int) -> None:
-    """Prepares the data sets of these folders, such as `prepared/msvd`, and beside them a
-    vocabulary of so many entries.
+    """Prepares the data sets of these folders, such as `prepared/msvd`, and a vocabulary of so
+    many entries.
 
     Raises:
       SystemExit: a data set could not be prepared.
     """
+    write_vocabulary(folder / VOCABULARY, vocabulary)
     for root in sorted(roots):
         out, _, name = root.rpartition("/")
         if name in PREPARED:
@@ -101,7 +104,6 @@ def write_data(folder: Path, roots: Iterable[str], vocabulary: int) -> None:
             MINIATURES[name](raw)
         if prepare([name, f"--raw={raw}", f"--out={folder / out}", "--processes=1"]):
             raise SystemExit(f"{name} could not be prepared")
-        write_vocabulary(folder / out / "vocab.txt", vocabulary)
         if name == "class_folders":  # ImageNet's are numbers: the words published beside them
             (folder / root / "1.0.0/label_words.txt").write_text(
                 "n01440764 tench, Tinca tinca\nn02119022 red fox, Vulpes vulpes\n")

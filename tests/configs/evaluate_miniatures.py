@@ -26,12 +26,14 @@ SMALL = dict(vision_width=64, vision_layers=1, image_size=16, width=32, heads=4,
              text_layers=1, universal_layers=1, latents=4, fusion_layers=1, decoder_layers=1,
              contrastive_dim=16, dropout=0.0, max_positions=128)
 MODULES = ("vision", "text", "universal", "fusion", "decoder")
+VOCABULARY = "vocab.txt"
 HEADS = ("vtc", "vtm", "mlm")  # of pretraining
 
 
 def small(config, vocab_size: int):
     """The config, cut."""
     config.model.update(SMALL | dict(vocab_size=vocab_size))
+    config.data.tokenizer = VOCABULARY
     for entry in config.evals.values():
         entry.stream.batch_size = 2
         entry.stream.frames = min(entry.stream.get("frames", 0), 2)
@@ -70,7 +72,7 @@ def main(names: list[str]) -> None:
         module, _, words = name.partition(":")
         config = importlib.import_module(f"configs.{module}").get_config(
             ",".join(filter(None, (words, "tiny"))))
-        config = small(config, load("prepared/vocab.txt").vocab_size)
+        config = small(config, load(VOCABULARY).vocab_size)
         set_flags(eval, CONFIG=config, CHECKPOINT=checkpoint(config), OUT=f"runs/{name}")
         eval.main()
         if name == names[-1]:  # a checkpoint of sentences alone, which there is by then

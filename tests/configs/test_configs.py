@@ -14,6 +14,7 @@ from data.datasets import DATASETS
 from mplug2_jax import tasks
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import build, init_params
+from mplug2_jax.preprocess.tokenizer import BERT_UNCASED
 
 ROOT = Path(__file__).parents[2]
 CAPTION = ("vision universal decoder", "")
@@ -69,6 +70,14 @@ def large_shapes(model: ModelConfig, modules: tuple, heads: tuple, **sizes) -> d
 
 def millions(tree) -> float:
     return sum(math.prod(x.shape) for x in jax.tree.leaves(tree)) / 1e6
+
+
+@pytest.mark.parametrize("name", [*COMPOSITIONS, "pretrain", "zero_shot:coco"])
+def test_berts_vocabulary_needs_no_file(name):
+    module, _, words = name.partition(":")
+    config = (listing.module(module).get_config(words) if module == "zero_shot" else
+              listing.make(name, "tiny"))
+    assert config.model.vocab_size == 30_522 and config.data.tokenizer == BERT_UNCASED
 
 
 def test_the_list_is_complete():

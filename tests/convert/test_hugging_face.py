@@ -99,3 +99,42 @@ def test_clip_starts_a_downsampling_encoder_as_the_image_encoder():
     found = model.apply({"params": nest(converted.params)},
                         jnp.asarray(np.moveaxis(pixels, 1, -1))[:, None], method="encode_visual")
     np.testing.assert_allclose(found, expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("name, shape, match", [
+    ("roberta.embeddings.word_embeddings.weight", (9, 32), "the weights of RoBERTa, whose"),
+    ("lm_head.dense.weight", (32, 32), "the weights of RoBERTa"),
+    ("embeddings.token_type_embeddings.weight", (1, 32), "the weights of RoBERTa"),  # no prefix
+    ("distilbert.transformer.layer.0.attention.q_lin.weight", (32, 32), "DistilBERT"),
+    ("transformer.layer.0.attention.q_lin.weight", (32, 32), "DistilBERT"),
+    ("albert.encoder.albert_layer_groups.0.x", (1,), "ALBERT"),
+    ("electra.embeddings.word_embeddings.weight", (9, 8), "ELECTRA"),
+    ("deberta.encoder.rel_embeddings.weight", (9, 8), "DeBERTa"),
+    ("encoder.relative_attention_bias.weight", (9, 8), "MPNet"),
+    ("classifier.weight", (2, 32), r"1 unknown: classifier.weight$"),
+])
+def test_what_is_called_after_bert_is_refused_in_a_line(tmp_path, name, shape, match):
+    tensors = official.read_weights(GOLDEN / "hf_bert_tiny.safetensors")
+    state = {f"model.{key.removeprefix('bert.')}": np.asarray(x.load())
+             for key, x in tensors.items()}
+    state[f"model.{name}"] = np.ones(shape, np.float32)
+    found = official.read_weights(write_state(tmp_path / "x.bin", state))
+    with pytest.raises(ValueError, match=match) as error:
+        hugging_face.convert_bert(found, golden_bert(), "x.bin")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("content, match", [
+    ('{"model_type": "bert", "num_attention_heads": 4}', None), ("{", None), ("[]", None),
+    ('{"num_attention_heads": 4}', None),
+    ('{"model_type": "bert", "num_attention_heads": 2}', "model.heads = 4: .* = 2"),
+    ('{"model_type": "xlm-roberta", "num_attention_heads": 4}', "is of xlm-roberta, expected bert"),
+])
+def test_heads_of_bert_are_read_of_the_json_beside(tmp_path, content, match):
+    (tmp_path / "config.json").write_text(content)
+    for source in (tmp_path, tmp_path / "model.safetensors"):
+        if match:
+            with pytest.raises(ValueError, match=match):
+                hugging_face.check_heads(golden_bert(), str(source))
+        else:
+            hugging_face.check_heads(golden_bert(), str(source))

@@ -48,16 +48,37 @@ def contiguous(shape):
     return [int(np.prod(shape[i + 1:], dtype=np.int64)) for i in range(len(shape))]
 
 
-def write(path, pickle, storages=(), root="archive", method=zipfile.ZIP_STORED):
+def write(path, pickle, storages=(), root="archive", method=zipfile.ZIP_STORED, order="little",
+          members=()):
     """A zip of a pickle (without its frame) and the storages' arrays or bytes."""
     with zipfile.ZipFile(path, "w", method) as archive:
         archive.writestr(f"{root}/data.pkl", b"\x80\x02" + pickle + b".")
-        archive.writestr(f"{root}/byteorder", "little")
+        archive.writestr(f"{root}/byteorder", order)
+        for name in members:
+            archive.writestr(f"{root}/{name}", b"")
         for key, value in dict(storages).items():
             archive.writestr(f"{root}/data/{key}",
                              value if isinstance(value, bytes) else np.asarray(value).tobytes())
         archive.writestr(f"{root}/version", "3\n")
     return Path(path)
+
+
+def write_legacy(path, pickle, storages):
+    """A file of PyTorch before version 1.6, of a pickle (without its frame) and arrays."""
+    magic = (0x1950a86a20f9469cfc6c).to_bytes(10, "little")
+    parts = [b"\x8a\x0a" + magic, number(1001), b"}" + text("little_endian") + b"\x88s", pickle,
+             b"](" + b"".join(map(text, storages)) + b"e"]
+    content = b"".join(b"\x80\x02" + part + b"." for part in parts)
+    for array in storages.values():
+        array = np.asarray(array)
+        content += array.size.to_bytes(8, "little") + array.tobytes()
+    Path(path).write_bytes(content)
+    return Path(path)
+
+
+def program(kind, attributes):
+    """The pickle of an object of a TorchScript program, of pickled attributes."""
+    return f"c__torch__.{kind}\nTheirs\n)".encode() + b"\x81" + table(attributes) + b"b"
 
 
 def tables(**states):

@@ -1,21 +1,19 @@
 """Answers come back from either vocabulary as they were written, and score as themselves.
 
-`tests/golden/bert_base_uncased_vocab.txt` is BERT's own (google-research/bert, uncased base).
+BERT's own vocabulary is that of the package.
 """
 
 import itertools
 import random
 import unicodedata
-from pathlib import Path
 
 import pytest
 
 from mplug2_jax.metrics.accuracy import exact_match
 from mplug2_jax.metrics.ptb import ptb_tokenize
 from mplug2_jax.metrics.vqa import normalize_vqa_answer, vqa_accuracy
-from mplug2_jax.preprocess.tokenizer import load_tokenizer, train_sentencepiece
+from mplug2_jax.preprocess.tokenizer import BERT_UNCASED, load_tokenizer, train_sentencepiece
 
-BERT = Path(__file__).parents[1] / "golden" / "bert_base_uncased_vocab.txt"
 NOUNS = "dog cat cup mile year people pizza bus sign way story hour".split()
 NAMES = "smith louis tolkien johnson washington miller".split()
 INITIALS = "j.k. r.l. u.s. u.k. d.c. l.a. t.v. p.m. a.m. e.g. i.e. n.y.c. u.s.a. ph.d.".split()
@@ -105,7 +103,7 @@ def folded(text):
 
 @pytest.fixture(scope="module")
 def bert():
-    return load_tokenizer(BERT)
+    return load_tokenizer(BERT_UNCASED)
 
 
 @pytest.fixture(scope="module")

@@ -1,16 +1,13 @@
 """What a task's records score: captions, answers and labels, hidden ones too; files for servers."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 import small
 
 from mplug2_jax.metrics.scores import keep
-from mplug2_jax.preprocess.tokenizer import load_tokenizer
-
-GOLDEN = Path(__file__).parents[1] / "golden"
+from mplug2_jax.preprocess.tokenizer import BERT_UNCASED, load_tokenizer
 
 
 def test_captioning_and_answers_are_scored_by_their_records():
@@ -118,7 +115,7 @@ def test_vqav2_by_question_type_and_its_submission(tmp_path):
 def test_who_generates_exactly_the_answer_is_right():
     """In the form that the vocabulary can say; VQAv2's figure stays that of its server."""
     qa = small.task("qa")
-    qa.tokenizer = bert = load_tokenizer(GOLDEN / "bert_base_uncased_vocab.txt")
+    qa.tokenizer = bert = load_tokenizer(BERT_UNCASED)
     answers = ["10:30", "$5", "U.S.", "1,000", "Café", "8 - 9", "New York", "it’s"]
     rows = [{"prediction": bert.decode(bert.encode(answer)), "answer": answer, "type": "what",
              "answers": [answer] * 10} for answer in answers]
