@@ -18,7 +18,7 @@ IMAGES = (
 )  # fmt: skip
 VIDEOS = (
     ".mp4", ".avi", ".gif", ".webm", ".mkv", ".mov", ".m4v", ".mpg", ".wmv", ".3gp", ".mpeg", ".ts",
-    ".mts", ".m2ts", ".flv", ".f4v", ".ogv", ".ogg", ".asf", ".3g2", ".vob", ".qt", ".divx", ".mpe",
+    ".mts", ".m2ts", ".flv", ".f4v", ".ogv", ".asf", ".3g2", ".vob", ".qt", ".divx", ".mpe",
     ".m1v", ".m2v", ".mxf", ".dv", ".rm", ".rmvb", ".h264", ".hevc", ".ivf", ".y4m",
 )  # fmt: skip
 _LIST = ".txt"

@@ -21,7 +21,7 @@ _STATING = {"mov", "matroska", "avi", "asf", "flv"}
 _RESTARTING = {
     "h264", "hevc", "libdav1d", "av1", "vp8", "vp9", "libvpx", "libvpx-vp9", "mpeg1video",
     "mpeg2video", "mpegvideo", "mpeg4", "msmpeg4", "msmpeg4v2", "wmv1", "wmv2", "wmv3", "vc1",
-    "h263", "flv", "theora",
+    "h263", "flv", "theora", "ffv1",
 }  # fmt: skip
 _MAX_PACKETS = 2_000_000  # of all streams; nine hours at 30 frames a second, with sound
 # Of packets that are kept; of a longer clip those are read again that are decoded.
@@ -98,6 +98,33 @@ class Packets:
         """The packet to decode from so many keyframes earlier than a `restart`."""
         place = bisect.bisect_left(self._keys, restart) - keyframes
         return self._keys[place] if place >= 0 else 0
+
+    def after(self, number: int) -> int:
+        """The end of the packets that may need this one: the next keyframe and what leads it."""
+        place = bisect.bisect_right(self._keys, number)
+        if place == len(self._keys):
+            return len(self)
+        end = self._keys[place] + 1
+        while end < len(self) and self.leads(end, self._keys[place]):
+            end += 1
+        return end
+
+    def leads(self, number: int, first: int) -> bool:
+        """Whether a packet comes before the first keyframe from `first` on.
+
+        Before it in the order of decoding, or of showing: where decoding starts at `first`, or the
+        file was cut there, what it refers to is missing.
+        """
+        place = bisect.bisect_left(self._keys, first)
+        if place == len(self._keys) or number >= len(self):
+            return False
+        key = self._keys[place]
+        return number < key or (self._times is not None and self._times[number] < self._times[key])
+
+    def no_restart(self, number: int) -> None:
+        """Takes back that a packet is a keyframe: it is damaged, and was perhaps none."""
+        if number in self._keys:
+            self._keys.remove(number)
 
     def read(self, first: int) -> Iterator[tuple[int, av.Packet]]:
         """The packets from one on, with their numbers."""
@@ -177,6 +204,7 @@ class Packets:
         if self._format != "mov" and 0 < self._origin < duration:
             duration -= self._origin
         length = finish - self._origin
+        length += length / len(self)  # some say nothing of how long the last frame lasts
         if 0 < length < _COMPLETE * duration:
             raise MediaError(f"truncated video: packets end at {length:.2f} s of {duration:.2f} s")
 

@@ -1,11 +1,11 @@
-"""Video bytes to a few RGB frames: which ones (TSN-style segments, or dense), decoded with PyAV.
+"""Video bytes to a few RGB frames, decoded with PyAV.
 
 Frames are as players show them: turned and mirrored by the display matrix; fields of interlaced
 video stay woven into one frame, as FFmpeg decodes them; pixels that are no squares stay as stored.
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import av
@@ -17,6 +17,7 @@ from mplug2_jax.contracts.errors import MediaError
 from mplug2_jax.preprocess.frames import Frames
 from mplug2_jax.preprocess.opening import MAX_PIXELS, Clock, opened, reading
 from mplug2_jax.preprocess.packets import Packets
+from mplug2_jax.preprocess.sampling import dense_indices, frame_indices, within
 
 # Whose frames that nothing refers to can be left out.
 _SKIPPING = {"h264", "hevc", "mpeg4", "mpeg1video", "mpeg2video", "mpegvideo"}
@@ -25,77 +26,7 @@ _MAX_DECODED_PIXELS = 20_000_000_000  # of all frames decoded; five minutes of f
 # sectors and lost packets cost. With more of them missing, most frames refer to one that is.
 _REFUSED = 0.1
 _ROUNDS = 4  # of choosing frames again, where some do not come up
-# How much longer or shorter than a segment a file may be that was cut to it: seconds, and a share.
-_CUT_SLACK, _CUT_SHARE = 1.0, 0.1
 _PROGRESSIVE = 1  # AV_FIELD_PROGRESSIVE; 0 is unknown, more are orders of fields
-
-
-def frame_indices(
-    video_length: int, num_frames: int, rng: np.random.Generator | None = None
-) -> np.ndarray:
-    """Frame numbers that represent a video: one in each of `num_frames` equal segments.
-
-    Args:
-        video_length: frames in the video, >= 1.
-        num_frames: frames wanted, >= 1. A video with fewer frames gives all of them, then repeats
-            its last one.
-        rng: None takes the middle frame of each segment (evaluation); a generator takes a random
-            one (training).
-
-    Returns:
-        int64 [num_frames], non-decreasing, each in 0..video_length-1.
-
-    Raises:
-        ValueError: if either number is below 1.
-    """
-    if video_length < 1 or num_frames < 1:
-        raise ValueError(f"need at least one frame: {video_length=}, {num_frames=}")
-    segments = min(num_frames, video_length)
-    edges = np.linspace(0, video_length, segments + 1).astype(np.int64)
-    first, last = edges[:-1], edges[1:] - 1
-    indices = (first + last) // 2 if rng is None else rng.integers(first, last + 1)
-    return np.append(indices, np.full(num_frames - segments, video_length - 1))
-
-
-def dense_indices(
-    video_length: int,
-    num_frames: int,
-    stride: int,
-    rng: np.random.Generator | None = None,
-    clips: int = 1,
-) -> np.ndarray:
-    """Frame numbers of clips whose frames are `stride` apart (dense sampling).
-
-    Args:
-        video_length: frames in the video, >= 1.
-        num_frames: frames of a clip, >= 1. A video that ends before a clip does repeats its last
-            frame.
-        stride: frames from one to the next, >= 1.
-        rng: a generator starts each clip anywhere (training); None starts a single clip so that it
-            lies in the middle, and several ones at equal distances from the first frame to the
-            last (evaluation).
-        clips: number of clips.
-
-    Returns:
-        int64 [num_frames * clips], each in 0..video_length-1: the first frame of each clip, then
-        the second of each, and so on.
-
-    Raises:
-        ValueError: if any number is below 1.
-    """
-    if min(video_length, num_frames, stride, clips) < 1:
-        raise ValueError(
-            f"need at least one frame: {video_length=}, {num_frames=}, {stride=}, {clips=}"
-        )
-    room = max(video_length - ((num_frames - 1) * stride + 1), 0)  # the last possible start
-    if rng is not None:
-        starts = rng.integers(0, room + 1, clips)
-    elif clips == 1:
-        starts = np.array([room // 2])
-    else:
-        starts = np.linspace(0, room, clips).astype(np.int64)
-    offsets = stride * np.arange(num_frames)[:, None]
-    return np.minimum(offsets + starts, video_length - 1).ravel()
 
 
 class VideoFacts(NamedTuple):
@@ -179,7 +110,10 @@ def video_facts(data: bytes) -> VideoFacts:
         clip = _Clip(data, container, stream, clock)
         first = clip.frames(lambda length: np.zeros(1, np.int64), None, 0.0, 0.0)
         packets = clip.packets
-        if stream.duration and stream.time_base:  # the sound may last longer
+        if packets.shown is not None and len(packets.shown) > 1:
+            shown = [packets.seconds(packets.shown[place]) or 0.0 for place in (0, -1)]
+            seconds = (shown[1] - shown[0]) * len(packets.shown) / (len(packets.shown) - 1)
+        elif stream.duration and stream.time_base:  # the sound may last longer
             seconds = float(stream.duration * stream.time_base)
         else:
             seconds = (container.duration or 0) / av.time_base
@@ -220,12 +154,13 @@ class _Clip:
     ) -> np.ndarray:
         """The frames that `choose` picks of so many by `rng`, as RGB, uint8 [T, H, W, 3]."""
         state = {} if rng is None else rng.bit_generator.state
-        order, absent = self.packets.shown, set[int]()
+        order = self.packets.shown
+        absent = self._cut_off() if order else set()
         for _ in range(_ROUNDS if order else 0):
             order = [number for number in order or () if number not in absent]
             if rng is not None:
                 rng.bit_generator.state = state  # one draw, whichever way the frames are found
-            inside = _within(self._seconds(order) if start or end else len(order), start, end)
+            inside = within(self._seconds(order) if start or end else len(order), start, end)
             images = Frames([order[inside[i]] for i in choose(len(inside))])
             absent = self._decode_chosen(images)
             if images.array is not None and not images.missing:
@@ -234,19 +169,32 @@ class _Clip:
                 break
         return self._count_through(choose, rng, state, start, end)
 
+    def _cut_off(self) -> set[int]:
+        """The packets at a file's beginning that show nothing, for it was cut before them."""
+        end = 0
+        while self.packets.leads(end, 0) or self.packets.leads(end + 1, 0):
+            end += 1
+        if not end:
+            return set()
+        came = self._run(0, end, set(), Frames([]), spares=False) or set()
+        return {number for number in range(end + 1) if self.packets.leads(number, 0)} - came
+
     def _decode_chosen(self, images: Frames) -> set[int]:
         """Adds the frames wanted; gives the packets that promised one which did not come up."""
         for first, last, wanted in self._runs(self.packets.by_time(images.missing)):
-            back, refused = 0, len(self.refused)
-            while (came := self._run(first, last, wanted, images, spares=not back)) is not None:
-                if not wanted & images.missing:
-                    break
-                if back and (first == 0 or len(self.refused) > refused):
-                    return set(range(first, last + 1)) - came
-                # Once more, all of it, and from keyframes before: some do not renew the picture
-                # at once, but bit by bit.
+            refused = len(self.refused)
+            came = self._run(first, last, wanted, images, spares=True)
+            back, after = 0, self.packets.after(last)
+            while came is not None and (not wanted <= came or len(self.refused) > refused):
+                # Once more, all of the group, and from keyframes before: some do not renew the
+                # picture at once, but bit by bit.
                 back = 2 * back or 1
-                first = self.packets.before(first, back)
+                before = self.packets.before(first, back)
+                came = self._run(before, after - 1, wanted, images, spares=False)
+                if came is not None and (before == 0 or len(self.refused) > refused):
+                    if wanted <= came:
+                        break
+                    return set(range(first, after)) - came
             if came is None:
                 return set()
         return set()
@@ -271,13 +219,13 @@ class _Clip:
         """Decodes packets; gives those whose frames came, or None where they are out of order."""
         came: set[int] = set()
         skips = spares and not self._fields and self._codec.name in _SKIPPING
-        sparing, latest = False, -1
+        sparing, latest, refused = False, -1, len(self.refused)
         self._codec.flush_buffers()
         try:
             for number, packet in self._run_packets(first, last):
                 if skips and sparing != (sparing := number not in wanted):
                     self._codec.skip_frame = "NONREF" if sparing else "DEFAULT"
-                for frame in self._decode(number, packet):
+                for frame in self._decode(number, packet, first):
                     name = frame.pts
                     if name is None or (self.packets.guessed and name <= latest):
                         return None
@@ -285,7 +233,7 @@ class _Clip:
                     came.add(name)
                     if name in wanted:
                         images.add(name, frame)
-                if spares and wanted <= came:
+                if spares and (wanted <= came or len(self.refused) > refused):
                     break
         finally:
             self._codec.skip_frame = "DEFAULT"
@@ -305,11 +253,11 @@ class _Clip:
     ) -> np.ndarray:  # fmt: skip
         """`frames` where only decoding all tells which there are."""
         count = self.packets.showing
-        times = self._frame_times() if start or end else None
+        times = self._frame_times(count) if start or end else None
         while True:
             if rng is not None:
                 rng.bit_generator.state = state
-            inside = _within(count if times is None else times[:count], start, end)
+            inside = within(count if times is None else times[:count], start, end)
             images, seen = Frames([inside[i] for i in choose(len(inside))]), 0
             for frame in self._every_frame():
                 if seen in images.missing:
@@ -326,22 +274,21 @@ class _Clip:
     def _seconds(self, order: list[int]) -> list[float]:
         return [self.packets.seconds(number) or 0.0 for number in order]
 
-    def _frame_times(self) -> list[float]:
+    def _frame_times(self, count: int) -> list[float]:
         """Seconds of every frame in the order of showing."""
-        times = [None if frame.pts is None else self.packets.seconds(frame.pts)
-                 for frame in self._every_frame()]
-        known = [time for time in times if time is not None]
-        if len(known) == len(times):
-            return known
         rate = float(self._stream.average_rate or self._stream.base_rate or 25)
-        return [number / rate for number in range(len(times))]
+        if self.packets.seconds(0) is None:
+            return [number / rate for number in range(count)]
+        known = [frame.pts for frame in self._every_frame() if frame.pts is not None]
+        return self._seconds(known)
 
     def _every_frame(self) -> Iterator[av.VideoFrame]:
         self._codec.flush_buffers()
         for number, packet in self._run_packets(0, len(self.packets)):
-            yield from self._decode(number, packet)
+            yield from self._decode(number, packet, 0)
 
-    def _decode(self, number: int, packet: av.Packet | None) -> list[av.VideoFrame]:
+    def _decode(self, number: int, packet: av.Packet | None, first: int) -> list[av.VideoFrame]:
+        """The frames that come up with a packet, one of those from `first` on."""
         self._clock.check()
         self.decoded += packet is not None
         self._work += self._codec.width * self._codec.height
@@ -352,45 +299,13 @@ class _Clip:
         except MemoryError:
             raise
         except av.FFmpegError as error:
-            self.refused.add(number)
             total = len(self.packets)
+            if self.packets.leads(number, first):  # refers to what was cut off
+                return []
+            self.refused.add(number)
+            self.packets.no_restart(number)
             if len(self.refused) > max(1, _REFUSED * total):
                 raise MediaError(
                     f"{len(self.refused)} of {total} packets are damaged: {error.strerror}"
                 ) from error
             return []
-
-
-def _within(times: list[float] | int, start: float, end: float) -> Collection[int]:
-    """Numbers of the frames shown from `start` until before `end` (0: all that follow).
-
-    Of a file that was cut to these times beforehand, all: it is as long as they say, and they do
-    not lie in it.
-
-    Args:
-        times: seconds of each frame; or how many there are, where the times do not matter.
-    """
-    if isinstance(times, int):
-        inside: Collection[int] = range(times)
-    elif _is_cut(times, start, end):
-        inside = range(len(times))
-    else:
-        inside = [n for n, time in enumerate(times) if start <= time and (not end or time < end)]
-    if not inside:
-        raise MediaError(
-            f"no frame between {start:.2f} and {end:.2f} s in a video of {times[-1]:.2f} s"
-            if not isinstance(times, int) and times
-            else "no frame in the video stream"
-        )
-    return inside
-
-
-def _is_cut(times: list[float], start: float, end: float) -> bool:
-    if not times or not 0 < start < end:
-        return False
-    between = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.0
-    length, wanted = times[-1] - times[0] + between, end - start
-    slack = max(_CUT_SLACK, _CUT_SHARE * wanted)
-    if length > wanted + slack:
-        return False
-    return start >= times[-1] + between or (length >= wanted - slack and length < end - slack)
