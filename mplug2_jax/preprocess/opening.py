@@ -127,7 +127,7 @@ def opened(data: bytes, clock: Clock) -> Iterator[tuple[InputContainer, VideoStr
     options = {
         "format_whitelist": FORMATS,
         "protocol_whitelist": _PROTOCOLS,
-        "max_streams": str(MAX_STREAMS),
+        "max_streams": str(MAX_STREAMS + 1),  # and no more are made
         "max_pixels": str(MAX_PIXELS),  # of the decoders that find out what a stream is
     }
     # Titles are in any encoding; none is read here.
@@ -139,6 +139,8 @@ def opened(data: bytes, clock: Clock) -> Iterator[tuple[InputContainer, VideoStr
         raise
     with container:
         clock.check()
+        if len(container.streams) > MAX_STREAMS:
+            raise MediaError(f"more than {MAX_STREAMS} streams")
         hours = (container.duration or 0) / av.time_base / 3600
         if hours > MAX_DURATION / 3600:
             raise MediaError(f"lasts {hours:.1f} hours, more than {MAX_DURATION / 3600:.0f}")

@@ -109,16 +109,15 @@ def video_facts(data: bytes) -> VideoFacts:
     with reading(data, "video"), opened(data, clock) as (container, stream):
         clip = _Clip(data, container, stream, clock)
         first = clip.frames(lambda length: np.zeros(1, np.int64), None, 0.0, 0.0)
-        packets = clip.packets
-        if packets.shown is not None and len(packets.shown) > 1:
-            shown = [packets.seconds(packets.shown[place]) or 0.0 for place in (0, -1)]
-            seconds = (shown[1] - shown[0]) * len(packets.shown) / (len(packets.shown) - 1)
+        shown = [number for number in clip.packets.shown or () if number not in clip.absent]
+        if len(shown) > 1:
+            begin, end = (clip.packets.seconds(shown[place]) or 0.0 for place in (0, -1))
+            seconds = (end - begin) * len(shown) / (len(shown) - 1)
         elif stream.duration and stream.time_base:  # the sound may last longer
             seconds = float(stream.duration * stream.time_base)
         else:
             seconds = (container.duration or 0) / av.time_base
-        count = stream.frames if packets.shown is None else len(packets.shown)
-        return VideoFacts(seconds, first.shape[2], first.shape[1], count)
+        return VideoFacts(seconds, first.shape[2], first.shape[1], len(shown) or stream.frames)
 
 
 class _Clip:
@@ -128,6 +127,7 @@ class _Clip:
         packets: of the stream.
         decoded: how many were decoded.
         refused: numbers of those that the decoder refused.
+        absent: numbers of those that the file was cut before, so that they show nothing.
     """
 
     def __init__(self, data: bytes, container: InputContainer, stream: VideoStream, clock: Clock):
@@ -140,7 +140,7 @@ class _Clip:
             size = f"{self._codec.width} x {self._codec.height}"
             raise MediaError(f"frames of {size} pixels are too large")
         self.packets = Packets(data, container, stream, clock)
-        self.decoded, self.refused = 0, set[int]()
+        self.decoded, self.refused, self.absent = 0, set[int](), set[int]()
         self._work = 0
         # Two packets may be the fields of one frame.
         self._fields = self._codec.field_order > _PROGRESSIVE
@@ -155,7 +155,7 @@ class _Clip:
         """The frames that `choose` picks of so many by `rng`, as RGB, uint8 [T, H, W, 3]."""
         state = {} if rng is None else rng.bit_generator.state
         order = self.packets.shown
-        absent = self._cut_off() if order else set()
+        absent = self.absent = self._cut_off() if order else set()
         for _ in range(_ROUNDS if order else 0):
             order = [number for number in order or () if number not in absent]
             if rng is not None:

@@ -1,4 +1,4 @@
-"""Tiny video files as people have them, and what a plain decode from the beginning gives of them."""
+"""Tiny video files as people have them, and what a plain decode from the beginning gives."""
 
 import io
 from collections.abc import Callable, Iterable
@@ -133,8 +133,19 @@ def two_streams(default: int) -> bytes:
     return file.getvalue()
 
 
-def plain(data: bytes, stream: int = 0, upright: bool = False) -> list[np.ndarray]:
-    """Every frame that PyAV gives of a whole decode, refused packets left out; by default unturned."""
+def damaged(data: bytes, numbers: Iterable[int]) -> bytes:
+    """A file of H.264 in which the length of some packets' first NAL unit is 0x7fffffff."""
+    with av.open(io.BytesIO(data)) as container:
+        packets = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+    spoilt = bytearray(data)
+    for number in numbers:
+        place = data.index(packets[number])
+        spoilt[place : place + 4] = b"\x7f\xff\xff\xff"
+    return bytes(spoilt)
+
+
+def plain(data: bytes, stream: int = 0) -> list[np.ndarray]:
+    """Every frame that PyAV gives of a whole decode, unturned; refused packets are left out."""
     found = []
     with av.open(io.BytesIO(data), metadata_errors="ignore") as container:
         video = container.streams.video[stream]
