@@ -6,7 +6,9 @@ through here; training reads what was probed, in its own process, between whose 
 looked at (`opening.Clock`).
 """
 
+import atexit
 import contextlib
+import os
 import pickle
 import resource
 import signal
@@ -30,6 +32,15 @@ _MAIN = (
 )
 _idle: list["_Process"] = []
 _lock = threading.Lock()
+
+
+def _end_idle() -> None:
+    while _idle:
+        _idle.pop().end()
+
+
+atexit.register(_end_idle)
+os.register_at_fork(after_in_child=_idle.clear)  # they answer the parent
 
 
 def guarded(function: Callable[..., Any], *arguments: Any, seconds: float | None = None) -> Any:
@@ -103,7 +114,8 @@ def serve() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     limit = min([_MEMORY, *(one for one in (soft, hard) if one != resource.RLIM_INFINITY)])
     resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
-    answers, sys.stdout = sys.stdout.buffer, sys.stderr  # nobody else may write among the answers
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # nothing that a library prints may come among them
     while True:
         try:
             function, arguments, seconds = pickle.loads(_read(sys.stdin.buffer))
