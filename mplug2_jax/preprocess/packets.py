@@ -172,6 +172,7 @@ class Packets:
                 self._kept = kept = None
             if kept is not None:
                 kept.append(packet)
+        self._clock.check()  # for then the file seems to end
         if not self._marks:
             raise MediaError("no frame in the video stream")
         units = {one.index: float(one.time_base or 0) for one in self._container.streams}
@@ -185,6 +186,7 @@ class Packets:
                 if packet.size:
                     yield packet
         except av.FFmpegError:
+            self._clock.check()
             # As the end of the file, which is too early where most of it is missing.
             if not self._marks or not self._stated():
                 raise
