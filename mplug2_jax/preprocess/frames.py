@@ -1,6 +1,6 @@
 """Decoded frames to RGB as players show them: turned, mirrored, of one size."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -25,7 +25,7 @@ def turning(frame: av.VideoFrame) -> Turning:
     Source: `libavutil/display.h` of FFmpeg; ISO/IEC 14496-12, the track header.
     """
     try:
-        side = frame.side_data.get("DISPLAYMATRIX")  # type: ignore[call-overload]
+        side: Any = frame.side_data.get("DISPLAYMATRIX")
     except ValueError:  # of a kind that PyAV has no name for
         return _NUMBERED.get(frame.rotation, Turning())
     if side is None:

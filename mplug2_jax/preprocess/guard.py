@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from mplug2_jax.contracts.errors import MediaError
 from mplug2_jax.preprocess import opening
@@ -133,18 +133,18 @@ def serve() -> None:
         _write(answers, pickle.dumps(answer, pickle.HIGHEST_PROTOCOL))
 
 
-def _write(pipe: BinaryIO, message: bytes) -> None:
+def _write(pipe: IO[bytes], message: bytes) -> None:
     pipe.write(len(message).to_bytes(_LENGTH, "big"))
     pipe.write(message)
     pipe.flush()
 
 
-def _read(pipe: BinaryIO) -> bytes:
+def _read(pipe: IO[bytes]) -> bytes:
     length = int.from_bytes(_exactly(pipe, _LENGTH), "big")
     return _exactly(pipe, length)
 
 
-def _exactly(pipe: BinaryIO, length: int) -> bytes:
+def _exactly(pipe: IO[bytes], length: int) -> bytes:
     data = pipe.read(length)
     if len(data) < length:
         raise EOFError

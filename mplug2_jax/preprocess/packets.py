@@ -213,11 +213,15 @@ class Packets:
     def _known_times(self) -> list[int] | None:
         """When each packet is shown, as the container says; None where it does not."""
         # AVI states no presentation times; those that are given for it are wrong after B-frames.
-        if self._format == "avi" or any(pts is None for pts, _, _ in self._marks):
+        if self._format == "avi":
             return None
-        times, shift, last, top = [], 0, None, 0
+        times: list[int] = []
+        last: int | None = None
+        shift = top = 0
         step = _BREAK / self._unit if self._unit else 0
         for (pts, dts, _), is_key in zip(self._marks, self._is_key, strict=True):
+            if pts is None:
+                return None
             if is_key and last is not None and dts is not None and dts < last - step:
                 shift = top - pts  # it goes on where the part before ends
             if dts is not None:
@@ -231,8 +235,8 @@ class Packets:
         codec = self._stream.codec_context
         if codec.codec.reorder and codec.has_b_frames:
             return None
-        times = [dts for _, dts, _ in self._marks]
-        if None not in times and all(a < b for a, b in zip(times, times[1:], strict=False)):
+        times = [dts for _, dts, _ in self._marks if dts is not None]
+        if len(times) == len(self) and all(a < b for a, b in zip(times, times[1:], strict=False)):
             return times
         self._unit = 1 / float(self._stream.average_rate or self._stream.base_rate or 25)
         self._origin = 0.0

@@ -1,6 +1,6 @@
 """Which frames of a video are looked at: TSN-style segments, or dense; of all, or of a part."""
 
-from collections.abc import Collection
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -78,7 +78,7 @@ def dense_indices(
     return np.minimum(offsets + starts, video_length - 1).ravel()
 
 
-def within(times: list[float] | int, start: float, end: float) -> Collection[int]:
+def within(times: list[float] | int, start: float, end: float) -> Sequence[int]:
     """Numbers of the frames shown from `start` until before `end` (0: all that follow).
 
     Of a file that was cut to these times beforehand, all: it is as long as they say, and they do
@@ -88,7 +88,7 @@ def within(times: list[float] | int, start: float, end: float) -> Collection[int
         times: seconds of each frame; or how many there are, where the times do not matter.
     """
     if isinstance(times, int):
-        inside: Collection[int] = range(times)
+        inside: Sequence[int] = range(times)
     elif _is_cut(times, start, end):
         inside = range(len(times))
     else:

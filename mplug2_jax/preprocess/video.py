@@ -5,8 +5,8 @@ video stay woven into one frame, as FFmpeg decodes them; pixels that are no squa
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -153,7 +153,7 @@ class _Clip:
         end: float,
     ) -> np.ndarray:
         """The frames that `choose` picks of so many by `rng`, as RGB, uint8 [T, H, W, 3]."""
-        state = {} if rng is None else rng.bit_generator.state
+        state: Mapping[str, Any] = {} if rng is None else rng.bit_generator.state
         order = self.packets.shown
         absent = self.absent = self._cut_off() if order else set()
         for _ in range(_ROUNDS if order else 0):
@@ -248,8 +248,8 @@ class _Clip:
         yield len(self.packets), None  # drains the decoder
 
     def _count_through(
-        self, choose: Callable[[int], np.ndarray], rng: np.random.Generator | None, state: dict,
-        start: float, end: float,
+        self, choose: Callable[[int], np.ndarray], rng: np.random.Generator | None,
+        state: Mapping[str, Any], start: float, end: float,
     ) -> np.ndarray:  # fmt: skip
         """`frames` where only decoding all tells which there are."""
         count = self.packets.showing
