@@ -2,7 +2,8 @@
 
     python -m benchmarks.input [--threads=2] [--clips=12] [--rounds=3]
 
-It makes its own clips (320 x 240, 250 frames, H.264) and JPEGs (500 x 375) in a temporary folder.
+It makes its own clips (320 x 240, 250 frames; H.264, HEVC and AV1) and JPEGs (500 x 375) in a
+temporary folder.
 Each figure is the median of the rounds; a round measures everything once, so that what else the
 machine does weighs on all alike. Processor time a sample, of all threads (not of workers), hardly
 depends on that. decord is measured too where it is installed.
@@ -33,6 +34,11 @@ from mplug2_jax.preprocess.tokenizer import Tokenizer, load_tokenizer, train_sen
 from mplug2_jax.preprocess.video import decode_video, frame_indices
 
 FRAMES, SIZE, SAMPLED = 250, (240, 320), 16
+# Other codecs than H.264, as fast as their encoders are, with their own distance of keyframes.
+OTHERS = {
+    "HEVC": ("libx265", {"preset": "veryfast", "x265-params": "log-level=none"}),
+    "AV1": ("libsvtav1", {"preset": "10"}),
+}
 
 
 class Clips(builder.RecordBuilder):
@@ -56,8 +62,8 @@ def texture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     return 0.5 * layers[0] + 0.3 * layers[1] + 0.2 * layers[2]
 
 
-def make_clip(seed: int) -> bytes:
-    """A panning picture, things that cross it, and grain, at x264's default settings.
+def make_clip(seed: int, codec: str = "libx264", options: dict[str, str] | None = None) -> bytes:
+    """A panning picture, things that cross it, and grain, at x264's default settings or others.
 
     Some 200 kbit/s, as web videos of this size have.
     """
@@ -68,7 +74,7 @@ def make_clip(seed: int) -> bytes:
     places, speeds = rng.integers(0, 240, (3, 2)), rng.integers(-3, 4, (3, 2))
     file = io.BytesIO()
     with av.open(file, "w", format="mp4") as container:
-        output = container.add_stream("libx264", rate=25)
+        output = container.add_stream(codec, rate=25, options=options or {})
         output.height, output.width, output.pix_fmt = height, width, "yuv420p"
         for number in range(FRAMES):
             pixels = background[:, number : number + width].copy()
@@ -200,6 +206,11 @@ def measure(folder, tokenizer, clips, pictures, options) -> None:
         "images: pipeline": lambda: train(image, 36),
         "images: pipeline, over items": lambda: train(items, 36),
     }
+    for name, made in OTHERS.items():
+        other = [make_clip(seed, *made) for seed in range(min(4, len(clips)))]
+        for what, function in (("floor", bare_decode), ("decode_video", sample)):
+            figures[f"{name}: {what}"] = lambda other=other, function=function: in_threads(
+                function, other, threads, count // 2)  # fmt: skip
     if importlib.util.find_spec("decord"):
         figures["decord, 16 frames"] = lambda: in_threads(decord_decode, clips, threads, count)
     measured: dict[str, list[float]] = {name: [] for name in figures}

@@ -1,22 +1,24 @@
-"""Whether bytes are the media they should be, told without decoding; and several images as one."""
+"""Whether bytes are the media they should be, and what they say of themselves; several as one."""
 
 import io
 import zipfile
 from typing import NamedTuple
 
-import av
 from PIL import Image
 
 from mplug2_jax.contracts.errors import MediaError
+from mplug2_jax.preprocess.guard import guarded
+from mplug2_jax.preprocess.video import video_facts
 
 
 class Facts(NamedTuple):
-    """What the header of a medium says of it; None for what it does not say.
+    """What a medium says of itself; None for what it does not say.
 
     Attributes:
         duration: seconds.
-        width, height: pixels as they are coded; of several images, where they are of one size.
-        frames: of a video, as the container counts them; of several images how many they are.
+        width, height: pixels, of a video as shown, of an image as coded; of several images, where
+            they are of one size.
+        frames: of a video, those that its packets show; of several images how many they are.
     """
 
     duration: float | None = None
@@ -26,7 +28,10 @@ class Facts(NamedTuple):
 
 
 def probe(kind: str, data: bytes) -> Facts:
-    """Opens a media file as far as its header.
+    """Opens a media file: an image as far as its header, a video as training will.
+
+    Of a video all packets are read and the first frame is decoded, in a process that is ended if it
+    takes too long, so that what goes through here is what training can read.
 
     Args:
         kind: of `records.KINDS`. Of "text" there is nothing to know, of "other" nothing but that
@@ -94,22 +99,8 @@ def _probe_image(data: bytes) -> Facts:
 
 
 def _probe_video(data: bytes) -> Facts:
-    try:
-        with av.open(io.BytesIO(data)) as container:
-            if not container.streams.video:
-                raise MediaError("no video stream in the file")
-            stream = container.streams.video[0]
-            if stream.duration and stream.time_base:  # the sound may last longer
-                seconds = float(stream.duration * stream.time_base)
-            else:
-                seconds = (container.duration or 0) / av.time_base
-            codec = stream.codec_context  # None, if FFmpeg does not know it
-            sizes = (codec.width, codec.height) if codec else (0, 0)
-            return Facts(*map(_stated, (seconds, *sizes, stream.frames)))
-    except MediaError:
-        raise
-    except (av.FFmpegError, OSError, ValueError, IndexError, RuntimeError) as error:
-        raise MediaError(f"not a readable video: {_line(error)}") from error
+    facts = guarded(video_facts, data)
+    return Facts(*map(_stated, facts))
 
 
 def _stated(value: float) -> float | None:

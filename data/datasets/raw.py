@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mplug2_jax.contracts.errors import DataError
+from mplug2_jax.preprocess.files import IMAGES, VIDEOS
 
-VIDEO_SUFFIXES = (".mp4", ".avi", ".gif", ".webm", ".mkv", ".mov", ".m4v", ".mpg", ".wmv", ".3gp")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+VIDEO_SUFFIXES, IMAGE_SUFFIXES = VIDEOS, IMAGES
 
 
 @dataclass(frozen=True)

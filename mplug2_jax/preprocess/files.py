@@ -5,14 +5,23 @@ from pathlib import Path
 
 import numpy as np
 
-from mplug2_jax.contracts.errors import MediaError
+from mplug2_jax.preprocess.guard import guarded
 from mplug2_jax.preprocess.image import decode_image, resize
 from mplug2_jax.preprocess.lists import listed
+from mplug2_jax.preprocess.opening import read_file
 from mplug2_jax.preprocess.video import decode_video
 
-IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
-VIDEOS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".ts", ".flv",
-          ".wmv", ".ogv")
+# All suffixes that count as media, for preparing and predicting alike, in small letters: names may
+# have capitals. Of several files of one name the first suffix is taken.
+IMAGES = (
+    ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".jfif", ".jpe", ".avif", ".heic",
+    ".heif", ".jp2", ".j2k",
+)  # fmt: skip
+VIDEOS = (
+    ".mp4", ".avi", ".gif", ".webm", ".mkv", ".mov", ".m4v", ".mpg", ".wmv", ".3gp", ".mpeg", ".ts",
+    ".mts", ".m2ts", ".flv", ".f4v", ".ogv", ".asf", ".3g2", ".vob", ".qt", ".divx", ".mpe",
+    ".m1v", ".m2v", ".mxf", ".dv", ".rm", ".rmvb", ".h264", ".hevc", ".ivf", ".y4m",
+)  # fmt: skip
 _LIST = ".txt"
 
 
@@ -57,6 +66,8 @@ def _inside(folder: Path) -> list[Path]:
 def load_clip(path: Path, frames: int, size: int) -> np.ndarray:
     """Frames of a file as in evaluation: uint8 `[frames, size, size, 3]`; an image has one.
 
+    Decoded in a process that is ended if it takes too long.
+
     Args:
       path: of an image or video.
       frames: of a video, from the middles of equal parts of it.
@@ -65,9 +76,8 @@ def load_clip(path: Path, frames: int, size: int) -> np.ndarray:
     Raises:
       MediaError: the file cannot be read or decoded.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise MediaError(f"unreadable: {error.strerror}") from error
-    clip = decode_image(data)[None] if media_kind(path) == "image" else decode_video(data, frames)
-    return resize(clip, size)
+    return guarded(_clip, read_file(path), media_kind(path), frames, size)
+
+
+def _clip(data: bytes, kind: str, frames: int, size: int) -> np.ndarray:
+    return resize(decode_image(data)[None] if kind == "image" else decode_video(data, frames), size)

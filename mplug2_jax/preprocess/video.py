@@ -1,98 +1,47 @@
-"""Video bytes to a few RGB frames: which ones (TSN-style segments, or dense), decoded with PyAV."""
+"""Video bytes to a few RGB frames, decoded with PyAV.
 
-import io
-from collections.abc import Callable, Iterator
-from fractions import Fraction
+Frames are as players show them: turned and mirrored by the display matrix; fields of interlaced
+video stay woven into one frame, as FFmpeg decodes them; pixels that are no squares stay as stored.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
-from av.stream import Stream
-from av.video.codeccontext import VideoCodecContext
-from av.video.reformatter import VideoReformatter
+from av.container import InputContainer
+from av.video.stream import VideoStream
 
 from mplug2_jax.contracts.errors import MediaError
+from mplug2_jax.preprocess.frames import Frames
+from mplug2_jax.preprocess.opening import MAX_PIXELS, Clock, opened, reading
+from mplug2_jax.preprocess.packets import Packets
+from mplug2_jax.preprocess.sampling import dense_indices, frame_indices, within
 
-# A file is called truncated when its packets end before this share of its stated duration.
-_COMPLETE = 0.9
-# What the bytes may be. Playlists and the like, which open further files, are not among them.
-_FORMATS = "mov,matroska,avi,gif,mpegts,mpeg,flv,asf,ogg"
-# Codecs whose keyframes restart everything, and whose frames that nothing refers to can be left
-# out: for these the tests compare every frame with a decode from the beginning.
-_RESTARTING = {"h264", "hevc", "mpeg4", "vp8", "vp9"}
-_SKIPPING = {"h264", "hevc", "mpeg4"}
-# Limits, so that no file can hold a worker up: damaged headers claim anything.
-MAX_PIXELS = 40_000_000  # of a frame; 8K is 33 million
-_MAX_PACKETS = 500_000  # of all streams; four hours at 30 frames a second
+# Whose frames that nothing refers to can be left out.
+_SKIPPING = {"h264", "hevc", "mpeg4", "mpeg1video", "mpeg2video", "mpegvideo"}
 _MAX_DECODED_PIXELS = 20_000_000_000  # of all frames decoded; five minutes of full HD
+# Packets that a decoder may refuse, one at least, before the video counts as broken: what bad
+# sectors and lost packets cost. With more of them missing, most frames refer to one that is.
+_REFUSED = 0.1
+_ROUNDS = 4  # of choosing frames again, where some do not come up
+_PROGRESSIVE = 1  # AV_FIELD_PROGRESSIVE; 0 is unknown, more are orders of fields
 
 
+class VideoFacts(NamedTuple):
+    """What is known of a video without decoding more than its first frame.
 
-def frame_indices(
-    video_length: int, num_frames: int, rng: np.random.Generator | None = None
-) -> np.ndarray:
-    """Frame numbers that represent a video: one in each of `num_frames` equal segments.
-
-    Args:
-        video_length: frames in the video, >= 1.
-        num_frames: frames wanted, >= 1. A video with fewer frames gives all of them, then repeats
-            its last one.
-        rng: None takes the middle frame of each segment (evaluation); a generator takes a random
-            one (training).
-
-    Returns:
-        int64 [num_frames], non-decreasing, each in 0..video_length-1.
-
-    Raises:
-        ValueError: if either number is below 1.
+    Attributes:
+        duration: seconds, 0 if unknown.
+        width, height: pixels as shown.
+        frames: how many there are, 0 if unknown.
     """
-    if video_length < 1 or num_frames < 1:
-        raise ValueError(f"need at least one frame: {video_length=}, {num_frames=}")
-    segments = min(num_frames, video_length)
-    edges = np.linspace(0, video_length, segments + 1).astype(np.int64)
-    first, last = edges[:-1], edges[1:] - 1
-    indices = (first + last) // 2 if rng is None else rng.integers(first, last + 1)
-    return np.append(indices, np.full(num_frames - segments, video_length - 1))
 
-
-def dense_indices(
-    video_length: int,
-    num_frames: int,
-    stride: int,
-    rng: np.random.Generator | None = None,
-    clips: int = 1,
-) -> np.ndarray:
-    """Frame numbers of clips whose frames are `stride` apart (dense sampling).
-
-    Args:
-        video_length: frames in the video, >= 1.
-        num_frames: frames of a clip, >= 1. A video that ends before a clip does repeats its last
-            frame.
-        stride: frames from one to the next, >= 1.
-        rng: a generator starts each clip anywhere (training); None starts a single clip so that it
-            lies in the middle, and several ones at equal distances from the first frame to the
-            last (evaluation).
-        clips: number of clips.
-
-    Returns:
-        int64 [num_frames * clips], each in 0..video_length-1: the first frame of each clip, then
-        the second of each, and so on.
-
-    Raises:
-        ValueError: if any number is below 1.
-    """
-    if min(video_length, num_frames, stride, clips) < 1:
-        raise ValueError(
-            f"need at least one frame: {video_length=}, {num_frames=}, {stride=}, {clips=}"
-        )
-    room = max(video_length - ((num_frames - 1) * stride + 1), 0)  # the last possible start
-    if rng is not None:
-        starts = rng.integers(0, room + 1, clips)
-    elif clips == 1:
-        starts = np.array([room // 2])
-    else:
-        starts = np.linspace(0, room, clips).astype(np.int64)
-    offsets = stride * np.arange(num_frames)[:, None]
-    return np.minimum(offsets + starts, video_length - 1).ravel()
+    duration: float
+    width: int
+    height: int
+    frames: int
 
 
 def decode_video(
@@ -103,6 +52,7 @@ def decode_video(
     end: float = 0.0,
     stride: int = 0,
     clips: int = 1,
+    counts: Counter[str] | None = None,
 ) -> np.ndarray:
     """Decodes `num_frames * clips` frames of an encoded video.
 
@@ -111,23 +61,27 @@ def decode_video(
 
     The frames are those of a decode from the beginning, bit for bit, but only what they need is
     decoded: from the keyframe before them, without the frames that nothing refers to; and only
-    they are converted to RGB.
+    they are converted to RGB. Frames that the decoder cannot give, of damaged packets, are as if
+    they were not there.
 
     Args:
         data: the bytes of a video file (mp4, webm, mkv, avi, gif, ...).
         num_frames: frames of a clip.
         rng: None for middle frames, a generator for random ones.
         start: seconds at which the part to choose from begins.
-        end: seconds at which it ends; 0 is the end of the video.
+        end: seconds at which it ends; 0 is the end of the video. A file as long as the part, where
+            the part would not lie in it, is the part.
         stride: frames of the video from one of a clip's to the next; 0 spreads them over all of it.
         clips: number of clips.
+        counts: gets what was done added: packets "decoded", and of these "refused" by the decoder.
 
     Returns:
-        uint8 [num_frames * clips, H, W, 3].
+        uint8 [num_frames * clips, H, W, 3], of the size of the first that is wanted.
 
     Raises:
         MediaError: the bytes are not a video, hold no video stream or no frame (between `start` and
-            `end`), are truncated, or would take absurdly much memory or time.
+            `end`), are truncated, more than a tenth of the packets is damaged, or they would take
+            absurdly much memory or time.
     """
 
     def choose(length: int) -> np.ndarray:
@@ -135,31 +89,49 @@ def decode_video(
             return dense_indices(length, num_frames, stride, rng, clips)
         return frame_indices(length, num_frames * clips, rng)
 
-    try:
-        with av.open(
-            io.BytesIO(data), "r", options={"format_whitelist": _FORMATS}, metadata_errors="replace"
-        ) as container:
-            if not container.streams.video:
-                raise MediaError("no video stream in the file")
-            return _Clip(container).frames(choose, rng, start, end)
-    except MediaError:
-        raise
-    # PyAV raises these for bad bytes: its own errors (OSError or ValueError too), and bare ones
-    # from the bindings.
-    except (av.FFmpegError, OSError, ValueError, IndexError, RuntimeError, MemoryError) as error:
-        reason = " ".join(str(error).split())
-        raise MediaError(f"undecodable video of {len(data)} bytes: {reason}") from error
+    clock = Clock()
+    with reading(data, "video"), opened(data, clock) as (container, stream):
+        clip = _Clip(data, container, stream, clock)
+        try:
+            return clip.frames(choose, rng, start, end)
+        finally:
+            if counts is not None:
+                counts.update(decoded=clip.decoded, refused=len(clip.refused))
+
+
+def video_facts(data: bytes) -> VideoFacts:
+    """Reads all packets of a video and decodes its first frame.
+
+    Raises:
+        MediaError: as `decode_video`, of which this is the beginning.
+    """
+    clock = Clock()
+    with reading(data, "video"), opened(data, clock) as (container, stream):
+        clip = _Clip(data, container, stream, clock)
+        first = clip.frames(lambda length: np.zeros(1, np.int64), None, 0.0, 0.0)
+        shown = [number for number in clip.packets.shown or () if number not in clip.absent]
+        if len(shown) > 1:
+            begin, end = (clip.packets.seconds(shown[place]) or 0.0 for place in (0, -1))
+            seconds = (end - begin) * len(shown) / (len(shown) - 1)
+        elif stream.duration and stream.time_base:  # the sound may last longer
+            seconds = float(stream.duration * stream.time_base)
+        else:
+            seconds = (container.duration or 0) / av.time_base
+        return VideoFacts(seconds, first.shape[2], first.shape[1], len(shown) or stream.frames)
 
 
 class _Clip:
-    """The packets of a container's first video stream, and decoding some of their frames."""
+    """Decoding some frames of a container's video stream.
 
-    def __init__(self, container: av.container.InputContainer):
-        self._stream = container.streams.video[0]
-        codec: VideoCodecContext | None = self._stream.codec_context
-        if codec is None:
-            raise MediaError("a video stream of an unknown codec")
-        self._codec = codec
+    Attributes:
+        packets: of the stream.
+        decoded: how many were decoded.
+        refused: numbers of those that the decoder refused.
+        absent: numbers of those that the file was cut before, so that they show nothing.
+    """
+
+    def __init__(self, data: bytes, container: InputContainer, stream: VideoStream, clock: Clock):
+        self._stream, self._codec, self._clock = stream, stream.codec_context, clock
         # Clips are short and many are decoded at once: threads inside one clip cost more than
         # they give.
         self._stream.thread_type = "NONE"
@@ -167,37 +139,11 @@ class _Clip:
         if self._codec.width * self._codec.height > MAX_PIXELS:
             size = f"{self._codec.width} x {self._codec.height}"
             raise MediaError(f"frames of {size} pixels are too large")
-        self._origin = (container.start_time or 0) / av.time_base
-        # AVI states no presentation times; those that are given for it are wrong after B-frames.
-        self._timed = container.format.name != "avi"
-        self._packets = self._read(container)
+        self.packets = Packets(data, container, stream, clock)
+        self.decoded, self.refused, self.absent = 0, set[int](), set[int]()
         self._work = 0
-
-    def _read(self, container: av.container.InputContainer) -> list[av.Packet]:
-        """The stream's packets, undecoded, in the order of decoding."""
-        packets: list[av.Packet] = []
-        ends: dict[int, int] = {}  # of the last packet of each stream, in its own units
-        own = self._stream.index
-        for total, packet in enumerate(container.demux()):
-            if total == _MAX_PACKETS:
-                raise MediaError(f"more than {_MAX_PACKETS} packets")
-            if packet.size == 0:
-                continue
-            number = packet.stream_index
-            if number == own:
-                packets.append(packet)
-            time = packet.dts if packet.pts is None else packet.pts
-            if time is not None and (end := time + (packet.duration or 0)) > ends.get(number, 0):
-                ends[number] = end
-        if not packets:
-            raise MediaError("no frame in the video stream")
-        # A file cut off in the middle raises nothing in some containers.
-        duration = (container.duration or 0) / av.time_base
-        times = [float(end * _unit(container.streams[n])) for n, end in ends.items()]
-        finish = max(times, default=0.0) - self._origin
-        if 0 < finish < _COMPLETE * duration:
-            raise MediaError(f"truncated video: packets end at {finish:.2f} s of {duration:.2f} s")
-        return packets
+        # Two packets may be the fields of one frame.
+        self._fields = self._codec.field_order > _PROGRESSIVE
 
     def frames(
         self,
@@ -207,160 +153,159 @@ class _Clip:
         end: float,
     ) -> np.ndarray:
         """The frames that `choose` picks of so many by `rng`, as RGB, uint8 [T, H, W, 3]."""
-        state = {} if rng is None else rng.bit_generator.state
-        shown = [packet.pts for packet in self._packets if not packet.is_discard]
-        known = sorted(pts for pts in shown if pts is not None)
-        if self._timed and len(set(known)) == len(shown):
-            scale = float(_unit(self._stream))
-            inside = _within([pts * scale - self._origin for pts in known], start, end)
-            wanted = [known[inside[i]] for i in choose(len(inside))]
-            images = self._decode_times(wanted)
-            if images is not None:
-                return images
-            # Packets that show nothing (alternate references of VP8): the frames must be counted.
-        times = self._times(len(shown)) if start or end else [0.0] * len(shown)
-        inside = _within(times, start, end)
-        while True:
+        state: Mapping[str, Any] = {} if rng is None else rng.bit_generator.state
+        order = self.packets.shown
+        absent = self.absent = self._cut_off() if order else set()
+        for _ in range(_ROUNDS if order else 0):
+            order = [number for number in order or () if number not in absent]
             if rng is not None:
                 rng.bit_generator.state = state  # one draw, whichever way the frames are found
-            wanted = [inside[i] for i in choose(len(inside))]
-            seen, images = self._decode_numbers(wanted)
-            if images is not None:
-                return images
+            inside = within(self._seconds(order) if start or end else len(order), start, end)
+            images = Frames([order[inside[i]] for i in choose(len(inside))])
+            absent = self._decode_chosen(images)
+            if images.array is not None and not images.missing:
+                return images.array
+            if not absent:  # the order was a wrong guess
+                break
+        return self._count_through(choose, rng, state, start, end)
+
+    def _cut_off(self) -> set[int]:
+        """The packets at a file's beginning that show nothing, for it was cut before them."""
+        end = 0
+        while self.packets.leads(end, 0) or self.packets.leads(end + 1, 0):
+            end += 1
+        if not end:
+            return set()
+        came = self._run(0, end, set(), Frames([]), spares=False) or set()
+        return {number for number in range(end + 1) if self.packets.leads(number, 0)} - came
+
+    def _decode_chosen(self, images: Frames) -> set[int]:
+        """Adds the frames wanted; gives the packets that promised one which did not come up."""
+        for first, last, wanted in self._runs(self.packets.by_time(images.missing)):
+            refused = len(self.refused)
+            came = self._run(first, last, wanted, images, spares=True)
+            back, after = 0, self.packets.after(last)
+            while came is not None and (not wanted <= came or len(self.refused) > refused):
+                # Once more, all of the group, and from keyframes before: some do not renew the
+                # picture at once, but bit by bit.
+                back = 2 * back or 1
+                before = self.packets.before(first, back)
+                came = self._run(before, after - 1, wanted, images, spares=False)
+                if came is not None and (before == 0 or len(self.refused) > refused):
+                    if wanted <= came:
+                        break
+                    return set(range(first, after)) - came
+            if came is None:
+                return set()
+        return set()
+
+    def _runs(self, wanted: list[int]) -> Iterator[tuple[int, int, set[int]]]:
+        """Packets to decode in one go: the first, the last, and those of them that are wanted."""
+        run: tuple[int, int, set[int]] | None = None
+        for number in wanted:
+            first = self.packets.restart(number)
+            if run is not None and first <= run[1]:
+                run = run[0], max(run[1], number), run[2] | {number}
+                continue
+            if run is not None:
+                yield run
+            run = first, number, {number}
+        if run is not None:
+            yield run
+
+    def _run(
+        self, first: int, last: int, wanted: set[int], images: Frames, spares: bool
+    ) -> set[int] | None:
+        """Decodes packets; gives those whose frames came, or None where they are out of order."""
+        came: set[int] = set()
+        skips = spares and not self._fields and self._codec.name in _SKIPPING
+        sparing, latest, refused = False, -1, len(self.refused)
+        self._codec.flush_buffers()
+        try:
+            for number, packet in self._run_packets(first, last):
+                if skips and sparing != (sparing := number not in wanted):
+                    self._codec.skip_frame = "NONREF" if sparing else "DEFAULT"
+                for frame in self._decode(number, packet, first):
+                    name = frame.pts
+                    if name is None or (self.packets.guessed and name <= latest):
+                        return None
+                    latest = name
+                    came.add(name)
+                    if name in wanted:
+                        images.add(name, frame)
+                if spares and (wanted <= came or len(self.refused) > refused):
+                    break
+        finally:
+            self._codec.skip_frame = "DEFAULT"
+        return came
+
+    def _run_packets(self, first: int, last: int) -> Iterator[tuple[int, av.Packet | None]]:
+        for number, packet in self.packets.read(first):
+            if number > last + self._fields:
+                break
+            packet.pts = number  # its frame has it too, whatever the container said
+            yield number, packet
+        yield len(self.packets), None  # drains the decoder
+
+    def _count_through(
+        self, choose: Callable[[int], np.ndarray], rng: np.random.Generator | None,
+        state: Mapping[str, Any], start: float, end: float,
+    ) -> np.ndarray:  # fmt: skip
+        """`frames` where only decoding all tells which there are."""
+        count = self.packets.showing
+        times = self._frame_times(count) if start or end else None
+        while True:
+            if rng is not None:
+                rng.bit_generator.state = state
+            inside = within(count if times is None else times[:count], start, end)
+            images, seen = Frames([inside[i] for i in choose(len(inside))]), 0
+            for frame in self._every_frame():
+                if seen in images.missing:
+                    images.add(seen, frame)
+                seen += 1
+                if not images.missing and images.array is not None:
+                    return images.array
             if seen == 0:
                 raise MediaError("no frame in the video stream")
-            if seen >= len(times):
+            if seen >= count:
                 raise MediaError("the video gives fewer frames when it is read again")
-            times = times[:seen]  # the count was too high
-            inside = _within(times, start, end)
+            count = seen  # it was too high
 
-    def _decode_times(self, wanted: list[int]) -> np.ndarray | None:
-        """The frames shown at these times, or None if one does not come up under its time."""
-        restarts = self._restarts()
-        skipping = self._codec.name in _SKIPPING
-        images, sparing = _Images(wanted), False
-        for first, last in zip(restarts, [*restarts[1:], len(self._packets)], strict=True):
-            group = self._packets[first:last]
-            missing = images.missing & {packet.pts for packet in group}
-            if not missing:
-                continue
-            self._codec.flush_buffers()
-            for packet in [*group, None]:  # None drains the decoder
-                if skipping:
-                    shown = packet is not None and packet.pts in images.places
-                    if sparing != (sparing := not shown):
-                        self._codec.skip_frame = "NONREF" if sparing else "DEFAULT"
-                for frame in self._decode(packet):
-                    if frame.pts in missing:
-                        missing.remove(frame.pts)
-                        images.add(frame.pts, frame)
-                if not missing:
-                    break
-            if missing:
-                break
-        self._codec.skip_frame = "DEFAULT"
-        return None if images.missing else images.array
+    def _seconds(self, order: list[int]) -> list[float]:
+        return [self.packets.seconds(number) or 0.0 for number in order]
 
-    def _restarts(self) -> list[int]:
-        """Numbers of the packets from which on nothing earlier is needed or shown."""
-        pts = [packet.pts for packet in self._packets if packet.pts is not None]
-        if self._codec.name not in _RESTARTING or len(pts) < len(self._packets):
-            return [0]
-        latest_before = np.maximum.accumulate(pts)[:-1]
-        earliest_from = np.minimum.accumulate(pts[::-1])[::-1]
-        return [0] + [
-            number
-            for number in range(1, len(pts))
-            if self._packets[number].is_keyframe
-            and latest_before[number - 1] < pts[number] == earliest_from[number]
-        ]
-
-    def _decode_numbers(self, wanted: list[int]) -> tuple[int, np.ndarray | None]:
-        """How many frames were seen, and those of these numbers, or None if there are fewer."""
-        images, seen = _Images(wanted), 0
-        for frame in self._every_frame():
-            if seen in images.missing:
-                images.add(seen, frame)
-            seen += 1
-            if not images.missing:
-                return seen, images.array
-        return seen, None
-
-    def _times(self, count: int) -> list[float]:
+    def _frame_times(self, count: int) -> list[float]:
         """Seconds of every frame in the order of showing."""
-        times = [frame.time for frame in self._every_frame()] if self._timed else [None]
-        known = [time for time in times if time is not None]
-        if len(known) < len(times):
-            rate = float(self._stream.average_rate or self._stream.base_rate or 25)
+        rate = float(self._stream.average_rate or self._stream.base_rate or 25)
+        if self.packets.seconds(0) is None:
             return [number / rate for number in range(count)]
-        return [time - self._origin for time in known]
+        known = [frame.pts for frame in self._every_frame() if frame.pts is not None]
+        return self._seconds(known)
 
     def _every_frame(self) -> Iterator[av.VideoFrame]:
         self._codec.flush_buffers()
-        for packet in [*self._packets, None]:
-            yield from self._decode(packet)
+        for number, packet in self._run_packets(0, len(self.packets)):
+            yield from self._decode(number, packet, 0)
 
-    def _decode(self, packet: av.Packet | None) -> list[av.VideoFrame]:
+    def _decode(self, number: int, packet: av.Packet | None, first: int) -> list[av.VideoFrame]:
+        """The frames that come up with a packet, one of those from `first` on."""
+        self._clock.check()
+        self.decoded += packet is not None
         self._work += self._codec.width * self._codec.height
         if self._work > _MAX_DECODED_PIXELS:
             raise MediaError(f"more than {_MAX_DECODED_PIXELS} pixels to decode")
-        return self._codec.decode(packet)
-
-
-class _Images:
-    """The wanted frames of one clip, as RGB, each written where it belongs as it comes.
-
-    Attributes:
-        places: of every wanted frame, by its time or number, its rows of the array: some are shown
-            several times.
-        missing: those that did not come yet.
-        array: uint8 [T, H, W, 3], once the first frame came.
-    """
-
-    def __init__(self, wanted: list[int]):
-        self.places: dict[int, list[int]] = {}
-        for place, name in enumerate(wanted):
-            self.places.setdefault(name, []).append(place)
-        self.missing = set(wanted)
-        self.array: np.ndarray | None = None
-        self._count = len(wanted)
-        # One converter for the clip, without threads: setting up either costs more than converting
-        # a small frame.
-        self._reformatter = VideoReformatter()
-
-    def add(self, name: int, frame: av.VideoFrame) -> None:
-        """Takes the frame of this time or number.
-
-        Raises:
-            MediaError: its size differs from that of the frames before.
-        """
-        plane = self._reformatter.reformat(frame, format="rgb24", threads=1).planes[0]
-        shape = (frame.height, frame.width, 3)
-        if self.array is None:
-            self.array = np.empty((self._count, *shape), np.uint8)
-        elif self.array.shape[1:] != shape:
-            raise MediaError("the frame size changes within the video")
-        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(frame.height, plane.line_size)
-        pixels = rows[:, : 3 * frame.width].reshape(shape)
-        for place in self.places[name]:
-            self.array[place] = pixels
-        self.missing.remove(name)
-
-
-def _unit(stream: Stream) -> Fraction:
-    """Seconds of one of the units that a stream's times are in."""
-    if stream.time_base is None:
-        raise MediaError("a stream without a unit of time")
-    return stream.time_base
-
-
-def _within(times: list[float], start: float, end: float) -> list[int]:
-    """Numbers of the frames shown from `start` until before `end` (0: all that follow)."""
-    inside = [n for n, time in enumerate(times) if start <= time and (not end or time < end)]
-    if not inside:
-        raise MediaError(
-            f"no frame between {start:.2f} and {end:.2f} s in a video of {times[-1]:.2f} s"
-            if times
-            else "no frame in the video stream"
-        )
-    return inside
+        try:
+            return self._codec.decode(packet)
+        except MemoryError:
+            raise
+        except av.FFmpegError as error:
+            total = len(self.packets)
+            if self.packets.leads(number, first):  # refers to what was cut off
+                return []
+            self.refused.add(number)
+            self.packets.no_restart(number)
+            if len(self.refused) > max(1, _REFUSED * total):
+                raise MediaError(
+                    f"{len(self.refused)} of {total} packets are damaged: {error.strerror}"
+                ) from error
+            return []

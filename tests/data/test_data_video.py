@@ -10,7 +10,7 @@ from PIL import Image
 from data.pipeline import resolve
 from data.pipeline.examples import decode
 from mplug2_jax.contracts.errors import MediaError
-from mplug2_jax.preprocess import video
+from mplug2_jax.preprocess import packets, video
 from mplug2_jax.preprocess.image import _resize_box
 from mplug2_jax.preprocess.video import decode_video, dense_indices, frame_indices
 
@@ -89,7 +89,7 @@ def test_groups_without_a_chosen_frame_are_not_decoded(monkeypatch):
     sent = []
     original = video._Clip._decode
     monkeypatch.setattr(
-        video._Clip, "_decode", lambda clip, packet: sent.append(packet) or original(clip, packet)
+        video._Clip, "_decode", lambda clip, *given: sent.append(given) or original(clip, *given)
     )
     data = encode("libx264", "mp4", g="10")
     decode_video(data, 2, start=2.0)  # the last 10 frames are a group of their own
@@ -111,13 +111,13 @@ def test_a_record_says_which_part_of_its_clip_it_is_about(stream):
 
 def test_work_is_bounded(monkeypatch):
     data = encode("libx264", "mp4")
-    for name, limit, message in (
-        ("MAX_PIXELS", 5000, "96 x 64 pixels are too large"),
-        ("_MAX_PACKETS", 50, "more than 50 packets"),
-        ("_MAX_DECODED_PIXELS", 96 * 64 * 10, "pixels to decode"),
+    for module, name, limit, message in (
+        (video, "MAX_PIXELS", 5000, "96 x 64 pixels are too large"),
+        (packets, "_MAX_PACKETS", 50, "more than 50 packets"),
+        (video, "_MAX_DECODED_PIXELS", 96 * 64 * 10, "pixels to decode"),
     ):
         with monkeypatch.context() as patch:
-            patch.setattr(video, name, limit)
+            patch.setattr(module, name, limit)
             with pytest.raises(MediaError, match=message):
                 decode_video(data, 4)
     assert len(decode_video(data, 4)) == 4

@@ -1,0 +1,288 @@
+"""The packets of a video stream: when each is shown, where to start decoding, if all are there."""
+
+import bisect
+from collections.abc import Iterable, Iterator
+
+import av
+from av.container import InputContainer
+from av.stream import Discard
+from av.video.stream import VideoStream
+
+from mplug2_jax.contracts.errors import MediaError
+from mplug2_jax.preprocess.opening import Clock, opened
+
+# A file is called truncated when its packets end before this share of its stated duration.
+_COMPLETE = 0.9
+# Containers whose duration is written down; of others it is guessed from what is there.
+_STATING = {"mov", "matroska", "avi", "asf", "flv"}
+# Codecs whose keyframes restart everything that is shown after them: for these the tests compare
+# frames with a decode from the beginning (of wmv3, vc1 and theora PyAV has no encoder). Those
+# without references (MJPEG, ProRes, DNxHD) need not be named.
+_RESTARTING = {
+    "h264", "hevc", "libdav1d", "av1", "vp8", "vp9", "libvpx", "libvpx-vp9", "mpeg1video",
+    "mpeg2video", "mpegvideo", "mpeg4", "msmpeg4", "msmpeg4v2", "wmv1", "wmv2", "wmv3", "vc1",
+    "h263", "flv", "theora", "ffv1",
+}  # fmt: skip
+_MAX_PACKETS = 2_000_000  # of all streams; nine hours at 30 frames a second, with sound
+# Of packets that are kept; of a longer clip those are read again that are decoded.
+_KEPT_BYTES = 64_000_000
+_BREAK = 0.5  # seconds: times that go back by more begin another part, as of files put together
+
+
+class Packets:
+    """What the packets of a video stream say, by their numbers in the order of decoding.
+
+    Attributes:
+        shown: numbers of those that show a frame, in the order of showing; None where only
+            decoding tells that order.
+        guessed: whether `shown` rests on the stream having no frames out of order.
+
+    Args:
+        data: the file.
+        container: opened, at its beginning.
+        stream: one of its streams.
+        clock: the time that is left.
+
+    Raises:
+        MediaError: there are no packets, or too many, or the file is truncated.
+    """
+
+    def __init__(self, data: bytes, container: InputContainer, stream: VideoStream, clock: Clock):
+        self._data, self._container, self._stream, self._clock = data, container, stream, clock
+        self._format = container.format.name.split(",")[0]
+        self._marks: list[tuple[int | None, int | None, int]] = []  # pts, dts, size
+        self._is_key: list[bool] = []
+        self._is_shown: list[bool] = []
+        self._kept: list[av.Packet] | None = []
+        self._numbers: dict[tuple[int | None, int | None, int], int] = {}
+        start, finish = self._read()
+        origin = start if container.start_time is None else container.start_time / av.time_base
+        self._unit, self._origin = float(stream.time_base or 0), origin
+        self._check_whole(finish)
+        self._times = self._known_times()
+        self.guessed = False
+        if self._times is None:
+            self._times, self.guessed = self._counted_times(), True
+        self.shown = self._order()
+        self._keys = self._restarts()
+
+    def __len__(self) -> int:
+        return len(self._marks)
+
+    @property
+    def showing(self) -> int:
+        """How many show a frame, as far as they say."""
+        return sum(self._is_shown)
+
+    def seconds(self, number: int) -> float | None:
+        """When a packet's frame is shown, from the start of the file."""
+        return None if self._times is None else self._times[number] * self._unit - self._origin
+
+    def by_time(self, numbers: Iterable[int]) -> list[int]:
+        """Numbers in the order in which their frames are shown."""
+        return sorted(numbers, key=None if self._times is None else self._times.__getitem__)
+
+    def restart(self, number: int) -> int:
+        """The packet to decode from for the frame of this one to be as in a whole decode.
+
+        The last keyframe that is not shown later: frames that are decoded after a keyframe and
+        shown before it need what was before it.
+        """
+        place = bisect.bisect_right(self._keys, number) - 1
+        times = self._times
+        while place >= 0 and times is not None and times[self._keys[place]] > times[number]:
+            place -= 1
+        return self._keys[place] if place >= 0 else 0
+
+    def before(self, restart: int, keyframes: int = 1) -> int:
+        """The packet to decode from so many keyframes earlier than a `restart`."""
+        place = bisect.bisect_left(self._keys, restart) - keyframes
+        return self._keys[place] if place >= 0 else 0
+
+    def after(self, number: int) -> int:
+        """The end of the packets that may need this one: the next keyframe and what leads it."""
+        place = bisect.bisect_right(self._keys, number)
+        if place == len(self._keys):
+            return len(self)
+        end = self._keys[place] + 1
+        while end < len(self) and self.leads(end, self._keys[place]):
+            end += 1
+        return end
+
+    def leads(self, number: int, first: int) -> bool:
+        """Whether a packet comes before the first keyframe from `first` on.
+
+        Before it in the order of decoding, or of showing: where decoding starts at `first`, or the
+        file was cut there, what it refers to is missing.
+        """
+        place = bisect.bisect_left(self._keys, first)
+        if place == len(self._keys) or number >= len(self):
+            return False
+        key = self._keys[place]
+        return number < key or (self._times is not None and self._times[number] < self._times[key])
+
+    def no_restart(self, number: int) -> None:
+        """Takes back that a packet is a keyframe: it is damaged, and was perhaps none."""
+        if number in self._keys:
+            self._keys.remove(number)
+
+    def read(self, first: int) -> Iterator[tuple[int, av.Packet]]:
+        """The packets from one on, with their numbers."""
+        if self._kept is not None:
+            yield from ((n, self._kept[n]) for n in range(first, len(self)))
+            return
+        earliest, packets = self._found(first)
+        for number, packet in enumerate(packets, earliest):
+            self._clock.check()
+            if first <= number < len(self):
+                yield number, packet
+
+    def _read(self) -> tuple[float, float]:
+        """Reads all packets once; gives the seconds where the first begins and the last ends."""
+        own, kept, size = self._stream.index, self._kept, 0
+        hides = self._stream.codec_context.name in ("vp8", "libvpx")
+        read: tuple[VideoStream, ...] = ()
+        if self._stream.duration and self._format != "matroska":
+            # Its own duration is stated: nothing of the sound need be read.
+            read = (self._stream,)
+            for other in self._container.streams:
+                if other.index != own:
+                    other.discard = Discard.all
+        begins: dict[int, int] = {}
+        ends: dict[int, int] = {}  # of the last packet of each stream, in its own units
+        for total, packet in enumerate(self._packets(read)):
+            if total == _MAX_PACKETS:
+                raise MediaError(f"more than {_MAX_PACKETS} packets")
+            number, pts, dts = packet.stream_index, packet.pts, packet.dts
+            time = dts if pts is None else pts
+            if time is not None:
+                begins[number] = min(begins.get(number, time), time)
+                ends[number] = max(ends.get(number, time), time + (packet.duration or 0))
+            if number != own:
+                continue
+            self._clock.check()
+            self._marks.append((pts, dts, packet.size))
+            self._is_key.append(packet.is_keyframe)
+            # VP8 says in its first byte whether a frame is shown; others hide theirs in packets of
+            # ones that are.
+            hidden = packet.is_discard or (hides and not memoryview(packet)[0] & 0x10)
+            self._is_shown.append(not hidden)
+            size += packet.size
+            if kept is not None and size > _KEPT_BYTES:
+                self._kept = kept = None
+            if kept is not None:
+                kept.append(packet)
+        self._clock.check()  # for then the file seems to end
+        if not self._marks:
+            raise MediaError("no frame in the video stream")
+        units = {one.index: float(one.time_base or 0) for one in self._container.streams}
+        start = min((begins[n] * units[n] for n in begins), default=0.0)
+        return start, max((ends[n] * units[n] for n in ends), default=0.0)
+
+    def _packets(self, streams: tuple[VideoStream, ...]) -> Iterator[av.Packet]:
+        """Those of some streams (of none: of all) that are not empty, up to an unreadable one."""
+        try:
+            for packet in self._container.demux(*streams):
+                if packet.size:
+                    yield packet
+        except av.FFmpegError:
+            self._clock.check()
+            # As the end of the file, which is too early where most of it is missing.
+            if not self._marks or not self._stated():
+                raise
+
+    def _stated(self) -> float:
+        """Seconds that the container says it lasts; 0 where it does not say."""
+        if self._format not in _STATING:
+            return 0.0
+        return (self._container.duration or 0) / av.time_base
+
+    def _check_whole(self, finish: float) -> None:
+        """A file cut off in the middle raises nothing in some containers."""
+        stream, duration = self._stream, self._stated()
+        if duration and stream.duration and self._format != "matroska":
+            duration = stream.duration * self._unit
+        # But for this one they count the duration from 0, wherever the first packet is.
+        if self._format != "mov" and 0 < self._origin < duration:
+            duration -= self._origin
+        length = finish - self._origin
+        length += length / len(self)  # some say nothing of how long the last frame lasts
+        if 0 < length < _COMPLETE * duration:
+            raise MediaError(f"truncated video: packets end at {length:.2f} s of {duration:.2f} s")
+
+    def _known_times(self) -> list[int] | None:
+        """When each packet is shown, as the container says; None where it does not."""
+        # AVI states no presentation times; those that are given for it are wrong after B-frames.
+        if self._format == "avi":
+            return None
+        times: list[int] = []
+        last: int | None = None
+        shift = top = 0
+        step = _BREAK / self._unit if self._unit else 0
+        for (pts, dts, _), is_key in zip(self._marks, self._is_key, strict=True):
+            if pts is None:
+                return None
+            if is_key and last is not None and dts is not None and dts < last - step:
+                shift = top - pts  # it goes on where the part before ends
+            if dts is not None:
+                last = dts
+            times.append(pts + shift)
+            top = max(top, times[-1] + 1)
+        return times
+
+    def _counted_times(self) -> list[int] | None:
+        """Times of packets that are shown in the order of decoding; None where they may not be."""
+        codec = self._stream.codec_context
+        if codec.codec.reorder and codec.has_b_frames:
+            return None
+        times = [dts for _, dts, _ in self._marks if dts is not None]
+        if len(times) == len(self) and all(a < b for a, b in zip(times, times[1:], strict=False)):
+            return times
+        self._unit = 1 / float(self._stream.average_rate or self._stream.base_rate or 25)
+        self._origin = 0.0
+        return list(range(len(self)))
+
+    def _order(self) -> list[int] | None:
+        if self._times is None:
+            return None
+        shown = self.by_time(n for n, is_shown in enumerate(self._is_shown) if is_shown)
+        # Two frames at a time: nothing tells which is the first.
+        return shown if len({self._times[n] for n in shown}) == len(shown) else None
+
+    def _restarts(self) -> list[int]:
+        """Numbers of the packets from which on the frames shown later need nothing earlier."""
+        codec = self._stream.codec_context
+        if codec.codec.intra_only:
+            return list(range(len(self)))
+        if codec.name not in _RESTARTING:
+            return []
+        return [number for number, is_key in enumerate(self._is_key) if is_key]
+
+    def _found(self, first: int) -> tuple[int, Iterator[av.Packet]]:
+        """Some number up to `first`, and the packets from that one on, read again."""
+        if not self._numbers:
+            self._numbers = {mark: number for number, mark in enumerate(self._marks)}
+        pts, dts, _ = self._marks[first]
+        known = [time for time in (pts, dts) if time is not None]
+        try:
+            if known:
+                self._container.seek(min(known), stream=self._stream)
+                packets = self._packets((self._stream,))
+                packet = next(packets)
+                number = self._numbers.get((packet.pts, packet.dts, packet.size), len(self))
+                if number <= first:
+                    return number, _again(packet, packets)
+        except (av.FFmpegError, StopIteration):
+            pass
+        return 0, self._reopened()
+
+    def _reopened(self) -> Iterator[av.Packet]:
+        with opened(self._data, self._clock) as (container, stream):
+            for packet in container.demux(stream):
+                if packet.size:
+                    yield packet
+
+
+def _again(first: av.Packet, rest: Iterator[av.Packet]) -> Iterator[av.Packet]:
+    yield first
+    yield from rest

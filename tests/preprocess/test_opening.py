@@ -1,0 +1,213 @@
+"""What may be opened, and how much of it: by probing, training and predicting alike."""
+
+import http.server
+import os
+import threading
+import time
+
+import numpy as np
+import pytest
+from clips import encode, moving, two_streams, with_cover
+
+from data.media import probe
+from mplug2_jax.contracts.errors import MediaError
+from mplug2_jax.preprocess import guard, opening, video
+from mplug2_jax.preprocess.files import IMAGES, VIDEOS, find_media, load_clip, media_kind
+from mplug2_jax.preprocess.opening import Clock, read_file
+from mplug2_jax.preprocess.video import decode_video
+
+
+@pytest.fixture(scope="module")
+def clip() -> bytes:
+    return encode("libx264", "mp4", moving(10), g="5")
+
+
+class Canary(http.server.BaseHTTPRequestHandler):
+    """Notes who asks for anything."""
+
+    asked: list[str] = []
+
+    def do_GET(self):
+        self.asked.append(self.path)
+        self.send_error(404)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture(scope="module")
+def canary():
+    server = http.server.HTTPServer(("127.0.0.1", 0), Canary)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server.server_address[1]
+    server.shutdown()
+    server.server_close()
+
+
+SCRIPTS = {
+    "sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\n"
+           "m=video {port} RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+    "ffconcat": "ffconcat version 1.0\nfile '{file}'\n",
+    "ffconcat http": "ffconcat version 1.0\nfile 'http://127.0.0.1:{port}/a.mp4'\n",
+    "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nhttp://127.0.0.1:{port}/a.ts\n"
+           "#EXT-X-ENDLIST\n",
+    "hls file": "#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\n{file}\n#EXT-X-ENDLIST\n",
+    "hls map": '#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXT-X-MAP:URI="{file}"\n#EXTINF:1,\n{file}\n',
+    "dash": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
+            'mediaPresentationDuration="PT1S"><Period><AdaptationSet contentType="video">'
+            '<Representation id="0" bandwidth="1" mimeType="video/mp4"><BaseURL>'
+            "http://127.0.0.1:{port}/a.mp4</BaseURL></Representation></AdaptationSet></Period>"
+            "</MPD>",
+    "smil": '<smil><body><video src="{file}"/></body></smil>',
+    "asx": '<ASX version="3"><Entry><Ref href="http://127.0.0.1:{port}/a"/></Entry></ASX>',
+    "rtsp text": "RTSPtext\nrtsp://127.0.0.1:{port}/a\n",
+    "lavfi": "testsrc",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_nothing_that_a_file_names_is_opened(name, canary, clip, tmp_path):
+    secret = tmp_path / "secret.mp4"
+    secret.write_bytes(clip)
+    os.utime(secret, (1, 1))
+    Canary.asked.clear()
+    data = SCRIPTS[name].format(port=canary, file=secret).encode()
+    start = time.monotonic()
+    for read in (lambda: decode_video(data, 2), lambda: probe("video", data)):
+        with pytest.raises(MediaError) as caught:
+            read()
+        assert "\n" not in str(caught.value)
+    assert time.monotonic() - start < 60 and not Canary.asked
+    assert secret.stat().st_atime == 1  # nor was it read
+
+
+@pytest.mark.parametrize(("name", "limit", "message"), [
+    ("MAX_BYTES", 1000, "bytes are more than the limit of 1000"),
+    ("MAX_STREAMS", 1, "more than 1 streams"),
+    ("MAX_DURATION", 0.2, "hours, more than 0"),
+    ("MAX_SECONDS", -1.0, "took longer than -1 s"),
+])  # fmt: skip
+def test_every_limit_holds(name, limit, message, monkeypatch):
+    data = two_streams(0)
+    assert len(decode_video(data, 2)) == 2
+    monkeypatch.setattr(opening, name, limit)
+    for read in (lambda: decode_video(data, 2), lambda: video.video_facts(data)):
+        with pytest.raises(MediaError, match=message):
+            read()
+
+
+def test_decoding_ends_when_the_time_is_over(clip, monkeypatch):
+    for looks in range(24):  # in opening, reading packets, decoding
+        left = iter([False] * looks)
+        monkeypatch.setattr(Clock, "over", property(lambda clock, left=left: next(left, True)))
+        with pytest.raises(MediaError, match="took longer than 120 s"):
+            decode_video(clip, 10)
+    monkeypatch.undo()
+    assert len(decode_video(clip, 10)) == 10
+
+
+def test_only_files_are_read_and_no_more_of_them_than_the_limit(tmp_path, monkeypatch):
+    file = tmp_path / "a"
+    file.write_bytes(b"0123456789")
+    assert read_file(file) == b"0123456789" and read_file(file, 3, 4) == b"3456"
+    assert read_file(file, 8) == b"89" and read_file(file, 20) == b""
+    os.mkfifo(tmp_path / "pipe")  # nobody writes to it
+    for path, message in ((tmp_path / "pipe", "not a file"), ("/dev/zero", "not a file"),
+                          (tmp_path, "unreadable"), (tmp_path / "gone", "No such file")):
+        with pytest.raises(MediaError, match=message):
+            read_file(path)
+    with pytest.raises(MediaError, match="ends 2 bytes too early"):
+        read_file(file, 4, 8)
+    monkeypatch.setattr(opening, "MAX_BYTES", 9)
+    with pytest.raises(MediaError, match="more than the limit"):
+        read_file(file)
+    assert read_file(file, 1) == b"123456789"
+
+
+def aborts():
+    os.abort()
+
+
+def takes_memory():
+    return np.ones(2**36, np.uint8).sum()
+
+
+def test_what_hangs_or_crashes_ends_its_own_process_only():
+    assert guard.guarded(len, b"abc") == 3
+    start = time.monotonic()
+    with pytest.raises(MediaError, match="took longer than 0.5 s"):
+        guard.guarded(time.sleep, 600, seconds=0.5)
+    assert time.monotonic() - start < 120
+    with pytest.raises(MediaError, match=r"its decoder crashed \(SIGABRT\)"):
+        guard.guarded(aborts)
+    with pytest.raises(MediaError, match="of memory"):
+        guard.guarded(takes_memory)
+    with pytest.raises(MediaError, match="undecodable video of 4 bytes"):
+        guard.guarded(decode_video, b"junk", 2)
+    kept = guard.guarded(os.getpid)
+    assert kept != os.getpid() and guard.guarded(os.getpid) == kept
+
+
+def test_threads_have_a_process_each():
+    pids = []
+    barrier = threading.Barrier(2)
+    threads = [
+        threading.Thread(target=lambda: (barrier.wait(), guard.guarded(time.sleep, 0.5),
+                                         pids.append(guard.guarded(os.getpid))))
+        for _ in range(2)
+    ]  # fmt: skip
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(pids) == 2
+
+
+@pytest.mark.parametrize("container_format", ["mp4", "avi", "matroska", "flv"])
+def test_a_title_in_another_encoding_is_no_matter(container_format):
+    codec = "mpeg4" if container_format == "avi" else "libx264"
+    data = encode(codec, container_format, moving(10), title="Xaaaaaaaaa")
+    spoilt = data.replace(b"Xaaaaaaaaa", b"Caf\xe9 \xff\xfe\x80aa")
+    assert spoilt != data
+    np.testing.assert_array_equal(decode_video(spoilt, 4), decode_video(data, 4))
+    assert probe("video", spoilt) == probe("video", data)
+
+
+@pytest.mark.parametrize("container_format", ["mp4", "mov"])
+def test_cover_art_is_no_video(container_format):
+    for read in (lambda data: decode_video(data, 2), lambda data: probe("video", data)):
+        with pytest.raises(MediaError, match="no video stream"):
+            read(with_cover(container_format))
+    data = with_cover(container_format, moving(10))  # the cover is the first stream
+    assert decode_video(data, 3).shape == (3, 48, 64, 3)
+    assert probe("video", data)[1:] == (64, 48, 10)
+
+
+@pytest.mark.parametrize("default", [0, 1])
+def test_of_several_streams_the_default_one_is_shown(default):
+    data, (height, width) = two_streams(default), ((48, 64), (72, 96))[default]
+    assert decode_video(data, 3).shape == (3, height, width, 3)
+    assert probe("video", data)[1:] == (width, height, 10)
+
+
+def test_one_list_says_what_counts_as_media(tmp_path):
+    from data.datasets.raw import IMAGE_SUFFIXES, VIDEO_SUFFIXES, without_suffix
+
+    assert (IMAGE_SUFFIXES, VIDEO_SUFFIXES) == (IMAGES, VIDEOS)
+    assert not set(IMAGES) & set(VIDEOS)
+    names = "a.MP4 b.MOV c.mpeg d.ts e.flv f.ogv g.m2ts h.3gp i.heic j.AVIF k.jfif l.JPG m.MTS"
+    for name in names.split():
+        (tmp_path / name).touch()
+        assert without_suffix(name) == name[0]
+    (tmp_path / "n.txt").touch()
+    assert [path.name for path in find_media([tmp_path])] == names.split()
+    kinds = [media_kind(tmp_path / name) for name in names.split()]
+    assert kinds == ["video"] * 8 + ["image"] * 4 + ["video"]
+
+
+def test_predicting_reads_through_the_same_door(clip, tmp_path):
+    (tmp_path / "a.TS").write_bytes(encode("libx264", "mpegts", moving(10)))
+    assert load_clip(tmp_path / "a.TS", 4, 32).shape == (4, 32, 32, 3)
+    (tmp_path / "b.mp4").write_bytes(b"ffconcat version 1.0\nfile 'a.TS'\n")
+    with pytest.raises(MediaError, match="undecodable video"):
+        load_clip(tmp_path / "b.mp4", 4, 32)
