@@ -41,11 +41,14 @@ class Media:
         path: relative to the raw folder.
         offset: first byte.
         size: number of bytes, -1 for the rest of the file.
+        maybe_cut: whether it may be just the part between the record's start and end, already cut
+            out of the whole video (`of_file`).
     """
 
     path: str
     offset: int = 0
     size: int = -1
+    maybe_cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,9 +139,15 @@ class RawFolder:
         self.root = Path(root)
         if not self.root.is_dir():
             raise DataError(f"--raw={root} is not a folder")
-        self.tree = Folders(self.root)
+        self.tree, self._origin = Folders(self.root), self.root
         self.left_out: list[tuple[str, str, str]] = []  # file, place in it, reason
         self._first: dict[Path, OddItem] = {}
+
+    def part(self, folder: Path) -> "RawFolder":
+        """A folder in it, on its own; what is left out there is noted here."""
+        part = RawFolder(folder)
+        part._origin, part.left_out = self._origin, self.left_out
+        return part
 
     def file(self, *names: str) -> Path:
         """The first of the named annotation files that exists; a name may have wildcards.
@@ -169,14 +178,24 @@ class RawFolder:
         Raises:
             DataError: there is none of any split.
         """
-        found = {split: self.optional(*names) for split, names in files.items()}
-        if not any(found.values()):
-            expected = ", ".join(" or ".join(names) for names in files.values())
-            raise DataError(
-                f"--raw={self.root} holds none of {expected}, "
-                "neither itself nor in one of its subfolders"
-            )
-        return {split: path for split, path in found.items() if path}
+        return self.first_layout(files)[1]
+
+    def first_layout(self, *layouts: dict[str, tuple[str, ...]]) -> tuple[int, dict[str, Path]]:
+        """The first of the ways to lay out a dataset of which a file is there, and its files.
+
+        Raises:
+            DataError: there is none of any.
+        """
+        for number, files in enumerate(layouts):
+            found = {split: self.optional(*names) for split, names in files.items()}
+            if any(found.values()):
+                return number, {split: path for split, path in found.items() if path}
+        expected = ", ".join(" or ".join(names) for files in layouts
+                             for names in files.values() if names)  # fmt: skip
+        raise DataError(
+            f"--raw={self.root} holds none of {expected}, "
+            "neither itself nor in one of its subfolders"
+        )
 
     @functools.cached_property
     def folders(self) -> tuple[str, ...]:
@@ -229,11 +248,12 @@ class RawFolder:
 
     def odd(self, path: Path, place: str, reason: str) -> None:
         """Notes an item of an annotation that is left out; `left_out` has them."""
-        name = os.path.relpath(path, self.root)
+        name = os.path.relpath(path, self._origin)
         self._first.setdefault(path, OddItem(path, reason, place))
         self.left_out.append((name, place, reason))
 
-    def items(self, path: Path, found: Iterable, make: Callable[[Any], Any]) -> Iterator:
+    def items(self, path: Path, found: Iterable, make: Callable[[Any], Any],
+              part: str = "") -> Iterator:  # fmt: skip
         """What is made of each item of an annotation; those that cannot be used are left out.
 
         Args:
@@ -241,21 +261,41 @@ class RawFolder:
             found: its items: a list, or what `read_jsonl`, `read_table` or `read_rows` gave, with
                 `odd` of this folder.
             make: raises `OddItem` of one that cannot be used.
+            part: where the items are in the file, if they are not all of it: "image 7".
 
         Raises:
-            DataError: it is so of all of them: then the file has another layout.
+            DataError: it is so of all of the file's: then it has another layout.
         """
         good = False
         for number, item in enumerate(found, 1):
             try:
                 made = make(item)
             except OddItem as error:
-                self.odd(path, getattr(found, "place", f"item {number}"), error.reason)
+                place = getattr(found, "place", f"item {number}")
+                self.odd(path, f"{part}, {place}" if part else place, error.reason)
                 continue
             good = True
             yield made
-        if not good and path in self._first:
+        if not good and not part and path in self._first:
             raise self._first[path]
+
+
+def of_file(fields: dict, duration: float | None) -> dict:
+    """The fields of a record, without start and end where its file is that part already.
+
+    So it is where the part would end after the file does, and is about as long, for tools that cut
+    at keyframes leave some more; or where it would begin after the end.
+
+    Args:
+        fields: with `start` and `end`, in seconds.
+        duration: of the file; None where it does not say.
+    """
+    start, end = fields.get("start", 0.0), fields.get("end", 0.0)
+    if duration is None or not end:
+        return fields
+    if duration <= start or duration + 1 < end and duration <= end - start + 3:
+        return {key: value for key, value in fields.items() if key not in ("start", "end")}
+    return fields
 
 
 def group_by(items: Iterable, key: Callable) -> dict:

@@ -17,8 +17,8 @@ _ROW_LINES = 200
 _URL = re.compile(r"(?:https?|ftp|s3|gs)://", re.IGNORECASE)
 _QUOTED = re.compile(r'"(?:[^"]|"")*"')
 # What columns of captions and of their addresses are called.
-_NAMES = {"caption", "captions", "text", "title", "description", "alt_text",
-          "url", "urls", "image_url", "img_url", "contenturl", "link"}  # fmt: skip
+COLUMNS = (("caption", "captions", "text", "title", "description", "alt_text"),
+           ("url", "urls", "image_url", "img_url", "contenturl", "link"))  # fmt: skip
 
 
 def read_table(path: Path, columns: tuple[str, ...], delimiter: str = ",",
@@ -132,10 +132,11 @@ def read_rows(path: Path, width: int, odd: Odd | None = None, quoted: bool = Fal
         odd: see `Rows`.
         quoted: whether cells may be quoted, as pandas does with those that have quotes in them.
     """
-    return Rows(path, _tab_rows(path, width, quoted), odd)
+    return Rows(path, tab_rows(path, width, quoted), odd)
 
 
-def _tab_rows(path: Path, width: int, quoted: bool) -> Iterator[tuple[str, Any]]:
+def tab_rows(path: Path, width: int, quoted: bool) -> Iterator[tuple[str, Any]]:
+    """(place, cells) of each row, `OddItem` in place of cells that are too few."""
     for number, line in enumerate(lines(path), 1):
         # The "\r" of a Windows line end; any other is part of the text.
         row = line.removesuffix("\n").removesuffix("\r").split("\t")
@@ -163,4 +164,5 @@ def header(row: list[str]) -> dict[str, int]:
     A row that names an address or a caption and has no address is one: `caption<TAB>url`.
     """
     names = {cell.strip(" \"'").lower(): place for place, cell in reversed(list(enumerate(row)))}
-    return names if names.keys() & _NAMES and not any(map(_URL.match, names)) else {}
+    named = bool(names.keys() & {*COLUMNS[0], *COLUMNS[1]}) and not any(map(_URL.match, names))
+    return names if named else {}

@@ -64,6 +64,14 @@ def lines(path: Path) -> Iterator[str]:
         raise _unreadable(path, error) from error
 
 
+def decoded(data: bytes) -> str:
+    """The text of a small file, see above; nothing is said of it."""
+    for mark, name in _MARKS:
+        if data.startswith(mark):
+            return data.decode(name, "replace")
+    return _ESCAPED.sub(_unescaped, data.decode("utf-8-sig", "surrogateescape"))
+
+
 def _unescaped(match: re.Match) -> str:
     """Bytes that are no UTF-8: letters of Windows-1252, or halves of a pair, encoded each alone."""
     found = match[0].encode("utf-8", "surrogateescape")

@@ -33,6 +33,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from data import media, records
 from data.datasets import Dataset, Entry, Media, Missing, RawFolder
+from data.datasets.raw import of_file
 from data.prepare.index import join_parts, part_path
 from data.written import Part
 from mplug2_jax.contracts.errors import DataError, MediaError
@@ -232,7 +233,10 @@ def _record(raw: Path, entry: dict) -> tuple[dict, media.Facts]:
         facts = media.together([one for _, one in images])
     elif places:
         data, facts = _read(raw, Media(**places), kind)
-    return records.record(entry["id"], kind, media=data, **entry["fields"]), facts
+    fields = entry["fields"]
+    if isinstance(places, dict) and places.get("maybe_cut"):
+        fields = of_file(fields, facts.duration)
+    return records.record(entry["id"], kind, media=data, **fields), facts
 
 
 def _read(raw: Path, place: Media, kind: str) -> tuple[bytes, media.Facts]:
