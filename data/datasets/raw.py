@@ -93,15 +93,19 @@ def _texts(fields: dict) -> dict:
             elif key == "texts":
                 made[key] = [plain(text) for text in value]
             elif key in ("questions", "boxes"):
-                made[key] = [_item(item) for item in value]
+                made[key] = [_item(item, _NEEDED[key]) for item in value]
         except (TypeError, ValueError) as error:
             raise ValueError(f"{error} in its {key}") from None
     return made
 
 
-def _item(item: dict) -> dict:
+_NEEDED = {"questions": {"question", "answer"}, "boxes": {"phrase", "box"}}
+
+
+def _item(item: dict, needed: set[str]) -> dict:
     """A question or a box with its texts as text; what it need not have may be null."""
-    needed = {"question", "answer", "phrase"}
+    if not isinstance(item, dict) or needed - item.keys():
+        raise ValueError(f"{item!r:.40}")
     made = {key: "" if value is None and key not in needed else plain(value)
             for key, value in item.items() if key not in ("answers", "box")}
     if "answers" in item:

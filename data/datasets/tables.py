@@ -94,22 +94,25 @@ class _Source:
         """All lines of this row but its first one are to be read again."""
         self._again += reversed(self.row[1:])
         self.number -= len(self.row) - 1
+        self.row = self.row[:1]
 
 
 def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[str, Any]]:
     """(place, cells) of each row that is not empty."""
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     source, width = _Source(path), 0
-    reader = csv.reader(source, delimiter=delimiter)
+    reader = csv.reader(source, delimiter=delimiter, strict=True)
     while True:
         source.row = []
         try:
             row = next(reader, None)
         except (_Unclosed, csv.Error) as error:
+            alone = len(source.row) == 1 and not isinstance(error, _Unclosed)
             source.back()
-            reader = csv.reader(source, delimiter=delimiter)
-            # A quote that means nothing, at the beginning of a cell.
-            row = source.row[0].rstrip("\r\n").split(delimiter)
+            reader = csv.reader(source, delimiter=delimiter, strict=True)
+            # A quote that means nothing: `"a" cat`, or at the beginning of a cell.
+            row = (next(csv.reader(source.row, delimiter=delimiter)) if alone
+                   else source.row[0].rstrip("\r\n").split(delimiter))
             if len(row) != width:
                 why = "its quote is never closed" if isinstance(error, _Unclosed) else error
                 yield f"line {source.number}", OddItem(path, f"is no row: {why}")
