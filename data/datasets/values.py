@@ -19,7 +19,8 @@ class OddItem(DataError):
     """One item of an annotation that cannot be used; `reason` says why, without its place."""
 
     def __init__(self, path: Path | str, reason: str, place: str = ""):
-        super().__init__(f"{path}, {place}: {reason}" if place else f"{path}: {reason}")
+        where = f"{path}, {place}" if place else str(path)
+        super().__init__(where + ("" if reason.startswith(("has ", "is ")) else ":") + f" {reason}")
         self.reason = reason
 
 

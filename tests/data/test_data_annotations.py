@@ -180,7 +180,7 @@ def test_a_damaged_line_costs_a_line_and_nothing_but_them_is_an_error(tmp_path):
     assert texts(found["train"])[1] == ["c", "4"]
     assert [place for _, place, _ in left_out] == ["line 2", "line 3", "line 4", "line 5"]
     put(tmp_path / "train.jsonl", '{]\n{"video_id": null, "caption": "b"}\n')
-    with pytest.raises(DataError, match=r"train.jsonl, line 1: is not JSON"):
+    with pytest.raises(DataError, match=r"train.jsonl, line 1 is not JSON"):
         read("release_jsonl", tmp_path)
 
 

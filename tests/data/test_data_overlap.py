@@ -66,7 +66,8 @@ def test_of_itself_a_split_has_all_in_common(prepared):
     assert overlap(indexes_of(f"{prepared}:train"), []) == []
 
 
-@pytest.mark.parametrize("text", ["A man, singing!", "  ", "don't", "ﬁne", "３ dogs", "Straße 5", "你好。"])
+@pytest.mark.parametrize("text", [
+    "A man, singing!", "  ", "don't", "ﬁne", "３ dogs", "Straße 5", "你好。"])
 def test_texts_are_compared_by_their_words(text):
     assert cleaned(text) == plainly(text)
     assert re.fullmatch(r"(\w+( \w+)*)?", cleaned(text))
