@@ -130,8 +130,8 @@ def show_overlap(first: str, second: str, out: str, rows: int) -> None:
     print(f"A is {first}, B is {second}")
     for kind, many in (("medium", "media"), ("text", "texts")):
         own = [one for one in found if one.kind == kind]
-        in_a, in_b = ({name for one in own for name in side}
-                      for side in ([one.first for one in own], [one.second for one in own]))
+        in_a = {name for one in own for name in one.first}
+        in_b = {name for one in own for name in one.second}
         print(f"{many} in both: {len(own):,}, of {len(in_a):,} records of A and "
               f"{len(in_b):,} of B")
         for one in own[:rows]:
