@@ -5,9 +5,17 @@
 What the data holds, its classes and how many records each has, is of its indexes (docs/data.md).
 The sheet has a row an example: its frames, and beside them the texts that its ids stand for. The
 table is of one thread; `data.threads` and `data.workers` run several.
+
+    python -m data.inspect --overlap prepared/msrvtt:train prepared/msrvtt:test
+
+lists the media and the texts that stand in both: bytes that are equal, words that are. All of them
+are written to a table, `--out=overlap.tsv`; `--rows` are printed.
 """
 
+import csv
+import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 from absl import flags
@@ -16,8 +24,13 @@ from PIL import Image, ImageDraw, ImageFont
 from configs import checks
 from data.pipeline import Epochs, Stopwatch, TrainStream, summary
 from data.pipeline.content import repeated
+from data.written import Index, find_version
+from data.written.folders import find_index
+from data.written.overlap import overlap
+from data.written.reading import command
+from data.written.split import open_index
 from mplug2_jax import launch
-from mplug2_jax.contracts.errors import ConfigError
+from mplug2_jax.contracts.errors import ConfigError, DataError
 from mplug2_jax.contracts.streams import Stream
 from mplug2_jax.preprocess.tokenizer import Tokenizer, load_tokenizer
 
@@ -86,21 +99,76 @@ def inspect(
             print(f"sheet of {min(rows, stream.batch_size)} examples: {out}")
 
 
-def main() -> None:
+def indexes_of(said: str) -> list[Index]:
+    """The indexes of `FOLDER:SPLIT`, or of `FOLDER:SPLIT+SPLIT`.
+
+    Raises:
+        DataError: there is no such split, or no index of it.
+    """
+    root, colon, names = said.rpartition(":")
+    if not colon or not names:
+        raise DataError(f"{said}: expected FOLDER:SPLIT, such as prepared/msrvtt:train")
+    folder, found = find_version(Path(root)), []
+    for name in names.split("+"):
+        path = find_index(folder, name)
+        if path is None:
+            raise DataError(f"{folder} has no index of {name!r}: is it a split of it? An index is "
+                            f"written by: {command(folder)}")
+        found.append(open_index(path, folder))
+    return found
+
+
+def show_overlap(first: str, second: str, out: str, rows: int) -> None:
+    """Prints what two splits have in common, and writes all of it as a table of tabs.
+
+    Args:
+        first, second: `FOLDER:SPLIT` each.
+        out: the table's file.
+        rows: how many lines are printed of each kind.
+    """
+    found = overlap(indexes_of(first), indexes_of(second))
+    print(f"A is {first}, B is {second}")
+    for kind, many in (("medium", "media"), ("text", "texts")):
+        own = [one for one in found if one.kind == kind]
+        in_a = {name for one in own for name in one.first}
+        in_b = {name for one in own for name in one.second}
+        print(f"{many} in both: {len(own):,}, of {len(in_a):,} records of A and "
+              f"{len(in_b):,} of B")
+        for one in own[:rows]:
+            print(f"  {kind} {one.what!r:.80}: {', '.join(one.first[:3])} in A, "
+                  f"{', '.join(one.second[:3])} in B")
+    with open(out, "w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, delimiter="\t", lineterminator="\n")
+        table.writerow(("kind", "what", "records of A", "records of B"))
+        table.writerows((one.kind, one.what, " ".join(one.first), " ".join(one.second))
+                        for one in found)
+    print(f"all of it: {out}", flush=True)
+
+
+def main(*splits: str) -> None:
+    if splits:
+        show_overlap(*splits, OUT.value or "overlap.tsv", ROWS.value)
+        return
     config = CONFIG.value
     streams = checks.validate(config).streams
     if STREAM.value and STREAM.value not in streams:
         raise ConfigError(f"--stream={STREAM.value}: the config has {', '.join(streams)}")
     if STREAM.value:
         streams = {STREAM.value: streams[STREAM.value]}
-    inspect(config, streams, OUT.value, ROWS.value, BATCHES.value)
+    inspect(config, streams, OUT.value or "sheet.png", ROWS.value, BATCHES.value)
 
 
 if __name__ == "__main__":
     CONFIG = launch.define_config("The run's config.")
     STREAM = flags.DEFINE_string("stream", "", "Which stream; all of them, if it is not given.")
-    OUT = flags.DEFINE_string("out", "sheet.png", "Where the contact sheet is written.")
-    ROWS = flags.DEFINE_integer("rows", 16, "Examples on the sheet, at most.", lower_bound=1)
+    OVERLAP = flags.DEFINE_bool("overlap", False, "List what two splits have in common: "
+                                "A B, each FOLDER:SPLIT.")
+    OUT = flags.DEFINE_string("out", "", "Where the contact sheet is written (sheet.png), or what "
+                              "is common (overlap.tsv).")
+    ROWS = flags.DEFINE_integer("rows", 16, "Examples on the sheet, at most; lines of what is "
+                                "common.", lower_bound=1)
     BATCHES = flags.DEFINE_integer("batches", 2, "Batches that are timed.", lower_bound=1)
-    flags.mark_flag_as_required("config")
-    launch.main(main)
+    wanted = any(word in ("--overlap", "-overlap") for word in sys.argv[1:])
+    if not wanted:
+        flags.mark_flag_as_required("config")
+    launch.main(main, ("A", "B") if wanted else ())

@@ -13,9 +13,9 @@ from mplug2_jax.contracts.errors import DataError
 __all__ = ["DATASETS", "Dataset", "Entry", "Media", "Missing", "RawFolder", "load"]
 
 _MODULES = (importlib.import_module(f"{__name__}.{file.name}")
-            for file in pkgutil.iter_modules(__path__) if file.name != "raw")
+            for file in pkgutil.iter_modules(__path__))
 DATASETS: dict[str, Dataset] = {
-    dataset.name: dataset for module in _MODULES for dataset in module.DATASETS
+    dataset.name: dataset for module in _MODULES for dataset in getattr(module, "DATASETS", ())
 }
 
 

@@ -2,9 +2,8 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
-from data.datasets.raw import IMAGE_SUFFIXES, Dataset, Entry, Media, RawFolder
+from data.datasets.raw import Dataset, Entry, Media, RawFolder, kind_of
 from mplug2_jax.contracts.errors import DataError
 
 
@@ -13,39 +12,32 @@ def read(raw: RawFolder) -> dict[str, Iterable[Entry]]:
 
     A folder that holds classes itself, without splits, is the split `train`.
     """
-    splits = {}
-    for folder in _folders(raw.root):
-        if any(_images(inner) for inner in _folders(folder)):
-            splits[folder.name] = _entries(raw.root, folder)
-    if not splits and any(_images(folder) for folder in _folders(raw.root)):
-        splits["train"] = _entries(raw.root, raw.root)
+    tree = raw.tree
+    outer = tree.inner("")
+    splits = {folder: _entries(raw, folder) for folder in outer
+              if any(_images(raw, inner) for inner in tree.inner(folder))}
+    if not splits and any(_images(raw, folder) for folder in outer):
+        splits["train"] = _entries(raw, "")
     if not splits:
         raise DataError(f"--raw={raw.root} has no images: expected SPLIT/CLASS/*.jpg or "
                         "CLASS/*.jpg")
-    for folder in _folders(raw.root):
-        if "train" in splits and folder.name not in splits and folder.name == "test":
-            splits[folder.name] = _entries(raw.root, folder)  # its classes are hidden
+    if "train" in splits and "test" in outer and "test" not in splits:
+        splits["test"] = _entries(raw, "test")  # its classes are hidden
     return splits
 
 
-def _entries(root: Path, split: Path) -> Iterator[Entry]:
-    for folder in (split, *_folders(split)):
-        label = "" if folder == split else folder.name
-        for name in _images(folder):
-            path = folder / name
-            fields = {"label": label}
-            yield Entry(str(path.relative_to(split)), "image",
-                        Media(str(path.relative_to(root))), fields)
+def _entries(raw: RawFolder, split: str) -> Iterator[Entry]:
+    for folder in (split, *raw.tree.inner(split)):
+        label = "" if folder == split else os.path.basename(folder)
+        for name in _images(raw, folder):
+            place = os.path.join(folder, name)
+            yield Entry(os.path.relpath(place, split or "."), "image", Media(place),
+                        {"label": label})
 
 
-def _folders(parent: Path) -> list[Path]:
-    with os.scandir(parent) as entries:
-        return sorted(Path(entry.path) for entry in entries
-                      if entry.is_dir() and not entry.name.startswith("."))
-
-
-def _images(folder: Path) -> list[str]:
-    return sorted(name for name in os.listdir(folder) if name.lower().endswith(IMAGE_SUFFIXES))
+def _images(raw: RawFolder, folder: str) -> list[str]:
+    return sorted(name for name in raw.tree.listing(folder).files
+                  if kind_of(name) == "image" and not name.startswith("."))
 
 
 DATASETS = (

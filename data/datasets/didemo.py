@@ -1,30 +1,40 @@
 """DiDeMo: personal videos with sentences that each describe a moment."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
+from data.datasets import listed
 from data.datasets.raw import (
     Dataset,
     Entry,
     RawFolder,
     group_by,
-    read_json,
-    require,
+    read_jsonl,
+    said,
     without_suffix,
 )
 
 
 def read(raw: RawFolder) -> dict[str, Iterable[Entry]]:
-    """One record a video; its sentences are joined to one paragraph, as retrieval uses them."""
-    files = {split: (f"{split}_data.json",) for split in ("train", "val", "test")}
+    """One record a video; its sentences are joined to one paragraph, as retrieval uses them.
 
-    def entries(path):
-        by_video = group_by(read_json(path), lambda item: require(path, item, "video"))
-        for name, items in by_video.items():
-            sentences = [require(path, item, "description").strip() for item in items]
+    Lists of VindLU have the paragraphs themselves.
+    """
+    order = ("train", "val", "test")
+    layout, paths = raw.first_layout({split: (f"{split}_data.json",) for split in order},
+                                     {split: (f"didemo_ret_{split}.json",) for split in order})
+    if layout == 1:
+        return listed.splits(raw, paths, "video", wanted="caption")
+
+    def entries(path: Path) -> Iterator[Entry]:
+        found = raw.items(path, read_jsonl(path, raw.odd),
+                          lambda item: said(path, item, "video", "description"))
+        for name, items in group_by(found, lambda item: item[0]).items():
             stem = without_suffix(name)
-            yield Entry(stem, "video", raw.video(stem), {"texts": [" ".join(sentences)]})
+            text = " ".join(sentence.strip() for _, sentence in items)
+            yield Entry(stem, "video", raw.video(stem), {"texts": [text]})
 
-    return {split: entries(path) for split, path in raw.some(files).items()}
+    return {split: entries(path) for split, path in paths.items()}
 
 
 DATASETS = (

@@ -5,7 +5,6 @@ import fnmatch
 import functools
 import gzip
 import json
-import os
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import IO
 
 from data.datasets.raw import Dataset, Entry, Missing, RawFolder
 from data.datasets.text_folder import SPLITS, passages
+from data.datasets.texts import decoded
 from mplug2_jax.contracts.errors import DataError
 
 _OPEN = {".gz": gzip.open, ".bz2": bz2.open}
@@ -33,7 +33,7 @@ def read(raw: RawFolder, names: tuple[str, ...]) -> dict[str, Iterable[Entry]]:
         DataError: there is no such file.
     """
     splits: dict[str, list[Path]] = {}
-    for path in _files(raw.root, names):
+    for path in _files(raw, names):
         splits.setdefault(_split(path.relative_to(raw.root)), []).append(path)
     if not splits:
         raise DataError(f"--raw={raw.root} holds none of {', '.join(names)}, at any depth")
@@ -41,20 +41,13 @@ def read(raw: RawFolder, names: tuple[str, ...]) -> dict[str, Iterable[Entry]]:
     return {split: _entries(raw.root, splits[split]) for split in order}
 
 
-def _files(root: Path, names: tuple[str, ...]) -> list[Path]:
-    """The files of these names, sorted; one that is there unpacked as well is taken once.
-
-    Links are followed, but no folder is looked into twice: a link may lead up.
-    """
-    found, seen = {}, {os.path.realpath(root)}
-    for folder, inner, files in os.walk(root, followlinks=True):
-        new = {name: os.path.realpath(os.path.join(folder, name))
-               for name in sorted(inner) if not name.startswith(".")}
-        inner[:] = [name for name, place in new.items() if place not in seen]
-        seen.update(new.values())
-        for name in sorted(files):
+def _files(raw: RawFolder, names: tuple[str, ...]) -> list[Path]:
+    """The files of these names, sorted; one that is there unpacked as well is taken once."""
+    found: dict[Path, Path] = {}
+    for folder, files in raw.tree.walk():
+        for name in files:
             if any(fnmatch.fnmatch(name, pattern) for pattern in names):
-                path = Path(folder, name)
+                path = raw.root / folder / name
                 found.setdefault(path.with_suffix("") if path.suffix in _OPEN else path, path)
     return sorted(found.values())
 
@@ -90,15 +83,14 @@ def _open(path: Path) -> IO[bytes]:
 def _document(name: str, line: bytes) -> Iterator[Entry]:
     """The records of a line; of one that is damaged, a record that is missing."""
     try:
-        text = json.loads(line)["text"]
+        text = json.loads(decoded(line))["text"]
         if not isinstance(text, str):
             raise TypeError(f"its text is {type(text).__name__}")
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         reason = "no text" if isinstance(error, KeyError) else " ".join(str(error).split())
         yield Entry(name, "text", Missing(f"a JSON object with a text ({reason})"), {})
         return
-    # Half a pair of UTF-16, which JSON can name, is no letter that could be written.
-    yield from passages(name, text.encode("utf-8", "replace").decode("utf-8"))
+    yield from passages(name, text)
 
 
 def _dataset(name: str, summary: str, names: tuple[str, ...]) -> Dataset:

@@ -7,7 +7,16 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from data.datasets.raw import Dataset, Entry, Media, Missing, RawFolder, read_table
+from data.datasets.raw import (
+    Dataset,
+    Entry,
+    Missing,
+    OddItem,
+    RawFolder,
+    read_lines,
+    read_table,
+    without_suffix,
+)
 from mplug2_jax.contracts.errors import DataError
 
 _FILES = {
@@ -35,36 +44,108 @@ _RENAMED = {
     "throwing ball": "throwing ball (not baseball or American football)",
     "tying tie": "tying necktie",
 }
-_FOLDERS = {"train": ("train",), "val": ("val", "validate", "validation"), "test": ("test",)}
+# Folders of the clips, also below `videos`: those of CVDF, the crawler, MMAction2.
+_FOLDERS = {
+    "train": ("train", "videos_train", "train_256", "kinetics_train"),
+    "val": ("val", "validate", "validation", "videos_val", "val_256", "kinetics_val"),
+    "test": ("test", "videos_test", "test_256", "kinetics_test"),
+}
+# Lists of paths and numbers of classes: MMAction2's; and PySlowFast's, which are called .csv.
+_LISTS = {split: (f"*_{split}_list_videos.txt", f"{split}_list_videos.txt") for split in _FOLDERS}
+_LABEL_MAPS = ("label_map*.txt", "kinetics_label_map*.txt")
 
 
 def read(raw: RawFolder) -> dict[str, Iterable[Entry]]:
     """Clips `{youtube_id}_{start:06d}_{end:06d}`, or whole videos with start and end.
 
-    Whole videos go by `{youtube_id}`. Both lie in the split's folder or in `videos`, in either
-    beside each other or in a folder a label.
+    Whole videos go by `{youtube_id}`, as do clips that are cut already (`raw.of_file`). They lie in
+    the split's folder, in `videos`, or in folders of splits there, in each beside each other or in
+    a folder a label, whatever its marks and blanks. Without tables, lists of paths are read.
     """
+    layout, paths = raw.first_layout(_FILES, _LISTS)
+    if layout == 0:
+        lists = {split: path for split, path in paths.items() if _is_list(path)}
+        tables = {split: path for split, path in paths.items() if split not in lists}
+    else:
+        lists, tables = paths, {}
+    return {split: _of_table(raw, split, tables[split]) if split in tables
+            else _of_list(raw, split, lists[split]) for split in paths}
 
-    def entries(split: str, path: Path):
-        parents = []
-        for parent in (*_FOLDERS[split], *(f"videos/{f}" for f in _FOLDERS[split]), "videos", ""):
-            if (raw.root / parent).is_dir():
-                parents.append(parent)
-        for row in read_table(path, ("youtube_id", "time_start", "time_end")):
-            name, label = row["youtube_id"], row.get("label", "")
-            start, end = (_seconds(path, row[key]) for key in ("time_start", "time_end"))
-            clip = f"{name}_{int(start):06d}_{int(end):06d}"
-            places = [p for parent in parents for p in (f"{parent}/{label}", parent)]
-            places = [place.lstrip("/") for place in places]
-            fields = {"label": label}
-            media = raw.video(clip, *places)
-            if isinstance(media, Missing):
-                whole = raw.video(name, *places)
-                if not isinstance(whole, Missing):
-                    media, fields = whole, fields | {"start": start, "end": end}
-            yield Entry(clip, "video", media, fields)
 
-    return {split: entries(split, path) for split, path in raw.some(_FILES).items()}
+def _of_table(raw: RawFolder, split: str, path: Path) -> Iterator[Entry]:
+    places = _Places(raw, split)
+
+    def made(row: dict) -> Entry:
+        name, label = row["youtube_id"].strip(), (row.get("label") or "").strip()
+        start, end = (_seconds(path, row[key]) for key in ("time_start", "time_end"))
+        clip = f"{name}_{int(start):06d}_{int(end):06d}"
+        near, fields = places.of(label), {"label": label}
+        media = raw.video(clip, *near)
+        if isinstance(media, Missing):
+            whole = raw.video(name, *near)
+            if isinstance(whole, Missing):
+                media = raw.video(clip)  # wherever it lies
+            else:
+                media = dataclasses.replace(whole, maybe_cut=True)
+                fields |= {"start": start, "end": end}
+        return Entry(clip, "video", media, fields)
+
+    columns = ("youtube_id", "time_start", "time_end")
+    yield from raw.items(path, read_table(path, columns, odd=raw.odd), made)
+
+
+class _Places:
+    """The folders that clips of a split may lie in."""
+
+    def __init__(self, raw: RawFolder, split: str):
+        own = _FOLDERS[split]
+        found = (*own, *(f"videos/{folder}" for folder in own), "videos", "")
+        self._parents = [parent for parent in found if (raw.root / parent).is_dir()]
+        self._labels = [{_plain(os.path.basename(folder)): folder
+                         for folder in raw.tree.inner(parent)} for parent in self._parents]
+
+    def of(self, label: str) -> list[str]:
+        """Those of a label, the one that is called like it first."""
+        key = _plain(label)
+        return [place for parent, labels in zip(self._parents, self._labels, strict=True)
+                for place in (*([labels[key]] if key in labels else ()), parent)]
+
+
+def _is_list(path: Path) -> bool:
+    """Whether a table is a list of paths and numbers of classes in disguise."""
+    first = next(iter(read_lines(path)), "")
+    return "youtube_id" not in first.lower() and bool(_LISTED.fullmatch(first))
+
+
+_LISTED = re.compile(r"(.*\S)[ ,\t]+(\d+)")
+
+
+def _of_list(raw: RawFolder, split: str, path: Path) -> Iterator[Entry]:
+    """Lines of a path and a class's number, from 0; its name is that of the folder, or of a map."""
+    labels = raw.optional(*_LABEL_MAPS)
+    names = read_lines(labels) if labels else []
+
+    def made(line: str) -> Entry:
+        match = _LISTED.fullmatch(line)
+        if not match:
+            raise OddItem(path, f"{line!r:.60} is not a path and a class's number")
+        place, number = match[1], int(match[2])
+        folder = os.path.basename(os.path.dirname(place))
+        if number < len(names):
+            label = names[number]
+        elif folder and folder not in ("videos", *_FOLDERS[split]):
+            label = folder.replace("_", " ")
+        else:
+            raise OddItem(path, f"class {number} has no name: neither a folder nor a "
+                                f"{_LABEL_MAPS[0]} says one")
+        clip = without_suffix(os.path.basename(place))
+        media = raw.video(place, *(p for p in (*_FOLDERS[split], "videos", "")
+                                   if (raw.root / p).is_dir()))
+        if isinstance(media, Missing):
+            media = raw.ending(place)
+        return Entry(clip, "video", media, {"label": label})
+
+    yield from raw.items(path, read_lines(path), made)
 
 
 def read_union(raw: RawFolder) -> dict[str, Iterable[Entry]]:
@@ -76,7 +157,7 @@ def read_union(raw: RawFolder) -> dict[str, Iterable[Entry]]:
     spaces, or by `_RENAMED`; they have the name that the newest set gives them.
     """
     folders = {number: _folder(raw, number) for number in _SETS}
-    read_sets = {number: RawFolder(folder) for number, folder in folders.items()}
+    read_sets = {number: raw.part(folder) for number, folder in folders.items()}
     files = {number: found.some(_FILES) for number, found in read_sets.items()}
     names = _class_names(path for own in files.values()
                          for split, path in own.items() if split != "test")
@@ -97,7 +178,8 @@ def read_union(raw: RawFolder) -> dict[str, Iterable[Entry]]:
                     continue
                 taken[name] = number
                 place = os.path.join(os.path.relpath(folders[number], raw.root), entry.media.path)
-                yield dataclasses.replace(entry, media=Media(place))
+                yield dataclasses.replace(
+                    entry, media=dataclasses.replace(entry.media, path=place))
         for name, (_, clips) in absent.items():
             yield from () if name in taken else clips
 
@@ -115,7 +197,11 @@ def _folder(raw: RawFolder, number: int) -> Path:
 
 
 def _videos(path: Path) -> Iterator[str]:
-    return (row["youtube_id"] for row in read_table(path, ("youtube_id",)))
+    return (row["youtube_id"] for row in read_table(path, ("youtube_id",), odd=_pass_over))
+
+
+def _pass_over(path: Path, place: str, reason: str) -> None:
+    """What is odd is told of when the clips are read."""
 
 
 def _named(entries: Iterable[Entry]) -> Iterator[tuple[str, Entry]]:
@@ -141,16 +227,20 @@ def _class_names(paths: Iterable[Path]) -> dict[str, str]:
     """The name of each class by `_key`, that of the first file which has it."""
     names: dict[str, str] = {}
     for path in paths:
-        for label in dict.fromkeys(row["label"] for row in read_table(path, ("label",))):
+        rows = read_table(path, ("label",), odd=_pass_over)
+        for label in dict.fromkeys(row["label"] for row in rows):
             names.setdefault(_key(label), label)
     return names
 
 
 def _seconds(path: Path, text: str) -> float:
     try:
-        return float(text)
+        seconds = float(text)
+        if 0 <= seconds < 1e6:
+            return seconds
+        raise ValueError
     except ValueError:
-        raise DataError(f"{path}: {text!r} is not a time in seconds") from None
+        raise OddItem(path, f"{text!r} is not a time in seconds") from None
 
 
 def _dataset(classes: int, published: dict[str, int]) -> Dataset:

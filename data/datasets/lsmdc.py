@@ -18,7 +18,8 @@ def read(raw: RawFolder) -> dict[str, Iterable[Entry]]:
     parents = [folder for folder in raw.folders if "/" not in folder]
 
     def entries(path):
-        rows = [row for row in read_rows(path, 6) if row[0].strip("<>").lower() != "clip_id"]
+        found = raw.items(path, read_rows(path, 6, raw.odd), list)
+        rows = [row for row in found if row[0].strip("<>").lower() != "clip_id"]
         for clip, rows_of in group_by(rows, lambda row: row[0]).items():
             film = _TIMES.sub("", clip)
             places = [place for parent in parents for place in (f"{parent}/{film}", parent)]

@@ -3,8 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-from data.datasets.raw import Dataset, Entry, RawFolder, group_by, read_json, require
-from mplug2_jax.contracts.errors import DataError
+from data.datasets.raw import Dataset, Entry, OddItem, RawFolder, read_json, require, said
 
 VAL, TEST = "nocaps_val_4500_captions.json", "nocaps_test_image_info.json"
 # As in the files: the split here.
@@ -20,31 +19,32 @@ def read(raw: RawFolder) -> dict[str, Iterable[Entry]]:
     splits: dict[str, list[Entry]] = {}
     if "val" in paths:
         splits |= {split: [] for split in _DOMAINS.values()}
-        path, said = paths["val"], {}
+        path, captions = paths["val"], {}  # type: Path, dict[int, list[str]]
         images, annotations = require(path, read_json(path), "images", "annotations")
-        for number, items in group_by(
-            annotations, lambda item: require(path, item, "image_id")
-        ).items():
-            said[number] = [require(path, item, "caption") for item in items]
-        for image in images:
+        for number, caption in raw.items(path, annotations, lambda item: (
+                require(path, item, "image_id"), said(path, item, "caption"))):
+            captions.setdefault(number, []).append(caption)
+
+        def made(image: dict) -> tuple[str, Entry]:
             number, domain = require(path, image, "id", "domain")
             if domain not in _DOMAINS:
-                raise DataError(
-                    f"{path}: image {number} is of domain {domain!r}, not of {', '.join(_DOMAINS)}"
-                )
-            splits[_DOMAINS[domain]].append(
-                _entry(raw, path, image, {"texts": said.get(number, []), "group": domain})
-            )
+                raise OddItem(
+                    path, f"image {number} is of domain {domain!r}, not of {', '.join(_DOMAINS)}")
+            fields = {"texts": captions.get(number, []), "group": domain}
+            return _DOMAINS[domain], _entry(raw, path, image, fields)
+
+        for split, entry in raw.items(path, images, made):
+            splits[split].append(entry)
     if "test" in paths:
-        path = paths["test"]
-        splits["test"] = [
-            _entry(raw, path, image, {}) for image in require(path, read_json(path), "images")
-        ]
+        listing = paths["test"]
+        splits["test"] = list(raw.items(
+            listing, require(listing, read_json(listing), "images"),
+            lambda image: _entry(raw, listing, image, {})))
     return splits
 
 
 def _entry(raw: RawFolder, path: Path, image: dict, fields: dict) -> Entry:
-    number, name = require(path, image, "id", "file_name")
+    number, name = said(path, image, "id", "file_name")
     return Entry(str(number), "image", raw.exactly(name), fields)
 
 

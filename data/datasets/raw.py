@@ -1,24 +1,36 @@
 """What the readers of raw datasets share: finding files as users lay them out, and entries.
 
 An annotation file is looked for in the `--raw` folder itself, then in each of its subfolders. A
-media file is looked for by its name without the suffix, in the `--raw` folder, its subfolders and
-their subfolders, or in those folders that the dataset's own layout names; in each folder the
-suffixes are tried in the order of `VIDEO_SUFFIXES` or `IMAGE_SUFFIXES`.
+media file is looked for by its name (see `folders`), in the `--raw` folder, its subfolders and
+their subfolders, or in those folders that the dataset's own layout names. What the files say is
+read by `texts` and `tables`.
 """
 
-import csv
 import functools
-import json
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from data.datasets.folders import (
+    IMAGE_SUFFIXES,
+    VIDEO_SUFFIXES,
+    Folders,
+    kind_of,
+    within,
+    without_suffix,
+)
+from data.datasets.tables import header, read_rows, read_table
+from data.datasets.texts import read_json, read_jsonl, read_lines
+from data.datasets.values import OddItem, all_said, mended, plain, require, said
 from mplug2_jax.contracts.errors import DataError
-from mplug2_jax.preprocess.files import IMAGES, VIDEOS
 
-VIDEO_SUFFIXES, IMAGE_SUFFIXES = VIDEOS, IMAGES
+__all__ = [
+    "IMAGE_SUFFIXES", "VIDEO_SUFFIXES", "Dataset", "Entry", "Media", "Missing", "OddItem",
+    "RawFolder", "all_said", "group_by", "header", "kind_of", "mended", "plain", "read_json",
+    "read_jsonl", "read_lines", "read_rows", "read_table", "require", "said", "without_suffix",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -29,11 +41,14 @@ class Media:
         path: relative to the raw folder.
         offset: first byte.
         size: number of bytes, -1 for the rest of the file.
+        maybe_cut: whether it may be just the part between the record's start and end, already cut
+            out of the whole video (`of_file`).
     """
 
     path: str
     offset: int = 0
     size: int = -1
+    maybe_cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,13 +66,51 @@ class Entry:
         id: name, unique in the split.
         kind: of `records.KINDS`.
         media: where its bytes are; of "images" a list, of "text" an empty one.
-        fields: the other arguments of `records.record`.
+        fields: the other arguments of `records.record`. What is no text where one is expected
+            makes `media` missing, so that it costs this record; a number is its digits.
     """
 
     id: str
     kind: str
     media: Media | Missing | list[Media]
     fields: dict
+
+    def __post_init__(self):
+        self.id = mended(str(self.id))
+        try:
+            self.fields = _texts(self.fields)
+        except ValueError as error:
+            self.media, self.fields = Missing(f"text, not {error}"), {}
+
+
+def _texts(fields: dict) -> dict:
+    """The fields of an entry with their texts as text; raises ValueError of one that is none."""
+    made = dict(fields)
+    for key, value in fields.items():
+        try:
+            if key in ("label", "group"):
+                made[key] = "" if value is None else plain(value)
+            elif key == "texts":
+                made[key] = [plain(text) for text in value]
+            elif key in ("questions", "boxes"):
+                made[key] = [_item(item, _NEEDED[key]) for item in value]
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{error} in its {key}") from None
+    return made
+
+
+_NEEDED = {"questions": {"question", "answer"}, "boxes": {"phrase", "box"}}
+
+
+def _item(item: dict, needed: set[str]) -> dict:
+    """A question or a box with its texts as text; what it need not have may be null."""
+    if not isinstance(item, dict) or needed - item.keys():
+        raise ValueError(f"{item!r:.40}")
+    made = {key: "" if value is None and key not in needed else plain(value)
+            for key, value in item.items() if key not in ("answers", "box")}
+    if "answers" in item:
+        made["answers"] = [plain(answer) for answer in item["answers"]]
+    return made | ({"box": item["box"]} if "box" in item else {})
 
 
 @dataclass(frozen=True)
@@ -90,7 +143,15 @@ class RawFolder:
         self.root = Path(root)
         if not self.root.is_dir():
             raise DataError(f"--raw={root} is not a folder")
-        self._names = functools.cache(self._list_names)  # of this folder, and gone with it
+        self.tree, self._origin = Folders(self.root), self.root
+        self.left_out: list[tuple[str, str, str]] = []  # file, place in it, reason
+        self._first: dict[Path, OddItem] = {}
+
+    def part(self, folder: Path) -> "RawFolder":
+        """A folder in it, on its own; what is left out there is noted here."""
+        part = RawFolder(folder)
+        part._origin, part.left_out = self._origin, self.left_out
+        return part
 
     def file(self, *names: str) -> Path:
         """The first of the named annotation files that exists; a name may have wildcards.
@@ -121,36 +182,32 @@ class RawFolder:
         Raises:
             DataError: there is none of any split.
         """
-        found = {split: self.optional(*names) for split, names in files.items()}
-        if not any(found.values()):
-            expected = ", ".join(" or ".join(names) for names in files.values())
-            raise DataError(
-                f"--raw={self.root} holds none of {expected}, "
-                "neither itself nor in one of its subfolders"
-            )
-        return {split: path for split, path in found.items() if path}
+        return self.first_layout(files)[1]
+
+    def first_layout(self, *layouts: dict[str, tuple[str, ...]]) -> tuple[int, dict[str, Path]]:
+        """The first of the ways to lay out a dataset of which a file is there, and its files.
+
+        Raises:
+            DataError: there is none of any.
+        """
+        for number, files in enumerate(layouts):
+            found = {split: self.optional(*names) for split, names in files.items()}
+            if any(found.values()):
+                return number, {split: path for split, path in found.items() if path}
+        expected = ", ".join(" or ".join(names) for files in layouts
+                             for names in files.values() if names)  # fmt: skip
+        raise DataError(
+            f"--raw={self.root} holds none of {expected}, "
+            "neither itself nor in one of its subfolders"
+        )
 
     @functools.cached_property
     def folders(self) -> tuple[str, ...]:
         """The raw folder, its subfolders and theirs, relative to it, the nearest first."""
         levels = [[""]]
         for _ in range(2):
-            levels.append([child for folder in levels[-1] for child in self._subfolders(folder)])
+            levels.append([child for folder in levels[-1] for child in self.tree.inner(folder)])
         return tuple(folder for level in levels for folder in level)
-
-    def _subfolders(self, folder: str) -> list[str]:
-        with os.scandir(self.root / folder) as entries:
-            return sorted(
-                os.path.join(folder, entry.name)
-                for entry in entries
-                if entry.is_dir() and not entry.name.startswith(".")
-            )
-
-    def _list_names(self, folder: str) -> frozenset[str]:
-        try:
-            return frozenset(os.listdir(self.root / folder))
-        except (FileNotFoundError, NotADirectoryError):
-            return frozenset()
 
     def video(self, stem: str, *folders: str) -> Media | Missing:
         """The video of that name without suffix, in the folders given or in `self.folders`."""
@@ -161,8 +218,9 @@ class RawFolder:
         return self._find(stem, IMAGE_SUFFIXES, folders)
 
     def exactly(self, name: str, *folders: str) -> Media | Missing:
-        """The file of that name, which may start with folders of its own."""
-        return self._find(name, ("",), folders)
+        """The file of that name, which may start with folders of its own; of media, its kind."""
+        suffixes = {"video": VIDEO_SUFFIXES, "image": IMAGE_SUFFIXES}.get(kind_of(name), ())
+        return self._find(name, suffixes, folders)
 
     def ending(self, path: str) -> Media | Missing:
         """The file whose path ends as this one does: in `DIR` or a subfolder, the longest ending.
@@ -180,102 +238,68 @@ class RawFolder:
     def _find(
         self, stem: str, suffixes: tuple[str, ...], folders: tuple[str, ...]
     ) -> Media | Missing:
-        inner, name = os.path.split(stem)
+        path = within(stem)
+        if path is None:
+            return Missing(f"{stem!r} within --raw")
+        inner, name = os.path.split(path)
         for parent in folders or self.folders:
             folder = os.path.join(parent, inner)
-            names = self._names(folder)
-            for suffix in suffixes:
-                if name + suffix in names:
-                    return Media(os.path.join(folder, name + suffix))
+            found = self.tree.listing(folder).find(name, suffixes)
+            if found:
+                return Media(os.path.join(folder, found))
         endings = f"({'|'.join(suffixes[:5])})" if any(suffixes) else ""
-        return Missing(stem + endings)
+        return Missing(without_suffix(stem) + endings)
 
+    def odd(self, path: Path, place: str, reason: str) -> None:
+        """Notes an item of an annotation that is left out; `left_out` has them."""
+        name = os.path.relpath(path, self._origin)
+        self._first.setdefault(path, OddItem(path, reason, place))
+        self.left_out.append((name, place, reason))
 
-def without_suffix(name: str) -> str:
-    """A media file's name without its suffix, if it has one that is known."""
-    stem, suffix = os.path.splitext(name)
-    return stem if suffix.lower() in VIDEO_SUFFIXES + IMAGE_SUFFIXES else name
+    def items(self, path: Path, found: Iterable, make: Callable[[Any], Any],
+              part: str = "") -> Iterator:  # fmt: skip
+        """What is made of each item of an annotation; those that cannot be used are left out.
 
+        Args:
+            path: of the file.
+            found: its items: a list, or what `read_jsonl`, `read_table` or `read_rows` gave, with
+                `odd` of this folder.
+            make: raises `OddItem` of one that cannot be used.
+            part: where the items are in the file, if they are not all of it: "image 7".
 
-def read_json(path: Path):
-    """The contents of a JSON file; raises DataError, naming it, if it is none."""
-    try:
-        with path.open(encoding="utf-8") as file:
-            return json.load(file)
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON: {error}") from error
-
-
-def read_jsonl(path: Path) -> Iterator[dict]:
-    """The lines of a JSON-lines file; raises DataError, naming the line, if one is not JSON."""
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            if line.strip():
-                try:
-                    yield json.loads(line)
-                except ValueError as error:
-                    raise DataError(f"{path}, line {number} is not JSON: {error}") from error
-
-
-def read_table(path: Path, columns: tuple[str, ...], delimiter: str = ",") -> Iterator[dict]:
-    """The rows of a CSV or TSV file with a header line, as dicts.
-
-    Raises:
-        DataError: the header lacks one of the columns.
-    """
-    _allow_long_fields()
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file, delimiter=delimiter)
-        missing = [name for name in columns if name not in (rows.fieldnames or ())]
-        if missing:
-            raise DataError(
-                f"{path} has no column {', '.join(missing)}: its first line must name "
-                f"{', '.join(columns)}"
-            )
-        for number, row in enumerate(rows, 2):
-            if any(row[name] is None for name in columns):
-                raise DataError(f"{path}, line {number} has fewer columns than the first line")
-            yield row
-
-
-def read_rows(path: Path, width: int) -> Iterator[list[str]]:
-    """The rows of a tab-separated file without header or quoting, each of at least `width` columns.
-
-    Raises:
-        DataError: a row has fewer.
-    """
-    with path.open(encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(file, 1):
-            row = line.rstrip("\r\n").split("\t")
-            if row == [""]:
+        Raises:
+            DataError: it is so of all of the file's: then it has another layout.
+        """
+        good = False
+        for number, item in enumerate(found, 1):
+            try:
+                made = make(item)
+            except OddItem as error:
+                place = getattr(found, "place", f"item {number}")
+                self.odd(path, f"{part}, {place}" if part else place, error.reason)
                 continue
-            if len(row) < width:
-                raise DataError(
-                    f"{path}, line {number} has {len(row)} columns between tabs, not {width}"
-                )
-            yield row
+            good = True
+            yield made
+        if not good and not part and path in self._first:
+            raise self._first[path]
 
 
-def read_lines(path: Path) -> list[str]:
-    """The lines of a list file that are not empty, stripped."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [line.strip() for line in lines if line.strip()]
+def of_file(fields: dict, duration: float | None) -> dict:
+    """The fields of a record, without start and end where its file is that part already.
 
+    So it is where the part would end after the file does, and is about as long, for tools that cut
+    at keyframes leave some more; or where it would begin after the end.
 
-def require(path: Path, item, *keys: str):
-    """The values of some keys of an annotation: one value, or a tuple of them.
-
-    Raises:
-        DataError: a key is missing.
+    Args:
+        fields: with `start` and `end`, in seconds.
+        duration: of the file; None where it does not say.
     """
-    try:
-        values = tuple(item[key] for key in keys)
-    except (KeyError, TypeError) as error:
-        what = f"has no {error}" if isinstance(error, KeyError) else f"is {type(item).__name__}"
-        raise DataError(
-            f"{path} is not in the published layout: an entry {what}, expected {', '.join(keys)}"
-        ) from error
-    return values if len(keys) > 1 else values[0]
+    start, end = fields.get("start", 0.0), fields.get("end", 0.0)
+    if duration is None or not end:
+        return fields
+    if duration <= start or duration + 1 < end and duration <= end - start + 3:
+        return {key: value for key, value in fields.items() if key not in ("start", "end")}
+    return fields
 
 
 def group_by(items: Iterable, key: Callable) -> dict:
@@ -284,7 +308,3 @@ def group_by(items: Iterable, key: Callable) -> dict:
     for item in items:
         groups.setdefault(key(item), []).append(item)
     return groups
-
-
-def _allow_long_fields() -> None:
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))

@@ -1,40 +1,26 @@
 """RefCOCO, RefCOCO+ and RefCOCOg: phrases that each point at one object of a COCO image."""
 
 import functools
-import pickle
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from data.datasets.raw import Dataset, Entry, RawFolder, group_by, read_json, require
+from data.datasets import coco
+from data.datasets.pickles import read_pickle
+from data.datasets.raw import (
+    Dataset,
+    Entry,
+    Media,
+    Missing,
+    OddItem,
+    RawFolder,
+    group_by,
+    read_json,
+    require,
+    said,
+)
 from mplug2_jax.contracts.errors import DataError
 
 INSTANCES = "instances.json"
-
-
-class _PlainUnpickler(pickle.Unpickler):
-    """Reads containers, strings and numbers; refuses every class and function.
-
-    A pickle may otherwise run any program when it is read.
-    """
-
-    def find_class(self, module: str, name: str):
-        raise pickle.UnpicklingError(f"it refers to {module}.{name}")
-
-
-def read_pickle(path: Path):
-    """The lists, dicts, strings and numbers of a pickle file.
-
-    Raises:
-        DataError: it is no pickle, or holds anything else.
-    """
-    try:
-        with path.open("rb") as file:
-            # The published files are Python 2's, whose strings are bytes.
-            return _PlainUnpickler(file, encoding="utf-8").load()
-    # Damaged pickles raise nearly anything.
-    except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{path} is not a pickle of plain values: {reason}") from error
 
 
 # Of the union: what its splits are called by, the folders that a set may lie in, its pickle.
@@ -59,7 +45,7 @@ def read_union(raw: RawFolder) -> dict[str, Iterable[Entry]]:
         if path is None:
             raise DataError(f"--raw={raw.root} has no folder {' or '.join(folders)} with {refs} "
                             f"and {INSTANCES}")
-        for split, entries in _read(RawFolder(path), refs, images=raw).items():
+        for split, entries in _read(raw.part(path), folders[0], refs, images=raw).items():
             found = list(entries)
             for entry in found:
                 for box in entry.fields["boxes"]:
@@ -76,56 +62,99 @@ def read_union(raw: RawFolder) -> dict[str, Iterable[Entry]]:
     return splits
 
 
-def _read(raw: RawFolder, refs: str, images: RawFolder | None = None) -> dict[str, Iterable[Entry]]:
+_ORDER = ("train", "val", "testA", "testB", "test")
+
+
+def _read(raw: RawFolder, name: str, refs: str, images: RawFolder | None = None
+          ) -> dict[str, Iterable[Entry]]:  # fmt: skip
     """One record an image, with a box for each phrase; a box's `id` is its sentence's.
 
     Args:
         raw: where the annotation is.
+        name: of the set, as MDETR's lists have it.
         refs: name of the pickle.
         images: where the images are, if elsewhere.
     """
+    layout, paths = raw.first_layout(
+        {"refs": (refs,), "instances": (INSTANCES,)},
+        {split: (f"finetune_{name}_{split}.json",) for split in _ORDER})
+    if layout == 1:
+        return {split: _of_list(raw, path, images or raw) for split, path in paths.items()}
     refs_path, path = raw.file(refs), raw.file(INSTANCES)
     found = require(path, read_json(path), "images", "annotations")
     listed = {require(path, image, "id"): image for image in found[0]}
     boxes = {require(path, item, "id"): require(path, item, "bbox") for item in found[1]}
-    media_of = images or raw
-    folders = [f"{parent}/train2014".strip("/") for parent in media_of.folders]
 
-    def entries(refs_of_split: list[dict]):
-        for number, items in group_by(refs_of_split, lambda ref: ref["image_id"]).items():
-            if number not in listed:
-                raise DataError(f"{path} has no image {number}, which {refs_path} refers to")
-            name, width, height = require(path, listed[number], "file_name", "width", "height")
-            made = []
-            for ref in items:
-                if ref["ann_id"] not in boxes:
-                    raise DataError(f"{path} has no annotation {ref['ann_id']} of {refs_path}")
-                box = _corners(boxes[ref["ann_id"]], width, height)
-                for sentence in ref["sentences"]:
-                    phrase, sentence_id = require(refs_path, sentence, "sent", "sent_id")
-                    made.append({"phrase": phrase, "box": box, "id": str(sentence_id)})
-            media = media_of.exactly(name, *folders, *media_of.folders)
-            yield Entry(str(number), "image", media, {"boxes": made})
+    def made(ref: dict) -> tuple[str, int, list[dict]]:
+        split, number, object_id, sentences = require(
+            refs_path, ref, "split", "image_id", "ann_id", "sentences")
+        if number not in listed:
+            raise OddItem(refs_path, f"{path} has no image {number}")
+        if object_id not in boxes:
+            raise OddItem(refs_path, f"{path} has no annotation {object_id}")
+        box = _corners(path, boxes[object_id], listed[number])
+        return split, number, [
+            {"phrase": said(refs_path, sentence, "sent"), "box": box,
+             "id": str(require(refs_path, sentence, "sent_id"))} for sentence in sentences]
 
     read = read_pickle(refs_path)
     if not isinstance(read, list):
         raise DataError(f"{refs_path} is not a list of references but a {type(read).__name__}")
-    for ref in read:
-        require(refs_path, ref, "split", "image_id", "ann_id", "sentences")
-    by_split = group_by(read, lambda ref: ref["split"])
-    order = [split for split in ("train", "val", "testA", "testB", "test") if split in by_split]
-    return {split: entries(by_split[split]) for split in order}
+    by_split = group_by(raw.items(refs_path, read, made), lambda ref: ref[0])
+    return {split: _entries(by_split[split], listed, path, images or raw)
+            for split in _ORDER if split in by_split}
 
 
-def _corners(box: list[float], width: int, height: int) -> list[float]:
+def _entries(refs: list, listed: dict[int, dict], path: Path, images: RawFolder) -> Iterator[Entry]:
+    for number, items in group_by(refs, lambda ref: ref[1]).items():
+        boxes = [box for _, _, own in items for box in own]
+        media = _image(images, said(path, listed[number], "file_name"))
+        yield Entry(str(number), "image", media, {"boxes": boxes})
+
+
+def _of_list(raw: RawFolder, path: Path, images: RawFolder) -> Iterator[Entry]:
+    """MDETR's lists: an image a phrase, with the image's own number in `original_id`."""
+    content = read_json(path)
+    listed = {require(path, image, "id"): image for image in require(path, content, "images")}
+
+    def made(item: dict) -> tuple[str, int, list[dict]]:
+        image = listed.get(require(path, item, "image_id"))
+        if image is None:
+            raise OddItem(path, f"no image {item['image_id']}")
+        box = {"phrase": said(path, image, "caption"), "id": str(require(path, item, "id")),
+               "box": _corners(path, require(path, item, "bbox"), image)}
+        return "", require(path, image, "original_id"), [box]
+
+    refs = list(raw.items(path, require(path, content, "annotations"), made))
+    own = {image.get("original_id"): image for image in listed.values()}
+    yield from _entries(refs, own, path, images)
+
+
+def _image(images: RawFolder, name: str) -> Media | Missing:
+    """An image of COCO's training set of 2014, wherever that lies."""
+    number = coco.number_of(name)
+    media = images.exactly(name, *(f"{parent}/train2014".strip("/") for parent in images.folders),
+                           *images.folders)
+    if isinstance(media, Missing) and number is not None:
+        found = coco.image(images, number, "train2014")
+        media = media if isinstance(found, Missing) else found
+    return media
+
+
+def _corners(path: Path, box: list[float], image: dict) -> list[float]:
     """(x, y, w, h) in pixels to (x0, y0, x1, y1) in 0..1."""
-    x, y, w, h = box
-    return [x / width, y / height, (x + w) / width, (y + h) / height]
+    width, height = require(path, image, "width", "height")
+    try:
+        x, y, w, h = box
+        return [x / width, y / height, (x + w) / width, (y + h) / height]
+    except (TypeError, ValueError, ZeroDivisionError):
+        raise OddItem(path, f"{box!r:.60} is no box in {width} x {height} pixels") from None
 
 
 def _dataset(name: str, title: str, refs: str, phrases: dict[str, int]) -> Dataset:
+    mdetr = name.replace("_plus", "+")
     published = {split: {"boxes": count} for split, count in phrases.items()}
-    return Dataset(name, title, "image", functools.partial(_read, refs=refs), published)
+    return Dataset(name, title, "image", functools.partial(_read, name=mdetr, refs=refs), published)
 
 
 DATASETS = (

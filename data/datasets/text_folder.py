@@ -1,9 +1,11 @@
 """Plain text of one's own: a document or a sentence a line."""
 
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from data.datasets.raw import Dataset, Entry, RawFolder
+from data.datasets.texts import lines
 from mplug2_jax.contracts.errors import DataError
 
 SPLITS = ("train", "val", "validation", "test")
@@ -17,12 +19,18 @@ def read(raw: RawFolder) -> dict[str, Iterable[Entry]]:
     A record is a line, or `PASSAGE_WORDS` words of it; its id is the file, the line's number and
     the word's, from 1 on.
     """
-    found = {split: sorted((raw.root / split).rglob("*.txt")) for split in SPLITS}
+    top = [split for split in SPLITS if split in raw.tree.inner("")]
+    found = {split: [os.path.join(folder, name) for folder, names in raw.tree.walk(split)
+                     for name in names if _is_text(name)] for split in top}
     if not any(found.values()):
-        found["train"] = sorted(raw.root.glob("*.txt"))
+        found = {"train": [name for name in sorted(raw.tree.listing("").files) if _is_text(name)]}
     if not any(found.values()):
         raise DataError(f"--raw={raw.root} has no text: expected train/*.txt or *.txt")
-    return {split: _entries(raw.root, files) for split, files in found.items() if files}
+    return {split: _entries(raw.root, sorted(files)) for split, files in found.items() if files}
+
+
+def _is_text(name: str) -> bool:
+    return name.lower().endswith(".txt") and not name.startswith(".")
 
 
 def passages(name: str, text: str) -> Iterator[Entry]:
@@ -33,12 +41,10 @@ def passages(name: str, text: str) -> Iterator[Entry]:
         yield Entry(f"{name}:{start + 1}", "text", [], {"texts": [passage]})
 
 
-def _entries(root: Path, files: list[Path]) -> Iterator[Entry]:
-    for path in files:
-        name = path.relative_to(root)
-        with path.open(encoding="utf-8", errors="replace") as file:
-            for number, line in enumerate(file, 1):
-                yield from passages(f"{name}:{number}", line)
+def _entries(root: Path, files: list[str]) -> Iterator[Entry]:
+    for name in files:
+        for number, line in enumerate(lines(root / name), 1):
+            yield from passages(f"{name}:{number}", line)
 
 
 DATASETS = (Dataset("text_folder", "Plain text, a document or a sentence a line", "text", read),)

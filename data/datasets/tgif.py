@@ -17,7 +17,8 @@ def read(raw: RawFolder) -> dict[str, Iterable[Entry]]:
         names["total"] = ("Total_frameqa_question.csv",)
 
     def entries(path):
-        rows = read_table(path, _COLUMNS, delimiter="\t")
+        rows = read_table(path, _COLUMNS, delimiter="\t", odd=raw.odd)
+        rows = raw.items(path, rows, dict)
         for name, rows_of in group_by(rows, lambda row: row["gif_name"]).items():
             questions = [
                 {

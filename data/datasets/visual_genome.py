@@ -4,10 +4,10 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from data.datasets.raw import Dataset, Entry, RawFolder, read_json, require
+from data.datasets.raw import Dataset, Entry, OddItem, RawFolder, read_json, require, said
 from mplug2_jax.contracts.errors import DataError
 
-_FOLDERS = ("VG_100K", "VG_100K_2")
+_FOLDERS = ("VG_100K", "VG_100K_2", "images", "image")  # those of GQA, and of toolboxes
 _COCO = "dataset_coco.json"
 
 
@@ -19,8 +19,9 @@ def read(raw: RawFolder) -> dict[str, Iterable[Entry]]:
     the photographs are COCO's.
     """
     path = raw.file("image_data.json")
-    regions = _by_image(raw.optional("region_descriptions.json"), "regions")
-    asked = _by_image(raw.optional("question_answers.json"), "qas")
+    said_in, asked_in = (raw.optional(f"{name}.json")
+                         for name in ("region_descriptions", "question_answers"))
+    regions, asked = _by_image(raw, said_in, "regions"), _by_image(raw, asked_in, "qas")
     if not regions and not asked:
         raise DataError(f"--raw={raw.root} holds neither region_descriptions.json nor "
                         "question_answers.json")
@@ -29,18 +30,24 @@ def read(raw: RawFolder) -> dict[str, Iterable[Entry]]:
     held_out = _evaluated(coco) if coco else frozenset()
     places = [place for place in raw.folders if os.path.basename(place) in _FOLDERS]
 
+    def made(image: dict) -> tuple[int, dict]:
+        number, (width, height) = _number(path, image), require(path, image, "width", "height")
+        part, fields = f"image {number}", {"texts": [], "boxes": [], "questions": []}
+        for phrase, boxes in raw.items(
+                said_in or path, regions.get(number, ()),
+                lambda region: _region(path, region, width, height), part):
+            fields["texts"] += [phrase] if phrase not in fields["texts"] else []
+            fields["boxes"] += boxes
+        fields["questions"] += raw.items(asked_in or path, asked.get(number, ()),
+                                         lambda item: _question(path, item), part)
+        return number, fields
+
     def entries(evaluated: bool) -> Iterator[Entry]:
-        for image in images:
-            number = _number(path, image)
-            said, questions = regions.get(number, ()), asked.get(number, ())
-            if (image.get("coco_id") in held_out) != evaluated or not (said or questions):
-                continue
-            width, height = require(path, image, "width", "height")
-            boxes = [box for region in said for box in _box(path, region, width, height)]
-            texts = list(dict.fromkeys(require(path, region, "phrase").strip() for region in said))
-            yield Entry(str(number), "image", raw.image(str(number), *places),
-                        {"texts": texts, "boxes": boxes,
-                         "questions": [_question(path, item) for item in questions]})
+        listed = (image for image in images
+                  if (image.get("coco_id") in held_out) == evaluated) if held_out else images
+        for number, fields in raw.items(path, listed, made):
+            if fields["texts"] or fields["questions"]:
+                yield Entry(str(number), "image", raw.image(str(number), *places), fields)
 
     splits = {"train": entries(False)}
     return splits | ({"coco_val_test": entries(True)} if held_out else {})
@@ -51,11 +58,12 @@ def _number(path: Path, image: dict) -> int:
     return require(path, image, "image_id" if "image_id" in image else "id")
 
 
-def _by_image(path: Path | None, key: str) -> dict[int, list[dict]]:
+def _by_image(raw: RawFolder, path: Path | None, key: str) -> dict[int, list[dict]]:
     """The regions or questions of each image; {} where the file is not there."""
     if path is None:
         return {}
-    return {_number(path, entry): require(path, entry, key) for entry in read_json(path)}
+    return dict(raw.items(path, read_json(path), lambda entry: (
+        _number(path, entry), require(path, entry, key))))
 
 
 def _evaluated(path: Path) -> frozenset[int]:
@@ -65,19 +73,23 @@ def _evaluated(path: Path) -> frozenset[int]:
                      if image.get("split") in ("val", "test"))
 
 
-def _box(path: Path, region: dict, width: int, height: int) -> Iterator[dict]:
-    """The region, cut at the image's edges; none if nothing is left of it."""
-    phrase, x, y, w, h = require(path, region, "phrase", "x", "y", "width", "height")
-    x0, x1 = (min(max(side / width, 0.0), 1.0) for side in (x, x + w))
-    y0, y1 = (min(max(side / height, 0.0), 1.0) for side in (y, y + h))
-    if x1 > x0 and y1 > y0 and phrase.strip():
-        yield {"phrase": phrase.strip(), "box": [x0, y0, x1, y1],
-               "id": str(region.get("region_id", region.get("id", "")))}
+def _region(path: Path, region: dict, width: int, height: int) -> tuple[str, list[dict]]:
+    """A phrase and its region, cut at the image's edges; no region if nothing is left of it."""
+    phrase = said(path, region, "phrase").strip()
+    x, y, w, h = require(path, region, "x", "y", "width", "height")
+    try:
+        x0, x1 = (min(max(side / width, 0.0), 1.0) for side in (x, x + w))
+        y0, y1 = (min(max(side / height, 0.0), 1.0) for side in (y, y + h))
+    except (TypeError, ZeroDivisionError):
+        raise OddItem(path, "its region has no size in pixels") from None
+    box = {"phrase": phrase, "box": [x0, y0, x1, y1],
+           "id": str(region.get("region_id", region.get("id", "")))}
+    return phrase, [box] if x1 > x0 and y1 > y0 and phrase else []
 
 
 def _question(path: Path, item: dict) -> dict:
     """A question; its answer as VQAv2 writes them: small letters, no full stop."""
-    question, answer = require(path, item, "question", "answer")
+    question, answer = said(path, item, "question", "answer")
     number = item.get("qa_id", item.get("id", ""))
     return {"question": question, "answer": answer.strip().rstrip(".").lower(), "id": str(number)}
 

@@ -2,8 +2,19 @@
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
-from data.datasets.raw import Dataset, Entry, RawFolder, group_by, read_json, require
+from data.datasets import coco, listed
+from data.datasets.raw import (
+    Dataset,
+    Entry,
+    OddItem,
+    RawFolder,
+    group_by,
+    read_json,
+    require,
+    said,
+)
 from mplug2_jax.contracts.errors import DataError
 
 # Split here: (split in the names of question files, of the images).
@@ -25,23 +36,28 @@ def read(raw: RawFolder) -> dict[str, Iterable[Entry]]:
         split: (f"v2_OpenEnded_mscoco_{name}_questions.json",)
         for split, (name, _) in _SPLITS.items()
     }
+    layout, paths = raw.first_layout(
+        files, {split: (f"vqa_{split}.json",) for split in ("train", "val", "test")})
+    if layout == 1:
+        return listed.splits(raw, paths, "image", wanted="question", id_of=_id)
 
-    def entries(split: str, path: Path, annotations: Path | None):
-        questions = require(path, read_json(path), "questions")
-        answers = {}
-        if annotations:
-            for item in require(annotations, read_json(annotations), "annotations"):
-                answers[require(annotations, item, "question_id")] = item
-        images = _SPLITS[split][1]
-        places = [f"{parent}/{images}".strip("/") for parent in raw.folders]
-        by_image = group_by(questions, lambda question: require(path, question, "image_id"))
-        for image, asked in by_image.items():
-            media = raw.image(f"COCO_{images}_{int(image):012d}", *places)
-            made = [_question(path, question, annotations, answers) for question in asked]
-            yield Entry(str(image), "image", media, {"questions": made})
+    def entries(split: str, path: Path, annotations: Path | None) -> Iterator[Entry]:
+        answers = _answers(raw, annotations) if annotations else None
+
+        def made(item: dict) -> tuple[int, dict]:
+            try:
+                image = int(require(path, item, "image_id"))
+            except (TypeError, ValueError):
+                raise OddItem(path, "its image_id is no number") from None
+            return image, _question(path, item, annotations, answers)
+
+        found = raw.items(path, require(path, read_json(path), "questions"), made)
+        for image, asked in group_by(found, lambda one: one[0]).items():
+            media = coco.image(raw, image, _SPLITS[split][1])
+            yield Entry(str(image), "image", media, {"questions": [one for _, one in asked]})
 
     splits = {}
-    for split, path in raw.some(files).items():
+    for split, path in paths.items():
         annotations = None
         if not split.startswith("test"):
             annotations = raw.file(f"v2_mscoco_{_SPLITS[split][0]}_annotations.json")
@@ -49,19 +65,30 @@ def read(raw: RawFolder) -> dict[str, Iterable[Entry]]:
     return splits
 
 
-def _question(path: Path, question: dict, annotations: Path | None, answers: dict) -> dict:
-    text, number = require(path, question, "question", "question_id")
-    made = {"question": text, "answer": "", "id": str(number)}
-    if annotations is None:
+def _id(name: str) -> str:
+    number = coco.number_of(name)
+    return name if number is None else str(number)
+
+
+def _answers(raw: RawFolder, path: Path) -> dict[Any, dict]:
+    """What people answered, by the question's number."""
+    def made(item: dict) -> tuple[Any, dict]:
+        people = [said(path, one, "answer") for one in require(path, item, "answers")]
+        return require(path, item, "question_id"), {
+            "answer": said(path, item, "multiple_choice_answer"), "answers": people,
+            "type": item.get("answer_type") or ""}
+
+    return dict(raw.items(path, require(path, read_json(path), "annotations"), made))
+
+
+def _question(path: Path, item: dict, annotations: Path | None, answers: dict | None) -> dict:
+    number = require(path, item, "question_id")
+    made = {"question": said(path, item, "question"), "answer": "", "id": str(number)}
+    if answers is None:
         return made
     if number not in answers:
-        raise DataError(f"{annotations} has no annotation of question {number} of {path}")
-    best, said = require(annotations, answers[number], "multiple_choice_answer", "answers")
-    return made | {
-        "answer": best,
-        "answers": [require(annotations, answer, "answer") for answer in said],
-        "type": answers[number].get("answer_type", ""),
-    }
+        raise OddItem(path, f"{annotations} has no annotation of question {number}")
+    return made | answers[number]
 
 
 def read_gqa(raw: RawFolder) -> dict[str, Iterable[Entry]]:
@@ -73,12 +100,19 @@ def read_gqa(raw: RawFolder) -> dict[str, Iterable[Entry]]:
         found = read_json(path)
         if not isinstance(found, dict):
             raise DataError(f"{path} is not in the published layout: expected a question a key")
-        asked = group_by(found.items(), lambda item: require(path, item[1], "imageId"))
+
+        def made(one: tuple[str, dict]) -> tuple[str, dict]:
+            number, item = one
+            asked = {"question": said(path, item, "question"), "id": number, "answer": ""}
+            if "answer" in item:
+                asked["answer"] = said(path, item, "answer")
+            return said(path, item, "imageId"), asked
+
+        by_image = group_by(raw.items(path, found.items(), made), lambda one: one[0])
         places = [f"{parent}/images".strip("/") for parent in raw.folders]
-        for image, items in asked.items():
-            made = [{"question": require(path, item, "question"), "id": number,
-                     "answer": item.get("answer", "")} for number, item in items]
-            yield Entry(image, "image", raw.image(image, *places), {"questions": made})
+        for image, items in by_image.items():
+            yield Entry(image, "image", raw.image(image, *places),
+                        {"questions": [asked for _, asked in items]})
 
     return {split: entries(path) for split, path in raw.some(files).items()}
 

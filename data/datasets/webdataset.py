@@ -1,11 +1,15 @@
-"""Tar shards of webdataset, as img2dataset and video2dataset write them."""
+"""Tar shards of webdataset, as img2dataset and video2dataset write them, or folders of files.
 
-import json
+The members of a sample need not follow each other: where each lies is held for one tar file at a
+time, about 0.3 KB a member (9 MB for a shard of 10,000 samples of three), never what it holds.
+"""
+
 import os
 import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from data.datasets import beside
 from data.datasets.raw import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
@@ -14,8 +18,12 @@ from data.datasets.raw import (
     Media,
     Missing,
     RawFolder,
+    kind_of,
+    without_suffix,
 )
 from mplug2_jax.contracts.errors import DataError
+
+Members = dict[str, Media]  # of a sample, by suffix
 
 
 def read(raw: RawFolder) -> dict[str, Iterable[Entry]]:
@@ -23,76 +31,98 @@ def read(raw: RawFolder) -> dict[str, Iterable[Entry]]:
 
     A sample is the members that have their name up to the first dot in common: an image or a video,
     `.txt` (the caption), `.json` (whose `caption` stands in for a missing `.txt`), `.cls` (the
-    label).
+    label). Without tar files, samples are the files of folders so: those of numbers are of `train`.
     """
-    splits = {"train": sorted(raw.root.glob("*.tar"))}
-    for folder in sorted(path for path in raw.root.iterdir() if path.is_dir()):
-        shards = sorted(folder.glob("*.tar"))
-        if shards:
-            name = "".join(c if c.isalnum() else "_" for c in folder.name)
-            splits[name] = splits.get(name, []) + shards
+    splits = {"train": _shards(raw, "")}
+    for folder in raw.tree.inner(""):
+        if shards := _shards(raw, folder):
+            splits.setdefault(_name(folder), []).extend(shards)
     splits = {split: shards for split, shards in splits.items() if shards}
-    if not splits:
-        raise DataError(f"--raw={raw.root} holds no *.tar, neither itself nor in a subfolder")
-    return {split: _entries(raw, shards) for split, shards in splits.items()}
+    if splits:
+        return {split: _entries(raw, shards) for split, shards in splits.items()}
+    found: dict[str, list[str]] = {}
+    for folder in raw.tree.inner(""):
+        shards = [inner for inner in (folder, *raw.tree.inner(folder))
+                  if os.path.basename(inner).isdecimal()]
+        if shards:
+            found.setdefault("train" if folder.isdecimal() else _name(folder), []).extend(shards)
+    if not found:
+        raise DataError(f"--raw={raw.root} holds no *.tar, neither itself nor in a subfolder, and "
+                        "no folders 00000 ... of images or videos")
+    return {split: _of_folders(raw, shards) for split, shards in found.items()}
 
 
-def _entries(raw: RawFolder, shards: list[Path]) -> Iterator[Entry]:
-    for shard in shards:
+def _shards(raw: RawFolder, folder: str) -> list[str]:
+    return sorted(os.path.join(folder, name) for name in raw.tree.listing(folder).files
+                  if name.lower().endswith(".tar") and not name.startswith("."))
+
+
+def _name(folder: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in folder)
+
+
+def _entries(raw: RawFolder, shards: list[str]) -> Iterator[Entry]:
+    for place in shards:
+        samples: dict[str, list[Members]] = {}
+        broken = None
         try:
-            with tarfile.open(shard, "r:") as tar:  # no compression: media are read in place
-                yield from _samples(raw, shard, tar)
-        except tarfile.TarError as error:
+            _index(raw.root / place, place, samples)
+        except (tarfile.TarError, EOFError) as error:
             # Downloads that were interrupted leave cut files: what came before the cut is used.
-            place = os.path.relpath(shard, raw.root)
-            yield Entry(place, "image", Missing(f"the rest of {place} ({error})"), {})
+            broken = error
+        except OSError as error:
+            broken = error.strerror
+        for key, found in samples.items():
+            for members in found:
+                yield _sample(raw, key, members)
+        if broken is not None:
+            yield Entry(place, "image", Missing(f"the rest of {place} ({broken})"), {})
 
 
-def _samples(raw: RawFolder, shard: Path, tar: tarfile.TarFile) -> Iterator[Entry]:
-    place = os.path.relpath(shard, raw.root)
-    name, members = None, {}
-    for member in tar:
-        if not member.isfile():
-            continue
-        folder, file = os.path.split(member.name)
-        stem, dot, suffix = file.partition(".")
-        key = os.path.join(folder, stem)
-        if key != name and members:
-            yield from _sample(name, members, place, tar)
-            members = {}
-        name = key
-        members[(dot + suffix).lower()] = member
-    if members:
-        yield from _sample(name, members, place, tar)
+def _index(path: Path, place: str, samples: dict[str, list[Members]]) -> None:
+    """Fills in where the members of a tar file lie, samples in the order of their first ones."""
+    with tarfile.open(path, "r:") as tar:  # no compression: media are read in place
+        while (member := tar.next()) is not None:
+            tar.members.clear()  # which it would keep
+            folder, file = os.path.split(os.path.normpath(member.name))
+            if not member.isfile() or file.startswith("._"):  # those of macOS
+                continue
+            stem, dot, suffix = file.partition(".")
+            media, suffix = Media(place, member.offset_data, member.size), (dot + suffix).lower()
+            found = samples.setdefault(os.path.join(folder, stem), [{}])
+            if suffix in found[-1]:  # shards that were joined count anew
+                found.append({})
+            found[-1][suffix] = media
 
 
-def _sample(name: str, members: dict, place: str, tar: tarfile.TarFile) -> Iterator[Entry]:
+def _of_folders(raw: RawFolder, shards: list[str]) -> Iterator[Entry]:
+    for folder in shards:
+        samples: dict[str, Members] = {}
+        for name in sorted(raw.tree.listing(folder).files):
+            stem, suffix = os.path.splitext(name)
+            if kind_of(name) or suffix.lower() in beside.SUFFIXES:
+                own = samples.setdefault(without_suffix(stem), {})
+                own[suffix.lower()] = Media(os.path.join(folder, name))
+        for key, members in samples.items():
+            yield _sample(raw, os.path.join(folder, key), members)
+
+
+def _sample(raw: RawFolder, name: str, members: Members) -> Entry:
+    def content(suffix: str) -> bytes:
+        media = members[suffix]
+        with (raw.root / media.path).open("rb") as file:
+            file.seek(media.offset)
+            return file.read(media.size)
+
     for kind, suffixes in (("video", VIDEO_SUFFIXES), ("image", IMAGE_SUFFIXES)):
         for suffix in suffixes:
             if suffix in members:
-                member = members[suffix]
-                media = Media(place, member.offset_data, member.size)
-                yield Entry(name, kind, media, _fields(name, members, tar))
-                return
-    yield Entry(name, "image", Missing(f"an image or a video beside {', '.join(members)}"), {})
-
-
-def _fields(name: str, members: dict, tar: tarfile.TarFile) -> dict:
-    def content(suffix: str) -> str:
-        return tar.extractfile(members[suffix]).read().decode("utf-8", errors="replace").strip()
-
-    fields = {}
-    if ".txt" in members:
-        fields["texts"] = [content(".txt")]
-    elif ".json" in members:
-        try:
-            caption = json.loads(content(".json")).get("caption")
-        except ValueError as error:
-            raise DataError(f"{tar.name}: {name}.json is not JSON: {error}") from error
-        fields["texts"] = [caption] if caption else []
-    if ".cls" in members:
-        fields["label"] = content(".cls")
-    return fields
+                try:
+                    fields = beside.fields(members, content)
+                except (ValueError, OSError) as error:
+                    return Entry(name, kind, Missing(f"a caption: {name}.json {error}"), {})
+                return Entry(name, kind, members[suffix], fields)
+    return Entry(name, "image", Missing(f"an image or a video beside {', '.join(members)}"), {})
 
 
 DATASETS = (

@@ -1,4 +1,4 @@
-"""Whether English words hold of a picture and not of its mirror image.
+"""Whether words hold of a picture and not of its mirror image: English, and a few of others.
 
 So do words of sides, of turning and of handedness, positions and times on a clock, directions of a
 map, and what is read in the picture: letters and numbers. In doubt a text counts as one of these: a
@@ -19,8 +19,16 @@ _LEFT_RIGHT = re.compile(r"""
 # and others, each alone.
 _WORDS = set("""
     tl tr bl br ul lr l2r r2l ltr rtl clockwise anticlockwise counterclockwise cw ccw acw
-    southpaw southpaws dextral sinistral starboard portside
+    southpaw southpaws dextral sinistral starboard portside widdershins contraclockwise
+    links linke linker linkes linken linkem rechts rechte rechter rechtes rechten rechtem
+    gauche gauches droite droites izquierda izquierdo derecha derecho izq sinistra sinistro destra
+    destro esquerda esquerdo direita direito vänster höger venstre højre kiri kanan lewo lewej prawo
+    prawej uhrzeigersinn
 """.split())
+# Languages without blanks between words, or with many endings: anywhere in a word.
+_ANYWHERE = re.compile("[左右]|왼쪽|오른쪽|слева|справа|лев(?:ый|ая|ое|ой|ого|ом|ую)\\b"
+                       "|прав(?:ый|ая|ое|ой|ого|ом|ую)\\b|влево|вправо|налево|направо"
+                       "|顺时针|逆时针|時計回り")
 _COMPASS = re.compile(r"(?:north|south)?(?:east|west)(?:bound|wards?|erly)?|(?:north|south)"
                       r"(?:east|west)ern")
 # What looks like these and is not: initials, litres, "right now", names.
@@ -39,7 +47,7 @@ _OTHERWISE = re.compile(r"""
 # Several words of a side, of a clock, and of what is read.
 _PHRASES = re.compile(r"""
     \b[ns][ew]\ (?:corner|side)\b | \bport\ side\b
-    | \b(?:driver|passenger)s?'?\ +(?:side|seat|door|window)\b | \brite\ (?:side|one|hand)\b
+    | \b(?:driver|passenger)s?'?\ +(?:side|seat|door|window)\b | \brite\b(?!\ of\b)
     | \bo\ ?['\u2019]?\ ?clock\b | \b\d\d?:\d\d\b | \b\d\d?\ ?[ap]\.?m\b | \bwhat\ time\b
     | \bhalf\ past\b | \bquarter\ (?:past|to)\b
     | \b(?:letters?|words?|texts?|written\ (?:on|at|above|under|below|across)|writings?
@@ -51,7 +59,15 @@ _PHRASES = re.compile(r"""
       (?:jersey|shirt|bib|uniform|back|chest|front)\b
     | (?<!\d)["\u201c][^"\u201d]*[a-z]
     """, re.VERBOSE)
-_DIGITS = set("zero one two three four five six seven eight nine".split())
+_NUMBERS = set("""
+    zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
+    sixteen seventeen eighteen nineteen twenty
+""".split())
+# What stands beside a letter or a number in the name of its class.
+_KINDS = set("""
+    digit number numeral num letter character char class upper uppercase lower lowercase capital
+    small caps
+""".split())
 
 
 def names_side(text: str) -> bool:
@@ -62,14 +78,18 @@ def names_side(text: str) -> bool:
     text = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", unicodedata.normalize("NFKC", text))
     text = " ".join(text.replace("_", " ").lower().split())
     text = _OTHERWISE.sub(" ", text)
-    return bool(_PHRASES.search(text)) or any(
+    return bool(_PHRASES.search(text) or _ANYWHERE.search(text)) or any(
         _LEFT_RIGHT.match(word) or word in _WORDS or _COMPASS.fullmatch(word)
+        # "rigghtt"
+        or len(word) > 4 and _LEFT_RIGHT.match(re.sub(r"(.)\1+", r"\1", word))
         for word in re.findall(r"[^\W_]+", text))
 
 
 def as_class(label: str) -> str:
     """A class in words: of one letter, or a number, it is what is read in the picture."""
     label = label.strip()
-    said = re.sub(r"^(?:digit|number|numeral)[ _-]*", "", label.lower())
-    read = said.isdigit() or said in _DIGITS or len(said) == 1 and said.isalpha()
+    words = re.findall(r"[^\W\d_]+|\d+|[^\w\s]+", re.sub(r"[ _-]+", " ", label.lower()))
+    rest = [word for word in words if word not in _KINDS]
+    said = rest[0] if len(rest) == 1 else ""
+    read = said.isdigit() or said in _NUMBERS or len(said) == 1 and said.isalpha()
     return f"it reads {label}" if read else label

@@ -71,6 +71,9 @@ def _say_found(plan: shards.Plan, published: dict[str, dict[str, int]]) -> None:
         print(f"{split}: found {counts}, media of {plan.missing[split]:,} missing", flush=True)
         for line in shards.compare(found, published.get(split, {}), split):
             _warn(line)
+        if number := plan.left_out.get(split, 0):
+            _warn(f"{split}: {number:,} items of the annotation cannot be used and are left out, "
+                  f"listed in {shards.PROBLEMS}")
     for split in published.keys() - plan.found.keys():
         _warn(f"no annotation of split {split}")
 

@@ -33,6 +33,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from data import media, records
 from data.datasets import Dataset, Entry, Media, Missing, RawFolder
+from data.datasets.raw import of_file
 from data.prepare.index import join_parts, part_path
 from data.written import Part
 from mplug2_jax.contracts.errors import DataError, MediaError
@@ -59,6 +60,7 @@ class Plan:
         found: {split: {'records', 'texts', 'questions', 'boxes': number in the annotation}}.
         missing: {split: number of records whose media are not there}.
         classes: the labels of all splits, sorted.
+        left_out: {split: items of the annotation that cannot be used}.
     """
 
     settings: dict[str, str | int]
@@ -67,6 +69,7 @@ class Plan:
     found: dict[str, dict[str, int]] = field(default_factory=dict)
     missing: dict[str, int] = field(default_factory=dict)
     classes: list[str] = field(default_factory=list)
+    left_out: dict[str, int] = field(default_factory=dict)
 
     def jobs(self, work: Path) -> list[tuple[str, str, int]]:
         """Arguments of `write_shard` for every shard, finished or not."""
@@ -117,7 +120,7 @@ def make_plan(dataset: Dataset, raw: RawFolder, work: Path, shard_records: int) 
     plan = Plan(settings, dataset.kind)
     with (work / "plan" / "missing.jsonl").open("w", encoding="utf-8") as missing:
         for split, entries in dataset.read(raw).items():
-            _plan_split(plan, split, entries, work, missing, shard_records)
+            _plan_split(plan, split, entries, work, missing, shard_records, raw)
     if not plan.shards:
         with (work / "plan" / "missing.jsonl").open(encoding="utf-8") as file:
             first = json.loads(file.readline() or '["", "", "any record"]')[2]
@@ -134,13 +137,21 @@ def load_plan(work: Path) -> Plan:
 
 
 def _plan_split(
-    plan: Plan, split: str, entries: Iterable[Entry], work: Path, missing, shard_records: int
+    plan: Plan, split: str, entries: Iterable[Entry], work: Path, missing, shard_records: int,
+    raw: RawFolder,
 ) -> None:
     counts, absent, classes = Counter(records=0), 0, set(plan.classes)
+
+    def say_left_out() -> None:
+        for file, place, reason in raw.left_out:
+            missing.write(json.dumps([split, f"{file}, {place}", f"left out: {reason}"]) + "\n")
+        plan.left_out[split] = plan.left_out.get(split, 0) + len(raw.left_out)
+        raw.left_out.clear()
 
     def present() -> Iterator[Entry]:
         nonlocal absent
         for entry in entries:
+            say_left_out()
             counts["records"] += 1
             for key in _COUNTED:
                 counts[key] += len(entry.fields.get(key, ()))
@@ -152,11 +163,13 @@ def _plan_split(
                 missing.write("\n")
             else:
                 yield entry
+        say_left_out()
 
     rest = present()
     shards = 0
     while block := list(itertools.islice(rest, shard_records)):
-        text = "\n".join(json.dumps(asdict(entry), ensure_ascii=False) for entry in block)
+        # Escaped, for names of files may be no UTF-8.
+        text = "\n".join(json.dumps(asdict(entry)) for entry in block)
         (work / "plan" / f"{split}-{shards:05d}.jsonl").write_text(text, encoding="utf-8")
         shards += 1
     plan.found[split], plan.missing[split] = dict(counts), absent
@@ -220,7 +233,10 @@ def _record(raw: Path, entry: dict) -> tuple[dict, media.Facts]:
         facts = media.together([one for _, one in images])
     elif places:
         data, facts = _read(raw, Media(**places), kind)
-    return records.record(entry["id"], kind, media=data, **entry["fields"]), facts
+    fields = entry["fields"]
+    if isinstance(places, dict) and places.get("maybe_cut"):
+        fields = of_file(fields, facts.duration)
+    return records.record(entry["id"], kind, media=data, **fields), facts
 
 
 def _read(raw: Path, place: Media, kind: str) -> tuple[bytes, media.Facts]:
@@ -279,7 +295,7 @@ def finish(work: Path, final: Path, name: str, summary: str) -> dict[str, int]:
         raise DataError(f"none of the media could be read, the first: {unreadable[0][2]}")
     with (
         (work / "plan" / "missing.jsonl").open(encoding="utf-8") as missing,
-        (work / PROBLEMS).open("w", encoding="utf-8") as file,
+        (work / PROBLEMS).open("w", encoding="utf-8", errors="backslashreplace") as file,
     ):
         file.write("split\trecord\tproblem\n")
         for row in itertools.chain(map(json.loads, missing), unreadable):

@@ -14,7 +14,7 @@ from raw_media import clip, image, put, put_csv, put_tar
 from raw_miniatures import MINIATURES
 
 from data.datasets import DATASETS
-from data.datasets.refcoco import read_pickle
+from data.datasets.pickles import read_pickle
 from data.pipeline import open_split
 from data.prepare import beam, prepare, shards
 from data.prepare.__main__ import main

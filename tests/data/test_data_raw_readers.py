@@ -37,7 +37,7 @@ def test_documents_become_passages_and_damaged_lines_are_counted_and_named(tmp_p
     found = {(record := split[number])["id"]: record["texts"] for number in range(len(split))}
     assert found["a.jsonl:1:97"] == [" ".join(words.split()[96:192])]
     assert len(found["a.jsonl:1:193"][0].split()) == 8
-    assert found["a.jsonl:7:1"] == ["?half"] and found["a.jsonl:8:1"] == ["last"]
+    assert found["a.jsonl:7:1"] == ["\ufffdhalf"] and found["a.jsonl:8:1"] == ["last"]
     assert "b.json.gz:1:1" in found and "b.json.gz:400:1" not in found
     with (tmp_path / "out/json_lines/1.0.0/problems.tsv").open() as file:
         listed = {row["record"]: row["problem"] for row in csv.DictReader(file, delimiter="\t")}

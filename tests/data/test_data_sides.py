@@ -103,6 +103,24 @@ her initials
 what's the right-most letter
 who is left of the dog, you or r&b?
 ＬＥＦＴ
+rigghtt
+guy on the rite
+lft most
+mid r
+guy w/ hat on l
+widdershins
+mann rechts
+der linke stuhl
+la femme à droite
+silla de la izquierda
+a sinistra
+à esquerda
+мужчина слева
+левый кот
+左边的人
+右の犬
+왼쪽 사람
+顺时针旋转
 """.strip().splitlines()
 THE_SAME_WHEN_MIRRORED = """
 alright
@@ -194,6 +212,13 @@ mirror
 a trt
 plum
 lrx
+a rite of passage
+Moving something away from the camera
+Pushing something so that it slightly moves
+Covering something with something
+a lever
+правда
+a loose leaf
 """.strip().splitlines()
 
 
@@ -213,9 +238,12 @@ def test_what_names_none(text):
 
 
 def test_classes_that_are_read_are_named_so():
-    for label in (*"0123456789", "12", "seven", "B", "l", "Zero", "é", "digit_7", "number 3"):
+    for label in (*"0123456789", "12", "seven", "B", "l", "Zero", "é", "digit_7", "number 3",
+                  "letter_A", "A_caps", "lowercase b", "capital-Q", "digit7", "class 3", "twelve",
+                  "num_10", "б", "あ"):
         assert names_side(as_class(label)), label
-    for label in ("cat", "three dogs", "n01440764", "737-800", "up", "", "?", "2012 bmw m3"):
+    for label in ("cat", "three dogs", "n01440764", "737-800", "up", "", "?", "2012 bmw m3",
+                  "small", "class", "small dog", "capital", "a dog", "7 up", "x ray"):
         assert as_class(label) == label and not names_side(label)
     assert not names_side("7") and not names_side("seven")  # as an answer, a count
 

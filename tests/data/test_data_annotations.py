@@ -1,0 +1,310 @@
+"""Annotations as people hold them: encodings, odd values, tables, names of files, tars."""
+
+import json
+import os
+import subprocess
+import sys
+import unicodedata
+from pathlib import Path
+
+import pytest
+from raw_media import clip, image, put, put_csv, put_tar
+
+from data.datasets import DATASETS, RawFolder
+from data.datasets.raw import Entry, Media, Missing, of_file, read_json, read_rows, read_table
+from data.datasets.texts import lines
+from data.datasets.values import mended, plain
+from mplug2_jax.contracts.errors import DataError
+
+ROOT = Path(__file__).parents[2]
+
+
+def read(name: str, raw: Path) -> tuple[dict[str, list[Entry]], list[tuple[str, str, str]]]:
+    """The entries of each split, and what was left out."""
+    folder = RawFolder(raw)
+    found = {split: list(own) for split, own in DATASETS[name].read(folder).items()}
+    return found, folder.left_out
+
+
+def texts(entries: list[Entry]) -> list[list[str]]:
+    return [entry.fields.get("texts", []) for entry in entries]
+
+
+def captions(raw: Path, said: list) -> None:
+    """A miniature of COCO 2014 with a caption of each kind for images 0, 1, ..."""
+    put(raw / "captions_train2014.json", json.dumps({
+        "images": [{"id": n, "file_name": f"{n}.jpg"} for n in range(len(said))],
+        "annotations": [{"image_id": n, "caption": one} for n, one in enumerate(said)]}))
+    for n in range(len(said)):
+        put(raw / f"train2014/{n}.jpg", image(n))
+
+
+@pytest.mark.parametrize("written, read_as", [
+    ("cut \ud83d", "cut \ufffd"), ("\ude00 low", "\ufffd low"), ("\ud83d\ude00", "\U0001f600"),
+    ("\ud83d \ude00", "\ufffd \ufffd"), ("\ud83d\ud83d\ude00", "\ufffd\U0001f600"),
+    ("plain é", "plain é"),
+])
+def test_halves_of_pairs_are_joined_or_replaced(written, read_as, tmp_path):
+    assert mended(written) == read_as
+    captions(tmp_path, [written])
+    found, left_out = read("coco2014", tmp_path)
+    assert texts(found["train2014"]) == [[read_as]] and not left_out
+
+
+@pytest.mark.parametrize("value, said", [
+    (2, "2"), (2.0, "2"), (2.5, "2.5"), (-3, "-3"), (10**20, str(10**20)), ("x", "x"),
+    (None, "null"), (True, "true"), (["a"], "a list"), ({"a": 1}, "an object"),
+    (float("nan"), "nan"), (float("inf"), "inf"),
+])
+def test_numbers_are_texts_and_the_rest_costs_its_item(value, said, tmp_path):
+    captions(tmp_path, ["first", value])
+    found, left_out = read("coco2014", tmp_path)
+    if isinstance(value, str | int | float) and not isinstance(value, bool) and value == value \
+            and abs(value if not isinstance(value, str) else 0) != float("inf"):
+        assert plain(value) == said and texts(found["train2014"])[1] == [said]
+    else:
+        assert texts(found["train2014"]) == [["first"], []]
+        assert left_out == [("captions_train2014.json", "item 2", f"caption is {said}, not text")]
+
+
+def test_a_reader_of_ones_own_that_gives_no_text_loses_the_record_alone():
+    good = Entry("1", "image", Media("a.jpg"), {"texts": [2], "label": 7, "group": None})
+    assert good.fields == {"texts": ["2"], "label": "7", "group": ""}
+    for fields in ({"texts": [None]}, {"texts": None}, {"label": ["a"]}, {"questions": [{}]},
+                   {"questions": [{"question": "q", "answer": None}]},
+                   {"boxes": [{"phrase": {}, "box": [0, 0, 1, 1]}]}, {"questions": [7]}):
+        bad = Entry("2", "image", Media("a.jpg"), fields)
+        assert isinstance(bad.media, Missing) and bad.fields == {}, fields
+    asked = Entry("3", "image", Media("a.jpg"), {"questions": [
+        {"question": "q", "answer": 2, "answers": [1, "b"], "id": 0, "type": None}]})
+    assert asked.fields["questions"] == [
+        {"question": "q", "answer": "2", "answers": ["1", "b"], "id": "0", "type": ""}]
+
+
+def test_an_odd_item_is_listed_with_file_and_place_and_the_run_goes_on(tmp_path):
+    put(tmp_path / "train_qa.json", [
+        {"id": 0, "video_id": 5, "question": "who?", "answer": 2},
+        {"id": 1, "video_id": 5, "question": "who?", "answer": None},
+        {"id": 2, "video_id": 6, "question": ["a"], "answer": "x"},
+        {"id": 3, "video_id": 6, "answer": "x"}, 7, {"video_id": 5, "question": "?", "answer": ""}])
+    found, left_out = read("msrvtt_qa", tmp_path)
+    (entry,) = found["train"]
+    assert [q["answer"] for q in entry.fields["questions"]] == ["2", ""]
+    assert [(file, place) for file, place, _ in left_out] == [
+        ("train_qa.json", f"item {n}") for n in (2, 3, 4, 5)]
+    assert [reason for *_, reason in left_out][:2] == [
+        "answer is null, not text", "question is a list, not text"]
+
+
+@pytest.mark.parametrize("encoding", [
+    "utf-8", "utf-8-sig", "utf-16", "utf-32", "utf-16-le", "utf-16-be", "latin-1"])
+@pytest.mark.parametrize("suffix", ["json", "jsonl", "csv", "tsv", "txt"])
+def test_encodings(encoding, suffix, tmp_path, capsys):
+    content = {
+        "json": '[{"image": "a.jpg", "caption": "café"}]',
+        "jsonl": '{"video_id": "v", "caption": "café"}\n\n{"video_id": "w", "caption": "x"}\n',
+        "csv": "videoid,page_dir,name\r\n1,p,café\r\n", "tsv": "café\thttp://x/1.jpg\n",
+        "txt": "# c\nclip_1_2 café\n",
+    }[suffix]
+    if encoding == "latin-1":
+        assert content.encode("latin-1") != content.encode()
+    name, file = {"json": ("albef_json", "train.json"), "jsonl": ("release_jsonl", "train.jsonl"),
+                  "csv": ("webvid", "results_2M_train.csv"), "tsv": ("cc3m", "cc3m.tsv"),
+                  "txt": ("msvd", "AllVideoDescriptions.txt")}[suffix]
+    put(tmp_path / file, content.encode(encoding))
+    if suffix == "txt":
+        put(tmp_path / "train_list.txt", "clip_1_2\n".encode(encoding))
+    found, left_out = read(name, tmp_path)
+    assert "café" in texts(found["train"])[0][0] and not left_out
+    warned = capsys.readouterr().err
+    assert (f"{tmp_path / file} is not all UTF-8" in warned) == (encoding == "latin-1")
+
+
+def test_a_file_that_is_mostly_utf8_keeps_what_is(tmp_path, capsys):
+    put(tmp_path / "a.txt", "naïve\n".encode() + b"caf\xe9 \x93q\x94\n" + "é".encode() + b"\xff\n"
+        + b"\xed\xa0\xbd\xed\xb8\x80 \xed\xa0\xbd.\n")
+    assert list(lines(tmp_path / "a.txt")) == [
+        "naïve\n", "café “q”\n", "éÿ\n", "\U0001f600 \ufffd.\n"]
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_only_a_line_feed_ends_a_row_of_tabs(tmp_path):
+    put(tmp_path / "x.tsv", b"one\rmore\tu1\r\ntwo\x0bx\x85\xe2\x80\xa8y\tu2\nthree\tu3")
+    assert list(read_rows(tmp_path / "x.tsv", 2)) == [
+        ["one\rmore", "u1"], ["two\x0bx…\u2028y", "u2"], ["three", "u3"]]
+
+
+def test_rows_of_tabs_that_pandas_quoted(tmp_path):
+    put(tmp_path / "x.tsv", '"a ""very"" fine day"\thttp://1\n"said"\thttp://2\n'
+        'say "hi"\thttp://3\n"all"\t"http://4"\n"open\thttp://5\n')
+    assert [row[0] for row in read_rows(tmp_path / "x.tsv", 2, quoted=True)] == [
+        'a "very" fine day', '"said"', 'say "hi"', "all", '"open']
+    assert next(iter(read_rows(tmp_path / "x.tsv", 2)))[0] == '"a ""very"" fine day"'
+
+
+def test_tables_of_commas(tmp_path):
+    rows = ('\ufeff VideoID , page_dir,Name\r\n1,p,"a, b"\n2,p,"two\nlines"\n3,p,lone\rreturn\n\n'
+            '4,p,"never closed\n5,p,5 inch\n6,p\n7,p,"said ""so"""\n8,p,"last, open, quote\n')
+    put(tmp_path / "t.csv", rows.encode())
+    odd: list[tuple] = []
+    found = list(read_table(tmp_path / "t.csv", ("videoid", "name"),
+                            odd=lambda path, place, reason: odd.append((place, reason))))
+    assert [(row["videoid"], row["name"]) for row in found] == [
+        ("1", "a, b"), ("2", "two\nlines"), ("3", "lone return"), ("4", '"never closed'),
+        ("5", "5 inch"), ("7", 'said "so"')]
+    assert odd == [("line 9", "has fewer columns than the first line"),
+                   ("line 11", "is no row: its quote is never closed")]
+    put(tmp_path / "s.csv", "videoid;name\n1;a, b\n")
+    assert list(read_table(tmp_path / "s.csv", ("name",))) == [{"videoid": "1", "name": "a, b"}]
+    with pytest.raises(DataError, match="line 9"):
+        list(read_table(tmp_path / "t.csv", ("videoid", "name")))
+
+
+def test_lists_and_lines_of_json_pass_for_each_other(tmp_path):
+    put(tmp_path / "train.jsonl", '[\n{"video_id": "v", "caption": "a"},\n{"caption": "b"}]')
+    put(tmp_path / "ssv2.json", '{"id": 1, "label": "x"}\n{"id": "2"}\n')
+    found, left_out = read("release_jsonl", tmp_path)
+    assert texts(found["train"]) == [["a"]] and left_out[0][:2] == ("train.jsonl", "item 2")
+    assert read_json(tmp_path / "ssv2.json") == [{"id": 1, "label": "x"}, {"id": "2"}]
+    for content in ("{", "", '{"a": 1}\n{', "[" * 100_000):
+        put(tmp_path / "bad.json", content)
+        with pytest.raises(DataError, match="bad.json is not JSON"):
+            read_json(tmp_path / "bad.json")
+
+
+def test_a_damaged_line_costs_a_line_and_nothing_but_them_is_an_error(tmp_path):
+    put(tmp_path / "train.jsonl", '{"video_id": "v", "caption": "a"}\n{]\n[1]\n7\n'
+        '{"video_id": {}, "caption": "b"}\n{"video_id": 3, "caption": ["c", 4]}\n')
+    found, left_out = read("release_jsonl", tmp_path)
+    assert [entry.id for entry in found["train"]] == ["v", "3"]
+    assert texts(found["train"])[1] == ["c", "4"]
+    assert [place for _, place, _ in left_out] == ["line 2", "line 3", "line 4", "line 5"]
+    put(tmp_path / "train.jsonl", '{]\n{"video_id": null, "caption": "b"}\n')
+    with pytest.raises(DataError, match=r"train.jsonl, line 1 is not JSON"):
+        read("release_jsonl", tmp_path)
+
+
+def test_suffixes_in_capitals_missing_doubled_and_new(tmp_path):
+    stored = {"a.MP4": "a", "b": "b", "c.mp4.webm": "c", "d.MPEG": "d", "e.m2ts": "e", "f.flv": "f",
+              "g.OGV": "g", "h x.mp4": "h_x", unicodedata.normalize("NFD", "é") + ".mkv": "é"}
+    for name in stored:
+        put(tmp_path / "videos" / name, clip(0))
+    (tmp_path / "videos/k").mkdir()  # a folder that is called like a clip is none
+    for name in ("p.JPG", "q.jfif", "r.heic", "s.AVIF", "t.jp2", "u.tiff", "v.JPEG"):
+        put(tmp_path / "images" / name, image(0))
+    raw = RawFolder(tmp_path)
+    for name, asked in stored.items():
+        assert raw.video(asked) == Media(f"videos/{name}"), asked
+    assert isinstance(raw.video("k"), Missing) and isinstance(raw.video("A"), Missing)
+    assert raw.video("a.mp4") == Media("videos/a.MP4")
+    for name in "pqrstuv":
+        assert isinstance(raw.image(name), Media), name
+    assert raw.exactly("p.jpg") == Media("images/p.JPG")
+    assert raw.exactly("v.png") == Media("images/v.JPEG")  # encoded anew by a tool
+    put(tmp_path / "images/v.png", image(1))
+    assert RawFolder(tmp_path).exactly("v.png") == Media("images/v.png")
+
+
+def test_names_never_lead_out_of_the_folder(tmp_path):
+    put(tmp_path / "secret.jpg", image(0))
+    put(tmp_path / "raw/x.jpg", image(1))
+    raw = RawFolder(tmp_path / "raw")
+    for name in ("../secret.jpg", str(tmp_path / "secret.jpg"), "a/../../secret.jpg",
+                 "..\\secret.jpg", "\0.jpg", "x" * 5000 + ".jpg", "a/" * 3000 + "b.jpg"):
+        assert isinstance(raw.exactly(name), Missing), name
+        assert isinstance(raw.image(name), Missing), name
+    assert raw.exactly("./x.jpg") == raw.exactly("a/../x.jpg") == Media("x.jpg")
+
+
+def test_linked_folders_are_followed_but_not_in_rings(tmp_path):
+    put(tmp_path / "raw/cc3m.tsv", "a\thttp://x/0.jpg\nb\thttp://x/1.jpg\n")
+    put(tmp_path / "disk2/00000/000000001.jpg", image(1))
+    put(tmp_path / "raw/images/deep/000000000.JPG", image(0))
+    (tmp_path / "raw/images/00000").symlink_to("../../disk2/00000")
+    (tmp_path / "raw/images/ring").symlink_to("..")
+    (tmp_path / "raw/self").symlink_to("self")
+    found, _ = read("cc3m", tmp_path / "raw")
+    assert [entry.media for entry in found["train"]] == [
+        Media("images/deep/000000000.JPG"), Media("images/00000/000000001.jpg")]
+    put(tmp_path / "texts/train/a.txt", "one\n")
+    (tmp_path / "texts/train/more").symlink_to(tmp_path / "more")
+    put(tmp_path / "more/b.TXT", "two\n")
+    assert texts(read("text_folder", tmp_path / "texts")[0]["train"]) == [["one"], ["two"]]
+
+
+_UNREADABLE = """
+import sys
+sys.path.insert(0, {root!r})
+from data.datasets import DATASETS, RawFolder
+for name in ("webvid", "cc3m", "class_folders", "webdataset", "text_folder", "kinetics400"):
+    raw = RawFolder({raw!r} + "/" + name)
+    print(name, sum(len(list(own)) for own in DATASETS[name].read(raw).values()))
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="another user is one that root can become")
+def test_a_folder_that_may_not_be_looked_into_is_left_out(tmp_path):
+    put_csv(tmp_path / "webvid/results_2M_train.csv", [["videoid", "page_dir", "name"], [1, 2, 3]])
+    put(tmp_path / "cc3m/cc3m.tsv", "a\thttp://x/0.jpg\n")
+    put(tmp_path / "cc3m/images/0.jpg", image(0))
+    put(tmp_path / "class_folders/cat/1.jpg", image(0))
+    put_tar(tmp_path / "webdataset/0.tar", {"a.jpg": image(0)})
+    put(tmp_path / "text_folder/train/a.txt", "one\n")
+    put_csv(tmp_path / "kinetics400/train.csv", [
+        ["label", "youtube_id", "time_start", "time_end"], ["yoga", "x", 1, 11]])
+    for name in ("webvid", "cc3m/images", "class_folders", "webdataset", "text_folder/train",
+                 "kinetics400"):
+        (tmp_path / name / "lost+found").mkdir(mode=0o700)
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == 0 and "pytest" in str(folder):
+            folder.chmod(0o755)
+    script = _UNREADABLE.format(root=str(ROOT), raw=str(tmp_path))
+    done = subprocess.run(
+        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", sys.executable, "-c",
+         script], capture_output=True, text=True, cwd="/", timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[1] for line in done.stdout.splitlines()] == ["1"] * 6
+    assert done.stderr.count("lost+found is left out: Permission denied") == 6
+
+
+def test_members_of_a_tar_need_not_follow_each_other(tmp_path):
+    put_tar(tmp_path / "0.TAR", {
+        **{f"./{n}.jpg": image(n) for n in range(3)}, "._0.jpg": b"of macOS",
+        **{f"{n}.txt": f"text {n}" for n in (2, 0)}, "1.json": {"caption": "from json"},
+        "3.JPG": image(3), "4.jpg": image(4), "4.json": ["a list"], "5.jpg": image(5),
+        "5.json": {"caption": None}, "6.jpg": image(6), "6.json": {"caption": 2},
+        "7.jpg": image(7), "7.txt": "caf\xe9".encode("latin-1"), "8.jpg": image(8),
+        "8.json": {"caption": "half \ud83d"}, "9.jpg": image(9), "9.json": b"{"})
+    found, _ = read("webdataset", tmp_path)
+    said = {entry.id: entry.fields.get("texts") for entry in found["train"]}
+    assert list(said) == [str(n) for n in range(10)]
+    assert said == {"0": ["text 0"], "1": ["from json"], "2": ["text 2"], "3": None, "4": None,
+                    "5": None, "6": ["2"], "7": ["café"], "8": ["half \ufffd"], "9": None}
+    gone = {entry.id: entry.media.expected for entry in found["train"]
+            if isinstance(entry.media, Missing)}
+    assert gone.keys() == {"4", "5", "9"}
+    assert "no object but list" in gone["4"] and "caption is null" in gone["5"]
+    for entry in found["train"]:
+        if isinstance(entry.media, Media):
+            data = (tmp_path / entry.media.path).read_bytes()[entry.media.offset:]
+            assert data[:entry.media.size] == image(int(entry.id))
+
+
+def test_shards_that_were_joined_count_anew(tmp_path):
+    put_tar(tmp_path / "0.tar", {"a.jpg": image(0), "a.txt": "one"})
+    put_tar(tmp_path / "1.tar", {"a.jpg": image(1), "a.txt": "two"})
+    whole = (tmp_path / "0.tar").read_bytes().rstrip(b"\0")
+    whole += b"\0" * (-len(whole) % 512) + (tmp_path / "1.tar").read_bytes()
+    (tmp_path / "1.tar").unlink()
+    put(tmp_path / "0.tar", whole)
+    assert texts(read("webdataset", tmp_path)[0]["train"]) == [["one"], ["two"]]
+
+
+@pytest.mark.parametrize("duration, start, end, whole", [
+    (10.0, 84, 94, True), (10.4, 84, 94, True), (12.5, 5, 15, True), (9.1, 84, 94, True),
+    (4.0, 84, 94, True), (300.0, 84, 94, False), (94.0, 84, 94, False), (10.0, 0, 10, False),
+    (93.5, 84, 94, False), (60.0, 55, 65, False), (None, 84, 94, False), (10.0, 0, 0, False),
+])
+def test_a_file_as_long_as_its_part_is_the_part(duration, start, end, whole):
+    fields = of_file({"label": "x", "start": start, "end": end}, duration)
+    assert fields == ({"label": "x"} if whole else {"label": "x", "start": start, "end": end})
