@@ -159,7 +159,7 @@ def test_checksums_of_addresses_as_frozen_in_time_names_them(tmp_path):
 
 
 def test_folders_of_img2dataset_without_the_table(tmp_path):
-    """img2dataset 1.45, --output_format files; video2dataset 1.3 writes the same of videos."""
+    """img2dataset 1.31, --output_format files; video2dataset 1.0 writes the same of videos."""
     img2dataset(tmp_path / "a", 10, 1)
     (tmp_path / "a/cc3m.tsv").unlink()
     found = read("webdataset", tmp_path / "a")["images"]
@@ -172,7 +172,7 @@ def test_folders_of_img2dataset_without_the_table(tmp_path):
 
 
 def test_webvid_as_video2dataset_writes_it(tmp_path):
-    """iejMac/video2dataset 1.3, dataset_examples/WebVid.md, --output_format files; 10M's table."""
+    """iejMac/video2dataset 1.0, dataset_examples/WebVid.md, --output_format files; 10M's table."""
     put_csv(tmp_path / "results_10M_train.csv", [
         ["videoid", "contentUrl", "duration", "page_dir", "name"],
         ["7", "https://x/7.mp4", "PT0S", "1_50", "Rain"], ["8", "https://x/8.mp4", "", "", "Fog"]])
@@ -260,7 +260,7 @@ def test_msrvtt_of_frozen_in_time(tmp_path):
 
 
 @pytest.mark.parametrize("name, file, split", [
-    # salesforce/LAVIS 1.0, configs/datasets/msrvtt/defaults_cap.yaml; .../msvd/defaults_cap.yaml.
+    # salesforce/LAVIS 1.0.0.dev1, configs/datasets/msrvtt/defaults_cap.yaml; .../msvd/defaults_cap.yaml.
     ("msrvtt", "annotations/cap_train.json", "train"),
     ("msvd", "annotations/cap_test.json", "test"),
     # open-mmlab/mmaction2 1.2, tools/data/msrvtt/README.md (lists of VindLU).
@@ -283,9 +283,9 @@ def test_videos_with_captions_of_toolboxes(name, file, split, tmp_path):
 
 
 @pytest.mark.parametrize("name, file", [
-    ("msrvtt_qa", "annotations/qa_test.json"),  # LAVIS 1.0, msrvtt/defaults_qa.yaml
+    ("msrvtt_qa", "annotations/qa_test.json"),  # LAVIS 1.0.0.dev1, msrvtt/defaults_qa.yaml
     ("msvd_qa", "annotations/qa_test.json"),
-    ("msrvtt_qa", "annotations/msrvtt_qa_test.json"),  # MMAction2 1.2, tools/data/msrvtt
+    ("msrvtt_qa", "annotations/msrvtt_qa_test.json"),  # MMAction2 1.0.0rc2, tools/data/msrvtt
 ])
 def test_videos_with_questions_of_toolboxes(name, file, tmp_path):
     put(tmp_path / file, [{"video": "video9.avi", "question": f"q{n}?", "answer": f"a{n}",
@@ -305,7 +305,7 @@ def test_msvd_of_clip4clip(tmp_path):
 
 
 def test_coco_and_flickr_of_lavis_and_hugging_face(tmp_path):
-    """LAVIS 1.0, coco/defaults_cap.yaml, flickr30k/defaults.yaml; nlphuji/flickr30k's table."""
+    """LAVIS 1.0.0.dev1, coco/defaults_cap.yaml, flickr30k/defaults.yaml; nlphuji/flickr30k's table."""
     coco = tmp_path / "coco"
     put(coco / "annotations/coco_karpathy_train.json", [
         {"caption": text, "image": "val2014/COCO_val2014_000000522418.jpg", "image_id": "coco_522"}
@@ -353,7 +353,7 @@ def test_images_of_coco_under_the_names_of_either_year(place, tmp_path):
 
 
 def test_vqav2_of_lavis(tmp_path):
-    """LAVIS 1.0, coco/defaults_vqa.yaml: vqa_train.json and the like, as ALBEF made them."""
+    """LAVIS 1.0.0.dev1, coco/defaults_vqa.yaml: vqa_train.json and the like, as ALBEF made them."""
     put(tmp_path / "annotations/vqa_train.json", [
         {"question_id": 262148000, "question": "What is it?", "dataset": "vqa",
          "answer": ["net"] * 6 + ["netting"] * 4,
@@ -396,7 +396,7 @@ def test_visual_genome_with_the_images_of_gqa(tmp_path):
 
 
 def test_sbu_of_img2dataset(tmp_path):
-    """img2dataset 1.45, dataset_examples/SBUcaptions.md: the .json, rows counted from 0."""
+    """img2dataset 1.31, dataset_examples/SBUcaptions.md: the .json, rows counted from 0."""
     put(tmp_path / "sbu-captions-all.json", {
         "image_urls": [f"http://x/{n}.jpg" for n in range(3)], "captions": ["a", "b", 3]})
     put(tmp_path / "images/00000/000000002.jpg", image(2))
