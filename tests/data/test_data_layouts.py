@@ -260,7 +260,7 @@ def test_msrvtt_of_frozen_in_time(tmp_path):
 
 
 @pytest.mark.parametrize("name, file, split", [
-    # salesforce/LAVIS 1.0.0.dev1, configs/datasets/msrvtt/defaults_cap.yaml; .../msvd/defaults_cap.yaml.
+    # LAVIS 1.0.0.dev1, configs/datasets/msrvtt/defaults_cap.yaml; .../msvd/defaults_cap.yaml.
     ("msrvtt", "annotations/cap_train.json", "train"),
     ("msvd", "annotations/cap_test.json", "test"),
     # open-mmlab/mmaction2 1.2, tools/data/msrvtt/README.md (lists of VindLU).
@@ -305,7 +305,7 @@ def test_msvd_of_clip4clip(tmp_path):
 
 
 def test_coco_and_flickr_of_lavis_and_hugging_face(tmp_path):
-    """LAVIS 1.0.0.dev1, coco/defaults_cap.yaml, flickr30k/defaults.yaml; nlphuji/flickr30k's table."""
+    """LAVIS 1.0.0.dev1, {coco/defaults_cap,flickr30k/defaults}.yaml; nlphuji/flickr30k."""
     coco = tmp_path / "coco"
     put(coco / "annotations/coco_karpathy_train.json", [
         {"caption": text, "image": "val2014/COCO_val2014_000000522418.jpg", "image_id": "coco_522"}
