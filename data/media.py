@@ -5,9 +5,9 @@ import zipfile
 from typing import NamedTuple
 
 import av
-from PIL import Image
 
 from mplug2_jax.contracts.errors import MediaError
+from mplug2_jax.preprocess.pictures import opened, read_as_picture
 
 
 class Facts(NamedTuple):
@@ -15,7 +15,8 @@ class Facts(NamedTuple):
 
     Attributes:
         duration: seconds.
-        width, height: pixels as they are coded; of several images, where they are of one size.
+        width, height: pixels, of an image as it is decoded, after any turn; of several images,
+            where they are of one size.
         frames: of a video, as the container counts them; of several images how many they are.
     """
 
@@ -85,15 +86,14 @@ def unpack_images(data: bytes) -> list[bytes]:
 
 
 def _probe_image(data: bytes) -> Facts:
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return Facts(None, *map(_stated, image.size), 1)
-    # Pillow's readers raise nearly anything on bad bytes.
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise MediaError(f"not a readable image: {_line(error)}") from error
+    with opened(data) as picture:
+        return Facts(None, *picture.size, 1)
 
 
 def _probe_video(data: bytes) -> Facts:
+    if read_as_picture(data):
+        with opened(data) as picture:
+            return Facts(None, *picture.size, picture.frames)
     try:
         with av.open(io.BytesIO(data)) as container:
             if not container.streams.video:

@@ -11,6 +11,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.reformatter import VideoReformatter
 
 from mplug2_jax.contracts.errors import MediaError
+from mplug2_jax.preprocess.pictures import opened, read_as_picture
 
 # A file is called truncated when its packets end before this share of its stated duration.
 _COMPLETE = 0.9
@@ -114,7 +115,8 @@ def decode_video(
     they are converted to RGB.
 
     Args:
-        data: the bytes of a video file (mp4, webm, mkv, avi, gif, ...).
+        data: the bytes of a video file (mp4, webm, mkv, avi, gif, ...), or of a WebP, PNG or AVIF that
+            moves.
         num_frames: frames of a clip.
         rng: None for middle frames, a generator for random ones.
         start: seconds at which the part to choose from begins.
@@ -135,6 +137,13 @@ def decode_video(
             return dense_indices(length, num_frames, stride, rng, clips)
         return frame_indices(length, num_frames * clips, rng)
 
+    def choose_shown(times: list[float]) -> list[int]:
+        inside = _within(times, start, end)
+        return [inside[number] for number in choose(len(inside))]
+
+    if read_as_picture(data):
+        with opened(data) as picture:
+            return picture.moving(choose_shown, timed=bool(start or end))
     try:
         with av.open(
             io.BytesIO(data), "r", options={"format_whitelist": _FORMATS}, metadata_errors="replace"
