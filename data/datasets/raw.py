@@ -18,7 +18,8 @@ from pathlib import Path
 from mplug2_jax.contracts.errors import DataError
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".gif", ".webm", ".mkv", ".mov", ".m4v", ".mpg", ".wmv", ".3gp")
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".jfif", ".jpe",
+                  ".avif", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".gif")
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,15 @@ class Entry:
         kind: of `records.KINDS`.
         media: where its bytes are; of "images" a list, of "text" an empty one.
         fields: the other arguments of `records.record`.
+        size: width and height of the image that boxes are of, as the annotation states them: which
+            way up it was when they were drawn (`mplug2_jax.preprocess.pictures.as_annotated`).
     """
 
     id: str
     kind: str
     media: Media | Missing | list[Media]
     fields: dict
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

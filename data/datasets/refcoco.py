@@ -105,7 +105,7 @@ def _read(raw: RawFolder, refs: str, images: RawFolder | None = None) -> dict[st
                     phrase, sentence_id = require(refs_path, sentence, "sent", "sent_id")
                     made.append({"phrase": phrase, "box": box, "id": str(sentence_id)})
             media = media_of.exactly(name, *folders, *media_of.folders)
-            yield Entry(str(number), "image", media, {"boxes": made})
+            yield Entry(str(number), "image", media, {"boxes": made}, (width, height))
 
     read = read_pickle(refs_path)
     if not isinstance(read, list):

@@ -40,7 +40,8 @@ def read(raw: RawFolder) -> dict[str, Iterable[Entry]]:
             texts = list(dict.fromkeys(require(path, region, "phrase").strip() for region in said))
             yield Entry(str(number), "image", raw.image(str(number), *places),
                         {"texts": texts, "boxes": boxes,
-                         "questions": [_question(path, item) for item in questions]})
+                         "questions": [_question(path, item) for item in questions]},
+                        (width, height) if boxes else None)
 
     splits = {"train": entries(False)}
     return splits | ({"coco_val_test": entries(True)} if held_out else {})

@@ -1,6 +1,6 @@
 """The pixels of a picture of any kind as RGB of 8 bits, as browsers show them.
 
-What is transparent lies over white. Of more than 8 bits the upper 8 count. What has no agreed white,
+What is transparent lies over white. Of more than 8 bits the upper 8 count. What has no known white,
 numbers in floating point or of 32 bits (depth, heights), is made grey by `_stretched`. CMYK is
 converted without a profile, and no ICC profile is applied: the released models were trained so.
 """

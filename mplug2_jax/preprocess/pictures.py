@@ -1,10 +1,11 @@
-"""Picture files, opened in one way by whoever reads one: what is a picture, how large, which way up.
+"""Picture files, opened in one way by whoever reads one: what is one, how large, which way up.
 
 What a file is, its first bytes say, whatever its name is.
 """
 
 import contextlib
 import io
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -26,6 +27,7 @@ from mplug2_jax.contracts.errors import MediaError
 from mplug2_jax.preprocess import exif
 from mplug2_jax.preprocess.colours import to_rgb
 
+
 def _heif(file: io.BytesIO) -> ImageFile.ImageFile:
     try:
         from pillow_heif import HeifImageFile  # type: ignore[import-not-found, unused-ignore]
@@ -35,10 +37,21 @@ def _heif(file: io.BytesIO) -> ImageFile.ImageFile:
     return HeifImageFile(file)
 
 
+def _webp(file: io.BytesIO) -> ImageFile.ImageFile:
+    """One that moves is clear where no frame is; Pillow asks its header, which may not say so."""
+    data = file.getvalue()
+    if data[12:16] == b"VP8X" and len(data) > 20 and data[20] & _WEBP_MOVES:
+        file = io.BytesIO(data[:20] + bytes([data[20] | _WEBP_ALPHA]) + data[21:])
+    return WebPImagePlugin.WebPImageFile(file)
+
+
 # Larger than nearly any photograph; a small file can claim gigapixels. Pillow warns of more.
 MAX_PIXELS = 89_478_485
-_MAX_DECODED_PIXELS = 20_000_000_000  # of the frames of one that moves
+# Of one that moves.
+_MAX_FRAMES = 100_000
+_MAX_DECODED_PIXELS = 20_000_000_000
 _HEIF = "HEIF"
+_WEBP_MOVES, _WEBP_ALPHA = 0x02, 0x10  # of its extended header
 # Formats that may move and are not read as videos are: FFmpeg reads no WebP that moves, only the
 # first picture of an AVIF and, of a HEIF, single tiles of it. (GIF it reads.)
 _MOVING = ("PNG", "WEBP", "AVIF")
@@ -50,7 +63,7 @@ _OPENERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
     "GIF": GifImagePlugin.GifImageFile,
     "BMP": BmpImagePlugin.BmpImageFile,
     "TIFF": TiffImagePlugin.TiffImageFile,
-    "WEBP": WebPImagePlugin.WebPImageFile,
+    "WEBP": _webp,
     "JPEG2000": Jpeg2KImagePlugin.Jpeg2KImageFile,
     "AVIF": AvifImagePlugin.AvifImageFile,
     _HEIF: _heif,
@@ -143,9 +156,14 @@ class Picture:
             uint8 [T, H, W, 3].
         """
         width, height = self.size
-        if self.frames * width * height > _MAX_DECODED_PIXELS:
-            raise MediaError(f"more than {_MAX_DECODED_PIXELS} pixels to decode")
-        wanted = choose(self._times() if timed else [0.0] * self.frames)
+        if self.frames > _MAX_FRAMES or self.frames * width * height > _MAX_DECODED_PIXELS:
+            raise MediaError(f"{self.frames} frames of {width} x {height} pixels are too many")
+        if timed:
+            with opened(self._data) as again:  # Pillow cannot go back in every PNG
+                times = again._times()
+        else:
+            times = [0.0] * self.frames
+        wanted = choose(times)
         clip = np.empty((len(wanted), height, width, 3), np.uint8)
         for number in sorted(set(wanted)):
             self._show(number)
@@ -189,7 +207,7 @@ def opened(data: bytes) -> Iterator[Picture]:
         raise MediaError(f"undecodable image of {len(data)} bytes: {reason}") from error
 
 
-def as_annotated(data: bytes, width: float, height: float) -> bytes:
+def as_annotated(data: bytes, stated: tuple[float, float]) -> bytes:
     """The picture that an annotation in pixels is of: the file itself, unless it was seen lying.
 
     EXIF turns some photographs, and annotations differ in whether they are of what was turned: the
@@ -199,8 +217,8 @@ def as_annotated(data: bytes, width: float, height: float) -> bytes:
 
     Args:
         data: the file.
-        width, height: of the picture, as the annotation states them; only their ratio counts, for
-            the file may have been made smaller.
+        stated: width and height of the picture by the annotation; only their ratio counts, for the
+            file may have been made smaller.
 
     Returns:
         The same bytes, or those of a file without the turn.
@@ -208,13 +226,17 @@ def as_annotated(data: bytes, width: float, height: float) -> bytes:
     Raises:
         MediaError: the bytes are no picture.
     """
+    if min(stated) <= 0:
+        return data
     with opened(data) as picture:
-        def misfit(size: tuple[int, int]) -> float:
-            return abs(np.log(size[0] * height / (size[1] * width)))
-
-        if not picture.turns or misfit(picture.size) < misfit(picture.coded):
+        if not picture.turns or _misfit(picture.size, stated) < _misfit(picture.coded, stated):
             return data
         return picture.as_coded()
+
+
+def _misfit(size: tuple[int, int], stated: tuple[float, float]) -> float:
+    """How far two pictures' ratios of width to height are apart; 0 of equal ones."""
+    return abs(math.log(size[0] * stated[1] / (size[1] * stated[0])))
 
 
 def _orientation(name: str, image: Any, data: bytes) -> int:

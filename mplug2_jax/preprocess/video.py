@@ -115,8 +115,8 @@ def decode_video(
     they are converted to RGB.
 
     Args:
-        data: the bytes of a video file (mp4, webm, mkv, avi, gif, ...), or of a WebP, PNG or AVIF that
-            moves.
+        data: the bytes of a video file (mp4, webm, mkv, avi, gif, ...), or of a WebP, PNG or AVIF
+            that moves.
         num_frames: frames of a clip.
         rng: None for middle frames, a generator for random ones.
         start: seconds at which the part to choose from begins.
@@ -137,13 +137,8 @@ def decode_video(
             return dense_indices(length, num_frames, stride, rng, clips)
         return frame_indices(length, num_frames * clips, rng)
 
-    def choose_shown(times: list[float]) -> list[int]:
-        inside = _within(times, start, end)
-        return [inside[number] for number in choose(len(inside))]
-
     if read_as_picture(data):
-        with opened(data) as picture:
-            return picture.moving(choose_shown, timed=bool(start or end))
+        return _decode_picture(data, choose, start, end)
     try:
         with av.open(
             io.BytesIO(data), "r", options={"format_whitelist": _FORMATS}, metadata_errors="replace"
@@ -158,6 +153,19 @@ def decode_video(
     except (av.FFmpegError, OSError, ValueError, IndexError, RuntimeError, MemoryError) as error:
         reason = " ".join(str(error).split())
         raise MediaError(f"undecodable video of {len(data)} bytes: {reason}") from error
+
+
+def _decode_picture(
+    data: bytes, choose: Callable[[int], np.ndarray], start: float, end: float
+) -> np.ndarray:
+    """Frames of a picture that moves, as `_Clip.frames`."""
+
+    def shown(times: list[float]) -> list[int]:
+        inside = _within(times, start, end)
+        return [inside[number] for number in choose(len(inside))]
+
+    with opened(data) as picture:
+        return picture.moving(shown, timed=bool(start or end))
 
 
 class _Clip:
