@@ -30,7 +30,7 @@ from mplug2_jax.preprocess.colours import to_rgb
 
 def _heif(file: io.BytesIO) -> ImageFile.ImageFile:
     try:
-        from pillow_heif import HeifImageFile  # type: ignore[import-not-found, unused-ignore]
+        from pillow_heif import HeifImageFile
     except ImportError as error:
         raise MediaError("a HEIC or HEIF picture: reading it needs the package pillow-heif "
                          "(pip install pillow-heif)") from error

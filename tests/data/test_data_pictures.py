@@ -274,13 +274,13 @@ def test_heic_without_its_reader_is_one_clear_line(monkeypatch):
                 read(data)
 
 
-def test_heic_is_read_whole_and_turned(tmp_path):
+def test_heic_of_tiles_is_read_whole_and_turned():
     heif = pytest.importorskip("pillow_heif", reason="of requirements-dev.txt")
-    wide = blocks(160, 320)
-    for value in TURNS:
+    wide = blocks(96, 128)
+    for value in (1, 6, 7):
         file = io.BytesIO()
         exif = b"Exif\0\0" + tagged(value).tobytes().removeprefix(b"Exif\0\0")
-        heif.from_pillow(Image.fromarray(wide)).save(file, quality=95, exif=exif, tile_size=128)
+        heif.from_pillow(Image.fromarray(wide)).save(file, quality=95, exif=exif, tile_size=64)
         data, shown = file.getvalue(), TURNS[value](wide)
         reference = np.asarray(heif.open_heif(io.BytesIO(data)).to_pillow().convert("RGB"))
         np.testing.assert_array_equal(decode_image(data), reference)
