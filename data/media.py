@@ -4,10 +4,9 @@ import io
 import zipfile
 from typing import NamedTuple
 
-from PIL import Image
-
 from mplug2_jax.contracts.errors import MediaError
 from mplug2_jax.preprocess.guard import guarded
+from mplug2_jax.preprocess.pictures import opened, read_as_picture
 from mplug2_jax.preprocess.video import video_facts
 
 
@@ -16,8 +15,8 @@ class Facts(NamedTuple):
 
     Attributes:
         duration: seconds.
-        width, height: pixels, of a video as shown, of an image as coded; of several images, where
-            they are of one size.
+        width, height: pixels as seen, after any turn; of several images, where they are of one
+            size.
         frames: of a video, those that its packets show; of several images how many they are.
     """
 
@@ -90,15 +89,14 @@ def unpack_images(data: bytes) -> list[bytes]:
 
 
 def _probe_image(data: bytes) -> Facts:
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return Facts(None, *map(_stated, image.size), 1)
-    # Pillow's readers raise nearly anything on bad bytes.
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise MediaError(f"not a readable image: {_line(error)}") from error
+    with opened(data) as picture:
+        return Facts(None, *picture.size, 1)
 
 
 def _probe_video(data: bytes) -> Facts:
+    if read_as_picture(data):
+        with opened(data) as picture:
+            return Facts(None, *picture.size, picture.frames)
     facts = guarded(video_facts, data)
     return Facts(*map(_stated, facts))
 

@@ -68,12 +68,16 @@ class Entry:
         media: where its bytes are; of "images" a list, of "text" an empty one.
         fields: the other arguments of `records.record`. What is no text where one is expected
             makes `media` missing, so that it costs this record; a number is its digits.
+        fields: the other arguments of `records.record`.
+        size: width and height of the image that boxes are of, as the annotation states them: which
+            way up it was when they were drawn (`mplug2_jax.preprocess.pictures.as_annotated`).
     """
 
     id: str
     kind: str
     media: Media | Missing | list[Media]
     fields: dict
+    size: tuple[int, int] | None = None
 
     def __post_init__(self):
         self.id = mended(str(self.id))

@@ -109,7 +109,8 @@ def _entries(refs: list, listed: dict[int, dict], path: Path, images: RawFolder)
     for number, items in group_by(refs, lambda ref: ref[1]).items():
         boxes = [box for _, _, own in items for box in own]
         media = _image(images, said(path, listed[number], "file_name"))
-        yield Entry(str(number), "image", media, {"boxes": boxes})
+        size = require(path, listed[number], "width", "height")
+        yield Entry(str(number), "image", media, {"boxes": boxes}, tuple(size))
 
 
 def _of_list(raw: RawFolder, path: Path, images: RawFolder) -> Iterator[Entry]:

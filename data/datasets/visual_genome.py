@@ -30,7 +30,7 @@ def read(raw: RawFolder) -> dict[str, Iterable[Entry]]:
     held_out = _evaluated(coco) if coco else frozenset()
     places = [place for place in raw.folders if os.path.basename(place) in _FOLDERS]
 
-    def made(image: dict) -> tuple[int, dict]:
+    def made(image: dict) -> tuple[int, dict, tuple[int, int]]:
         number, (width, height) = _number(path, image), require(path, image, "width", "height")
         part, fields = f"image {number}", {"texts": [], "boxes": [], "questions": []}
         for phrase, boxes in raw.items(
@@ -40,14 +40,15 @@ def read(raw: RawFolder) -> dict[str, Iterable[Entry]]:
             fields["boxes"] += boxes
         fields["questions"] += raw.items(asked_in or path, asked.get(number, ()),
                                          lambda item: _question(path, item), part)
-        return number, fields
+        return number, fields, (width, height)
 
     def entries(evaluated: bool) -> Iterator[Entry]:
         listed = (image for image in images
                   if (image.get("coco_id") in held_out) == evaluated) if held_out else images
-        for number, fields in raw.items(path, listed, made):
+        for number, fields, size in raw.items(path, listed, made):
             if fields["texts"] or fields["questions"]:
-                yield Entry(str(number), "image", raw.image(str(number), *places), fields)
+                yield Entry(str(number), "image", raw.image(str(number), *places), fields,
+                            size if fields["boxes"] else None)
 
     splits = {"train": entries(False)}
     return splits | ({"coco_val_test": entries(True)} if held_out else {})

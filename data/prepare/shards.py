@@ -37,6 +37,7 @@ from data.datasets.raw import of_file
 from data.prepare.index import join_parts, part_path
 from data.written import Part
 from mplug2_jax.contracts.errors import DataError, MediaError
+from mplug2_jax.preprocess.pictures import as_annotated
 
 VERSION = "1.0.0"
 PROBLEMS = "problems.tsv"
@@ -232,15 +233,21 @@ def _record(raw: Path, entry: dict) -> tuple[dict, media.Facts]:
         data = media.pack_images([image for image, _ in images])
         facts = media.together([one for _, one in images])
     elif places:
-        data, facts = _read(raw, Media(**places), kind)
+        data, facts = _read(raw, Media(**places), kind, entry.get("size"))
     fields = entry["fields"]
     if isinstance(places, dict) and places.get("maybe_cut"):
         fields = of_file(fields, facts.duration)
     return records.record(entry["id"], kind, media=data, **fields), facts
 
 
-def _read(raw: Path, place: Media, kind: str) -> tuple[bytes, media.Facts]:
-    """A medium's bytes; raises MediaError if they are not readable as one of its kind."""
+def _read(
+    raw: Path, place: Media, kind: str, size: tuple[int, int] | None = None
+) -> tuple[bytes, media.Facts]:
+    """A medium's bytes, such that its boxes fit if an annotation states its `size`.
+
+    Raises:
+        MediaError: they are not readable as one of its kind.
+    """
     try:
         with (raw / place.path).open("rb") as file:
             file.seek(place.offset)
@@ -250,6 +257,7 @@ def _read(raw: Path, place: Media, kind: str) -> tuple[bytes, media.Facts]:
     if len(data) < place.size:
         raise MediaError(f"{place.path} ends {place.size - len(data)} bytes too early")
     try:
+        data = as_annotated(data, size) if size else data
         return data, media.probe(kind, data)
     except MediaError as error:
         raise MediaError(f"{place.path}: {error}") from error

@@ -15,7 +15,7 @@ from mplug2_jax.preprocess.video import decode_video
 # have capitals. Of several files of one name the first suffix is taken.
 IMAGES = (
     ".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".jfif", ".jpe", ".avif", ".heic",
-    ".heif", ".jp2", ".j2k",
+    ".heif", ".hif", ".jp2", ".j2k",
 )  # fmt: skip
 VIDEOS = (
     ".mp4", ".avi", ".gif", ".webm", ".mkv", ".mov", ".m4v", ".mpg", ".wmv", ".3gp", ".mpeg", ".ts",

@@ -3,7 +3,6 @@
 Every function after decoding takes a clip `uint8 [T, H, W, 3]`; an image is a clip of one frame.
 """
 
-import io
 import math
 
 import av
@@ -11,33 +10,23 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image
 
-from mplug2_jax.contracts.errors import MediaError
+from mplug2_jax.preprocess.pictures import opened
 
-# What the bytes may be. Others are vector formats that run an interpreter (EPS) or rare.
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
-_MAX_PIXELS = 100_000_000  # larger than any photograph; a small file can claim gigapixels
 _ASPECT = (3 / 4, 4 / 3)  # width / height of random crops
 _TRIES = 10
 
 
 def decode_image(data: bytes) -> np.ndarray:
-    """Decodes an image file (JPEG, PNG, ...) to RGB, `uint8 [H, W, 3]`.
+    """Decodes an image file (JPEG, PNG, ...) to RGB as viewers show it, `uint8 [H, W, 3]`.
+
+    Of one that moves it is the first picture; EXIF turns it, and what is transparent is white
+    (`colours.to_rgb`).
 
     Raises:
-        MediaError: the bytes are no image, are truncated, or claim more than 100 million pixels.
+        MediaError: the bytes are no image, are truncated, or claim more than 89 million pixels.
     """
-    try:
-        with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            if image.width * image.height > _MAX_PIXELS:
-                raise MediaError(f"image of {image.width} x {image.height} pixels is too large")
-            return np.array(image.convert("RGB"))
-    except MediaError:
-        raise
-    # Pillow's decoders raise nearly anything on bad bytes: zlib's and struct's errors, KeyError,
-    # TypeError, its own.
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise MediaError(f"undecodable image of {len(data)} bytes: {reason}") from error
+    with opened(data) as picture:
+        return picture.pixels()
 
 
 def resize(clip: np.ndarray, size: int) -> np.ndarray:

@@ -17,6 +17,8 @@ from mplug2_jax.contracts.errors import MediaError
 from mplug2_jax.preprocess.frames import Frames
 from mplug2_jax.preprocess.opening import MAX_PIXELS, Clock, opened, reading
 from mplug2_jax.preprocess.packets import Packets
+from mplug2_jax.preprocess.pictures import opened as opened_picture
+from mplug2_jax.preprocess.pictures import read_as_picture
 from mplug2_jax.preprocess.sampling import dense_indices, frame_indices, within
 
 # Whose frames that nothing refers to can be left out.
@@ -65,7 +67,8 @@ def decode_video(
     they were not there.
 
     Args:
-        data: the bytes of a video file (mp4, webm, mkv, avi, gif, ...).
+        data: the bytes of a video file (mp4, webm, mkv, avi, gif, ...), or of a WebP, PNG or AVIF
+            that moves.
         num_frames: frames of a clip.
         rng: None for middle frames, a generator for random ones.
         start: seconds at which the part to choose from begins.
@@ -89,6 +92,8 @@ def decode_video(
             return dense_indices(length, num_frames, stride, rng, clips)
         return frame_indices(length, num_frames * clips, rng)
 
+    if read_as_picture(data):
+        return _decode_picture(data, choose, start, end)
     clock = Clock()
     with reading(data, "video"), opened(data, clock) as (container, stream):
         clip = _Clip(data, container, stream, clock)
@@ -118,6 +123,19 @@ def video_facts(data: bytes) -> VideoFacts:
         else:
             seconds = (container.duration or 0) / av.time_base
         return VideoFacts(seconds, first.shape[2], first.shape[1], len(shown) or stream.frames)
+
+
+def _decode_picture(
+    data: bytes, choose: Callable[[int], np.ndarray], start: float, end: float
+) -> np.ndarray:
+    """Frames of a picture that moves, as `_Clip.frames`."""
+
+    def shown(times: list[float]) -> list[int]:
+        inside = within(times, start, end)
+        return [inside[number] for number in choose(len(inside))]
+
+    with opened_picture(data) as picture:
+        return picture.moving(shown, timed=bool(start or end))
 
 
 class _Clip:
