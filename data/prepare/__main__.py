@@ -3,8 +3,9 @@
 The two of moving digits are made from nothing, every other one from the raw files in `--raw=DIR`,
 which `docs/data.md` lists. DATASET may also be a module of your own (`docs/architecture.md`).
 `python -m data.prepare table --raw=DIR --table=FILE --out=DIR` reads a table of
-one's own (`docs/own_data.md`). Interrupted, the same command goes on where it stopped. `python -m data.prepare index DIR` writes
-the indexes (`data/written/schema.py`) that a dataset lacks, from its shards.
+one's own (`docs/own_data.md`). Interrupted, the same command goes on where it stopped.
+`python -m data.prepare index DIR` writes the indexes (`data/written/schema.py`) that a dataset
+lacks, from its shards.
 """
 
 import argparse

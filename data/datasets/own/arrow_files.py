@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.datasets.own.rows import Row, Table, split_name, split_of_file
+from data.datasets.own.rows import SPLITS, Row, Table, split_name, split_of_file
 from mplug2_jax.contracts.errors import DataError
 
 DICT, STATE, INFO = "dataset_dict.json", "state.json", "dataset_info.json"
@@ -137,11 +137,12 @@ def open_arrow(path: Path) -> list[Table]:
         return [_saved(path, "")]
     files = sorted(one for one in path.rglob("*") if one.suffix.lower() in FILES)
     if not files:
-        raise DataError(f"--table={path} is a folder without {DICT}, {STATE} or *.parquet: expected "
-                        "what datasets' save_to_disk writes, or Parquet files")
+        raise DataError(f"--table={path} is a folder without {DICT}, {STATE} or *.parquet: "
+                        "expected what datasets' save_to_disk writes, or Parquet files")
     splits: dict[str, list[Path]] = {}
     for one in files:
-        splits.setdefault(split_of_file(one.stem) or split_of_file(one.parent.name), []).append(one)
+        split = split_of_file(one.stem) or SPLITS.get(one.parent.name.casefold(), "")
+        splits.setdefault(split, []).append(one)
     return [_table(path.name, own, split) for split, own in splits.items()]
 
 

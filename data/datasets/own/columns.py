@@ -8,9 +8,9 @@ from mplug2_jax.contracts.errors import DataError
 NONE = "-"  # in place of a column's name: there is none, whatever the columns are called
 # By role the names it is known by, without capitals and marks; those of a line before the next.
 KNOWN: dict[str, tuple[str, ...]] = {
-    "media": ("media medium mediapath path file filename filepath image img picture photo imagepath "
-              "imgpath imagefile imagename imgname video clip videopath clippath videofile "
-              "videoname clipname",
+    "media": ("media medium mediapath path file filename filepath image img picture photo "
+              "imagepath imgpath imagefile imagename imgname video clip videopath clippath "
+              "videofile videoname clipname",
               "url uri imageurl videourl link",
               "imageid imgid videoid vid clipid mediaid",
               "id key"),

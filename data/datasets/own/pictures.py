@@ -66,8 +66,8 @@ def decide(table: str, boxes: Iterable[tuple[tuple[float, ...], str]], told: Tol
     scale = told.scale or ("relative" if found and inside >= (1 - _SHARE) * len(found)
                            else "absolute")
     if not told.scale and scale == "absolute" and inside > _SHARE * len(found):
-        raise DataError(f"{table}: {inside:,} of {len(found):,} boxes lie within 0 to 1, the others "
-                        "beyond: say --boxes=relative or --boxes=absolute")
+        raise DataError(f"{table}: {inside:,} of {len(found):,} boxes lie within 0 to 1, the "
+                        "others beyond: say --boxes=relative or --boxes=absolute")
     return Told(form, scale)
 
 

@@ -1,9 +1,9 @@
 """From what a table calls a medium to the place where it is; nothing outside of what was named.
 
-A name is looked for below the raw folder, then beside the table, then in the raw folder's subfolders
-and theirs, without a suffix too, then in the tar files there. A path of another machine is looked
-for by its longest ending. Whatever is found must lie, links resolved, in the raw folder or in one
-of the further roots.
+A name is looked for below the raw folder, then beside the table, then in the raw folder's
+subfolders and theirs, without a suffix too, then in the tar files there. A path of another machine
+is looked for by its longest ending. Whatever is found must lie, links resolved, in the raw folder
+or in one of the further roots.
 """
 
 import functools

@@ -1,4 +1,4 @@
-"""What one row of a table says: texts, a question, a class, boxes, and of which part of a medium."""
+"""What one row of a table says: texts, questions, a class, boxes, of which part of a medium."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -12,7 +12,7 @@ from typing import Any
 
 from data.datasets.own import arrow_files, columns, opening, pictures, places, said, text_files
 from data.datasets.own.arrow_files import Cell
-from data.datasets.own.rows import Table, split_name, split_of_file
+from data.datasets.own.rows import SPLITS, Table, split_name, split_of_file
 from data.datasets.own.said import Said
 from data.datasets.raw import Dataset, Entry, Media, Missing, RawFolder
 from mplug2_jax.contracts.errors import DataError, MediaError
@@ -161,9 +161,9 @@ class _Reader:
             return TRAIN
         stems = [one.name.partition(".")[0] for one in self.paths]
         stem = path.name.partition(".")[0]
-        folder = split_of_file(path.absolute().parent.name)
-        return split_of_file(stem) or folder or split_name(
-            stem if stems.count(stem) == 1 else f"{path.absolute().parent.name}_{stem}")
+        folder = path.absolute().parent.name
+        return split_of_file(stem) or SPLITS.get(folder.casefold()) or split_name(
+            stem if stems.count(stem) == 1 else f"{folder}_{stem}")
 
     def _read_table(self, table: Table, split: str) -> None:
         roles = columns.find(table.name, table.columns, self.options.given, table.embedded)
