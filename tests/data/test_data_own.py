@@ -218,7 +218,8 @@ def test_folders_and_lists_of_images(raw, tmp_path):
         entry = one(raw, tmp_path, {"images": told, "caption": "a"}, media="images")
         assert [media.path for media in entry.media] == ["pictures/0.jpg", "pictures/1.jpg"]
     for told, reason in ((["pictures/0.jpg", "pictures/9.jpg"], "pictures/9.jpg"),
-                         (["pictures/0.jpg", "clips/0.mp4"], "nothing else"), ("clips", "without")):
+                         (["pictures/0.jpg", "clips/0.mp4"], "a record has several"),
+                         ("clips", "without"), ([["pictures/0.jpg", "1.jpg"], "a"], "a list in")):
         assert reason in faults([one(raw, tmp_path, {"path": told, "caption": "a"})])[0]
 
 
@@ -322,6 +323,20 @@ def test_pictures_within_a_table(raw, tmp_path):
         assert [one["media"] for one in records] == [image(0), image(1), image(2)]
         assert records[2]["id"] == hashlib.sha256(image(2)).hexdigest()[:16]
     assert found[0] == found[1]
+
+
+def test_lists_of_pictures_within_a_table(raw, tmp_path):
+    kind = pa.list_(pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    held = [[{"bytes": image(n), "path": None} for n in numbers]
+            for numbers in ((0,), (1, 2), (2, 1), (1, 2))]
+    made = pa.table({"images": pa.array(held, kind), "text": ["a", "b", "c", "d"],
+                     "checksum": [b"0", b"1", b"2", b"3"]})
+    pq.write_table(made, tmp_path / "t.parquet")
+    entries = read(raw, tmp_path / "t.parquet", media="images")["train"]
+    assert entries == read(raw, tmp_path / "t.parquet")["train"]
+    assert [(entry.kind, entry.fields["texts"]) for entry in entries] == [
+        ("image", ["a"]), ("images", ["b", "d"]), ("images", ["c"])]
+    assert [opening.read_media(raw, media) for media in entries[1].media] == [image(1), image(2)]
 
 
 def test_pictures_beside_a_table_of_datasets(raw, tmp_path):

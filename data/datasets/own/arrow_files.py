@@ -29,6 +29,7 @@ class Cell(NamedTuple):
 
     Attributes:
         file, column, row: where; the row is counted from 0.
+        number: in the list that the cell holds, -1 where it holds no list.
         name: what its file was called, "" if that is not known.
         head: the first bytes.
         digest: of all of them.
@@ -37,6 +38,7 @@ class Cell(NamedTuple):
     file: Path
     column: str
     row: int
+    number: int
     name: str
     head: bytes
     digest: str
@@ -103,15 +105,16 @@ def _opened(path: Path) -> _File:
     return _File(path)
 
 
-def read_cell(file: Path, column: str, row: int) -> bytes:
-    """The bytes of a medium that a table holds.
+def read_cell(file: Path, column: str, row: int, number: int = -1) -> bytes:
+    """The bytes of a medium that a table holds; the arguments are those of a `Cell`.
 
     Raises:
         DataError: the file is damaged; ValueError: it holds none there.
     """
     try:
         found = _opened(file).value(column, row)
-    except (OSError, pa.ArrowException, IndexError, KeyError) as error:
+        found = found if number < 0 else found[number]
+    except (OSError, pa.ArrowException, IndexError, KeyError, TypeError) as error:
         raise ValueError(_line(error)) from error
     data = found.get("bytes") if isinstance(found, dict) else found
     if not isinstance(data, bytes):
@@ -197,11 +200,17 @@ def _table(name: str, paths: list[Path], split: str, features: Any = None) -> Ta
 
 
 def _embeds(kind: pa.DataType) -> bool:
-    """Whether a column's values are media, or {bytes, path} of them."""
+    """Whether a column's values are media, or {bytes, path} of them, or lists of these."""
+    if _lists(kind):
+        return pa.types.is_struct(kind.value_type) and _embeds(kind.value_type)
     if pa.types.is_struct(kind):
         names = {kind.field(n).name for n in range(kind.num_fields)}
         return names == {"bytes", "path"}
     return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _lists(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
 
 
 def _noted(schema: pa.Schema) -> Any:
@@ -228,7 +237,9 @@ def _values(file: Path, column: str, found: pa.Array, first: int, classes: Any) 
     """The values of a column: media as cells, classes in words, the rest as Python has it."""
     if _embeds(found.type):
         for row, value in enumerate(found, first):
-            yield _cell(file, column, row, value.as_py())
+            held = value.as_py()
+            yield ([_cell(file, column, row, one, number) for number, one in enumerate(held or ())]
+                   if _lists(found.type) else _cell(file, column, row, held))
         return
     short = pa.types.is_float32(found.type) or pa.types.is_float16(found.type)
     for value in found.to_pylist():
@@ -237,13 +248,13 @@ def _values(file: Path, column: str, found: pa.Array, first: int, classes: Any) 
         yield _named(value, classes) if len(classes) else value
 
 
-def _cell(file: Path, column: str, row: int, value: Any) -> Any:
+def _cell(file: Path, column: str, row: int, value: Any, number: int = -1) -> Any:
     name = ""
     if isinstance(value, dict):
         name, value = value.get("path") or "", value.get("bytes")
     if value is None:  # `datasets` leaves files where they were
         return name or None
-    return Cell(file, column, row, name, value[:_HEAD], hashlib.sha256(value).hexdigest())
+    return Cell(file, column, row, number, name, value[:_HEAD], hashlib.sha256(value).hexdigest())
 
 
 def _named(value: Any, classes: list[str]) -> Any:

@@ -92,8 +92,9 @@ def _nested(name: str, columns: list[str]) -> bool:
 
 
 def _known(table: str, columns: list[str], role: str, embedded: Collection[str]) -> str:
-    tiers: list[list[str]] = [[name for name in columns if name in embedded]]
-    tiers += [[name for name in columns if plain(name) in names.split()] for names in KNOWN[role]]
+    tiers = [[name for name in columns if plain(name) in names.split()] for names in KNOWN[role]]
+    held = [name for name in columns if name in embedded]  # of which one may be a checksum
+    tiers = [[name for name in tier if name in held] for tier in tiers] + tiers + [held]
     like = next((tier for tier in tiers if tier), [])
     if len(like) > 1:
         flag = f"name one with --{role}=COLUMN" if role in GIVEN else "rename one"

@@ -1,7 +1,8 @@
 """The bytes of a medium, wherever a table says it is: a file, a tar's member, an address, a cell.
 
 A place is a `raw.Media`, whose path may begin with `cell:` (a cell of a table, whose row is the
-offset), with `data:` (the bytes themselves, in base64) or with a protocol such as `s3://`.
+offset, and the number in its list the size), with `data:` (the bytes themselves, in base64) or with
+a protocol such as `s3://`.
 """
 
 import base64
@@ -66,7 +67,7 @@ def read_media(root: Path, place: Media) -> bytes:
         column, _, file = place.path.removeprefix(CELL).partition(":")
         column = urllib.parse.unquote(column)
         try:
-            return arrow_files.read_cell(root / file, column, place.offset)
+            return arrow_files.read_cell(root / file, column, place.offset, place.size)
         except (DataError, ValueError) as error:
             raise MediaError(f"{file}, column {column}: {error}") from error
     if place.path.startswith(INLINE):

@@ -59,7 +59,8 @@ def decide(table: str, boxes: Iterable[tuple[tuple[float, ...], str]], told: Tol
     unnamed = [box for box, form in found if not form]
     form = told.form or "xyxy"
     crossed = sum(not (x1 > x0 and y1 > y0) for x0, y0, x1, y1 in unnamed)
-    if not told.form and crossed and all(w > 0 and h > 0 for _, _, w, h in unnamed):
+    # One that is turned is an odd one; of many, x and y would often be more than width and height.
+    if not told.form and 3 * crossed > len(unnamed) and all(w > 0 < h for _, _, w, h in unnamed):
         raise DataError(f"{table}: {crossed:,} of {len(unnamed):,} boxes end before they begin as "
                         "x0, y0, x1, y1; if they are x, y, width, height, say --boxes=xywh")
     inside = sum(all(-_SLACK_SHARE <= side <= 1 + _SLACK_SHARE for side in box) for box, _ in found)
@@ -87,7 +88,7 @@ def corners(box: tuple[float, ...], told: Told, size: tuple[float, float] | None
         x1, y1 = x0 + x1, y0 + y1
     shown = ", ".join(f"{side:g}" for side in box)
     if not (x1 > x0 and y1 > y0):
-        raise ValueError(f"box {shown} ends before it begins ({told.form})")
+        raise ValueError(f"box {shown} ends before it begins, as --boxes={told.form}")
     width, height, slack = 1.0, 1.0, _SLACK_SHARE
     if told.scale == "absolute":
         assert size is not None

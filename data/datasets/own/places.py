@@ -194,7 +194,8 @@ def cell(found: Cell, raw: RawFolder) -> Media:
     """The place of a medium that a table holds."""
     file = os.path.relpath(os.path.realpath(found.file), os.path.realpath(raw.root))
     file = os.path.realpath(found.file) if file.startswith("..") else file
-    return Media(f"{opening.CELL}{urllib.parse.quote(found.column, safe='')}:{file}", found.row)
+    column = urllib.parse.quote(found.column, safe="")
+    return Media(f"{opening.CELL}{column}:{file}", found.row, found.number)
 
 
 def kind(name: str, media: Media, raw: RawFolder, head: bytes = b"") -> str:

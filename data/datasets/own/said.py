@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from data.datasets.own import values
+from data.datasets.own.arrow_files import Cell
 from data.datasets.own.columns import value
 
 Roles = Mapping[str, tuple[str, ...]]  # by role the columns that a table has
@@ -91,15 +92,17 @@ def _media(found: Any) -> Any:
     if isinstance(found, Mapping):  # as JSON has what `datasets` holds
         name, data = found.get("path"), found.get("bytes")
         found = f"data:;base64,{data}" if isinstance(data, str) and data else name
-    if isinstance(found, tuple) and hasattr(found, "digest"):
-        return found
     if isinstance(found, str):
         found = values.listed(found)
-    if isinstance(found, list) and len(found) > 1:
-        names = [values.word(one) for one in found]
-        if not all(names):
-            raise ValueError("media: one of them is empty")
-        return names
+    if isinstance(found, list) and len(found) == 1:
+        return _media(found[0])
+    if isinstance(found, Cell):
+        return found
+    if isinstance(found, list) and found:
+        several = [_media(one) for one in found]
+        if any(isinstance(one, list) for one in several):
+            raise ValueError("media: a list in a list")
+        return several
     name = _named("media", values.word, found)
     if not name:
         raise ValueError("it names no medium")

@@ -150,7 +150,8 @@ class _Reader:
 
     def read(self) -> None:
         """Reads all tables."""
-        named = [name for given in self.options.given.values() for name in given.split(",")]
+        named = [name.strip().partition(".")[0] for given in self.options.given.values()
+                 for name in given.split(",")]
         for path in self.paths:
             for table in open_tables(path, named):
                 self._read_table(table, table.split or self._split_of(path))
@@ -214,7 +215,7 @@ class _Reader:
                     size = one.size or self._size(name, kind, key)
                 boxes.append({"phrase": phrase, "box": pictures.corners(box, own, size)})
         own_records = self.records.setdefault(one.split, {})
-        identity = name, key.digest if isinstance(key, Cell) else "", part
+        identity = name, _digest(key), part
         record = own_records.get(identity)
         if record is None:
             times = {"start": one.start or 0.0, "end": one.end or 0.0} if part else {}
@@ -231,17 +232,13 @@ class _Reader:
             return (key.name or key.digest[:16],
                     places.kind(key.name, media, self.raw, key.head), media)
         if isinstance(key, tuple):
-            found = [self.places.find(one) for one in key]
-            for one in found:
-                if isinstance(one, Missing):
-                    return ", ".join(key), "images", one
-            several = [one for one in found if isinstance(one, Media)]
-            name = ", ".join(self.places.name(one) for one in several)
-            kinds = {places.kind(self.places.name(one), one, self.raw) for one in several}
-            if len(several) < len(found) or kinds != {"image"}:
-                return name, "images", Missing(f"images ({name}: one record may have several of "
-                                               "them, and nothing else)")
-            return name, "images", several
+            several = [self._found(tuple(one) if isinstance(one, list) else one) for one in key]
+            name = ", ".join(one[0] for one in several)
+            lost = next((media for _, _, media in several if isinstance(media, Missing)), None)
+            found = [media for _, kind, media in several if kind == "image"]
+            if not lost and len(found) < len(several):
+                lost = Missing(f"images ({name}: a record has several of them, or one medium)")
+            return name, "images", lost or [one for one in found if isinstance(one, Media)]
         place = self.places.find(key)
         if isinstance(place, Missing):
             return key if len(key) < 200 else f"{key[:197]}...", "video", place
@@ -258,6 +255,13 @@ class _Reader:
             return pictures.size(kind, opening.read_media(self.raw.root, media))
         except MediaError as error:
             raise MediaError(f"{name}, for its box: {error}") from error
+
+
+def _digest(key: Any) -> str:
+    """Of media that tables hold, which may have the same name."""
+    if isinstance(key, Cell):
+        return key.digest
+    return "".join(map(_digest, key)) if isinstance(key, tuple) else ""
 
 
 def read(raw: RawFolder, options: Options) -> dict[str, Iterable[Entry]]:
