@@ -144,13 +144,20 @@ def places(raw: Path) -> dict[str, str]:
             "escaped": f"file://localhost{raw}/clips/%30.mp4", "Windows": r"clips\0.mp4",
             "another machine": "/home/ann/data/clips/0.mp4", "a drive": r"D:\data\clips\0.mp4",
             "a drive, turned": "D:/data/clips/0.mp4", "without suffix": "clips/0", "name": "0.mp4",
-            "blanks": "  clips/0.mp4 "}
+            "blanks": "  clips/0.mp4 ", "capitals": "clips/0.MP4", "escapes": "clips/%30.mp4"}
 
 
 @pytest.mark.parametrize("way", places(Path()))
 def test_a_clip_is_found_however_it_is_named(way, raw, tmp_path):
     entry = one(raw, tmp_path, {"path": places(raw)[way], "caption": "a"})
     assert (entry.id, entry.kind, entry.media.path) == ("clips/0.mp4", "video", "clips/0.mp4")
+
+
+def test_names_with_marks_are_found_in_either_form(tmp_path):
+    for number, (disk, said) in enumerate((("cafe\u0301.mp4", "caf\u00e9.mp4"),
+                                           ("\u00fcber 50%.mp4", "u\u0308ber 50%.mp4"))):
+        put(tmp_path / "raw" / disk, clip(number))
+        assert one(tmp_path / "raw", tmp_path, {"path": said, "text": "a"}).media.path == disk
 
 
 def test_ids_that_are_numbers(raw, tmp_path):
@@ -535,6 +542,15 @@ def test_rows_that_are_odd_cost_themselves(raw, tmp_path):
     entries = read(raw, tmp_path / "t.jsonl")["train"]
     assert [entry.id for entry in entries] == [
         "clips/0.mp4", *(f"t.jsonl:{n}" for n in (2, 3, 4, 5))]
+
+
+def test_quotes_that_are_letters_cost_no_other_row(raw, tmp_path):
+    for separator, name in (("\t", "t.tsv"), (",", "t.csv")):
+        rows = ["path", "caption"], ["0.mp4", '"a'], ["1.mp4", '"b'], ["2.mp4", '"c\nd"'], [
+            "3.mp4", '"e" f']
+        put(tmp_path / name, "".join(f"{separator.join(row)}\n" for row in rows))
+        entries = read(raw, tmp_path / name)["train"]
+        assert [entry.fields["texts"] for entry in entries] == [['"a'], ['"b'], ["c\nd"], ["e f"]]
 
 
 def test_carriage_returns_are_letters_of_their_cell(raw, tmp_path):

@@ -10,7 +10,7 @@ NONE = "-"  # in place of a column's name: there is none, whatever the columns a
 KNOWN: dict[str, tuple[str, ...]] = {
     "media": ("media medium mediapath path file filename filepath image img picture photo "
               "imagepath imgpath imagefile imagename imgname video clip videopath clippath "
-              "videofile videoname clipname",
+              "videofile videoname clipname images videos frames",
               "url uri imageurl videourl link",
               "imageid imgid videoid vid clipid mediaid",
               "id key"),

@@ -12,6 +12,7 @@ import itertools
 import os
 import re
 import tarfile
+import unicodedata
 import urllib.parse
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +44,7 @@ class Places:
         self.raw, self._beside = raw, [raw.root, *beside, *roots]
         self._roots = [os.path.realpath(root) for root in (raw.root, *roots)]
         self._members = functools.cache(self._list_members)
+        self._folded = functools.cache(self._list_folded)
         self._member_names: dict[tuple[str, int], str] = {}  # by tar and offset
 
     def find(self, name: str) -> Media | list[Media] | Missing:
@@ -65,11 +67,8 @@ class Places:
             if "::" in name:
                 return Missing(f"{name} (members of tar files are read from local ones)")
             return Media(name)
-        spelled = [name]
-        if re.search(r"\\|^[A-Za-z]:/", name):  # of Windows, unless a file is called so
-            spelled.append(re.sub(r"^[A-Za-z]:", "", name).replace("\\", "/"))
         tried = None
-        for one in spelled:
+        for one in _spellings(name):
             found = self._path(one)
             if not isinstance(found, Missing):
                 return found
@@ -127,6 +126,21 @@ class Places:
                 path = self.raw.root / found.path if isinstance(found, Media) else None
                 if path and path.is_file():
                     yield str(path)
+        for base in self._beside:  # capitals, which Windows and Macs do not tell apart
+            folder, last = os.path.split(os.path.join(base, name))
+            like = self._folded(folder).get(last.casefold(), [])
+            if len(like) == 1 and os.path.isfile(os.path.join(folder, like[0])):
+                yield os.path.join(folder, like[0])
+
+    def _list_folded(self, folder: str) -> dict[str, list[str]]:
+        """The names in a folder by what they are without capitals."""
+        found: dict[str, list[str]] = {}
+        try:
+            for name in os.listdir(folder):
+                found.setdefault(name.casefold(), []).append(name)
+        except OSError:
+            pass
+        return found
 
     def _named(self, path: str) -> str:
         """A path relative to the raw folder where it lies in it, else as a whole."""
@@ -188,6 +202,19 @@ class Places:
             return Missing(f"{name} (in tar files there are {len(media)} of this name: "
                            "TAR/MEMBER says which)")
         return media[0] if media else Missing(name)
+
+
+def _spellings(name: str) -> list[str]:
+    """A path as it is, then as Windows, addresses and other file systems write it."""
+    found = [name]
+    if re.search(r"\\|^[A-Za-z]:/", name):
+        found.append(re.sub(r"^[A-Za-z]:", "", name).replace("\\", "/"))
+    if "%" in name:
+        found.append(urllib.parse.unquote(name))
+    # Of one letter with a mark, Macs make two.
+    found += [unicodedata.normalize(form, one) for one in found for form in ("NFC", "NFD")
+              if not one.isascii()]
+    return list(dict.fromkeys(found))
 
 
 def cell(found: Cell, raw: RawFolder) -> Media:

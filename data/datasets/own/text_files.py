@@ -3,11 +3,10 @@
 import codecs
 import csv
 import gzip
-import itertools
 import json
 import sys
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +56,7 @@ def open_separated(path: Path, separator: str = "") -> Table:
     if lines[first].casefold().startswith("sep=") and len(lines[first].strip()) == 5:  # Excel's
         separator, first = lines[first][4], first + 1
     separator = separator or _separator(lines[first])
-    names, used = _cells(lines, first, separator)
+    names, used = _row_at(lines, first, separator, 0)
     columns = [name.strip() for name in names]
     while columns and not columns[-1]:  # of a line that ends with a separator
         columns.pop()
@@ -74,39 +73,67 @@ def _separator(header: str) -> str:
     return max(SEPARATORS, key=outside.count)
 
 
-def _cells(lines: Sequence[str], start: int, separator: str, quoted: bool = True
-           ) -> tuple[list[str], int]:
-    """The cells of the row that begins at a line, and how many lines it takes."""
+def _cells(lines: Iterable[str], separator: str, **quoting: Any) -> list[str] | None:
+    """The cells of some lines as one row; None where they are none, so quoted."""
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     # The reader takes a lone carriage return for the end of a row; here it is a letter.
-    own = [line.replace("\r", "\0") for line in itertools.islice(
-        lines, start, start + (_ROW_LINES if quoted and '"' in lines[start] else 1))]
-    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    reader = csv.reader(own, delimiter=separator, quoting=quoting)
-    cells = next(reader, [])
-    return [cell.replace("\0", "\r") for cell in cells], reader.line_num
+    own = (line.replace("\r", "\0") for line in lines)
+    try:
+        return [cell.replace("\0", "\r")
+                for cell in next(csv.reader(own, delimiter=separator, **quoting), [])]
+    except csv.Error:
+        return None
+
+
+def _row_at(lines: Sequence[str], start: int, separator: str, width: int) -> tuple[list[str], int]:
+    """The cells of the row that begins at a line, and how many lines it takes.
+
+    A cell in quotes may go on in the next lines; a quote that is not closed where a cell ends is a
+    letter of its line, and costs no other.
+    """
+    if '"' in lines[start]:
+        counted = _Counted(lines[start:start + _ROW_LINES])
+        cells = _cells(counted, separator, strict=True)
+        if cells is not None and (counted.used == 1 or _fits(cells, width)):
+            return cells, counted.used
+    own = lines[start:start + 1]
+    found = _cells(own, separator)
+    if found is None or not _fits(found, width) or found[-1:] and found[-1].endswith("\n"):
+        found = _cells(own, separator, quoting=csv.QUOTE_NONE) or found
+    return found or [], 1
+
+
+class _Counted:
+    """Iterates over lines, and counts those that were taken."""
+
+    def __init__(self, lines: Sequence[str]):
+        self._lines, self.used = iter(lines), 0
+
+    def __iter__(self) -> Iterator[str]:
+        for line in self._lines:
+            self.used += 1
+            yield line
 
 
 def _rows(name: str, lines: Sequence[str], start: int, columns: list[str],
           separator: str) -> Iterator[Row]:
+    width = len(columns)
     while start < len(lines):
         if not lines[start].strip():
             start += 1
             continue
         place = f"{name}:{start + 1}"
-        cells, used = _cells(lines, start, separator)
-        if used > 1 and not _fits(cells, columns):  # a quote that is a letter of its line
-            cells, used = _cells(lines, start, separator, quoted=False)
+        cells, used = _row_at(lines, start, separator, width)
         start += used
         if any(cell.strip() for cell in cells):
-            fault = "" if _fits(cells, columns) else (
-                f"{len(cells)} cells, where the first line has {len(columns)}")
+            fault = "" if _fits(cells, width) else (
+                f"{len(cells)} cells, where the first line has {width}")
             yield Row(place, dict(zip(columns, cells, strict=False)), fault)
 
 
-def _fits(cells: list[str], columns: list[str]) -> bool:
+def _fits(cells: list[str], width: int) -> bool:
     """Whether a row has the cells of its columns, and after them none but empty ones."""
-    return len(cells) >= len(columns) and not any(map(str.strip, cells[len(columns):]))
+    return len(cells) >= width and not any(map(str.strip, cells[width:]))
 
 
 def open_json_lines(path: Path) -> Table:
@@ -183,13 +210,20 @@ def _unwrapped(path: Path, found: Mapping, named: Collection[str]) -> Any:
                 for row in found["data"]]
     lists = [name for name, one in found.items() if isinstance(one, list) and one
              and all(isinstance(row, Mapping) for row in one)]
+    if not lists or not any(_media(name, named) for name in found[lists[0]][0]):
+        return found  # the names are the media's
     if len(lists) == 1 and not any(isinstance(one, Mapping) for name, one in found.items()
-                                   if name not in (*lists, "schema", "info", "metadata")):
+                                   if name not in ("schema", "info", "metadata")):
         return found[lists[0]]
-    if len(lists) > 1 and len(lists) == sum(isinstance(one, list) for one in found.values()):
+    if 1 < len(lists) == sum(isinstance(one, list) for one in found.values()):
         raise DataError(f"{path} holds several lists ({', '.join(lists)}): expected one table; "
                         "write the one with the texts to a file of its own")
     return found
+
+
+def _media(name: str, named: Collection[str]) -> bool:
+    """Whether a column may be the media's, so that no name above it is."""
+    return name in named or plain(name) in " ".join(KNOWN["media"]).split()
 
 
 def _is_columns(found: Mapping, named: Collection[str]) -> bool:
