@@ -566,7 +566,8 @@ def test_latin_and_packed_and_marked_tables(raw, tmp_path):
     for name, data in (("l.csv", text.encode("latin-1")),
                        ("z.csv.gz", gzip.compress(text.encode())),
                        ("s.csv", f"sep=;\n{text.replace(',', ';')}".encode("utf-8-sig")),
-                       ("b.csv", text.replace(",", "|").encode())):
+                       ("b.csv", text.replace(",", "|").encode()), ("c.tsv", text.encode()),
+                       ("q.csv", f'"path",{text[5:]}'.encode())):
         put(tmp_path / name, data)
         ((entry,),) = read(raw, tmp_path / name).values()
         assert entry.fields["texts"] == ["café"], name
@@ -588,7 +589,8 @@ def test_json_by_media(raw, tmp_path):
 
 @pytest.mark.parametrize("told, wanted", [
     (dict(start="0:00.25", end="00:00:00,5"), (0.25, 0.5)), (dict(start=None, end=0.25), (0, 0.25)),
-    (dict(start="0.25", end=""), (0.25, 0.0)), (dict(start="nan", end=float("nan")), (0.0, 0.0))])
+    (dict(start="0.25", end=""), (0.25, 0.0)), (dict(start="0,25", end="0,5"), (0.25, 0.5)),
+    (dict(start="nan", end=float("nan")), (0.0, 0.0))])
 def test_parts_of_clips(told, wanted, raw, tmp_path):
     entry = one(raw, tmp_path, {"path": "clips/0.mp4", "caption": "a"} | told)
     assert (entry.fields.get("start", 0.0), entry.fields.get("end", 0.0)) == wanted

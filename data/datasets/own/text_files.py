@@ -46,7 +46,7 @@ def read_text(path: Path) -> str:
 
 def open_separated(path: Path, separator: str = "") -> Table:
     """A table with a line of column names, and commas, semicolons, tabs or bars between cells."""
-    text = read_text(path).replace("\r\n", "\n")
+    text = read_text(path).replace("\r\n", "\n").replace("\0", "")
     if "\n" not in text:  # as old Macs wrote
         text = text.replace("\r", "\n")
     lines = [f"{line}\n" for line in text.split("\n")]
@@ -55,8 +55,9 @@ def open_separated(path: Path, separator: str = "") -> Table:
         raise DataError(f"{path} is empty: expected a first line with the names of the columns")
     if lines[first].casefold().startswith("sep=") and len(lines[first].strip()) == 5:  # Excel's
         separator, first = lines[first][4], first + 1
-    separator = separator or _separator(lines[first])
-    names, used = _row_at(lines, first, separator, 0)
+    if not separator or separator not in lines[first]:
+        separator = _separator(lines[first])
+    names, used = _row_at(lines, first, separator)
     columns = [name.strip() for name in names]
     while columns and not columns[-1]:  # of a line that ends with a separator
         columns.pop()
@@ -85,7 +86,8 @@ def _cells(lines: Iterable[str], separator: str, **quoting: Any) -> list[str] | 
         return None
 
 
-def _row_at(lines: Sequence[str], start: int, separator: str, width: int) -> tuple[list[str], int]:
+def _row_at(lines: Sequence[str], start: int, separator: str,
+            width: int = -1) -> tuple[list[str], int]:
     """The cells of the row that begins at a line, and how many lines it takes.
 
     A cell in quotes may go on in the next lines; a quote that is not closed where a cell ends is a
@@ -132,8 +134,8 @@ def _rows(name: str, lines: Sequence[str], start: int, columns: list[str],
 
 
 def _fits(cells: list[str], width: int) -> bool:
-    """Whether a row has the cells of its columns, and after them none but empty ones."""
-    return len(cells) >= width and not any(map(str.strip, cells[width:]))
+    """Whether a row has the cells of its columns, and after them none but empty ones; -1: any."""
+    return width < 0 or (len(cells) >= width and not any(map(str.strip, cells[width:])))
 
 
 def open_json_lines(path: Path) -> Table:

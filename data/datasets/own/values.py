@@ -108,6 +108,8 @@ def number(value: Any) -> float | None:
     try:
         if isinstance(value, bool):
             raise TypeError
+        if isinstance(value, str) and re.fullmatch(r"\s*[-+]?\d+,\d+\s*", value):
+            value = value.replace(",", ".")  # as some languages' Excel writes it
         found = float(value)
     except (TypeError, ValueError):
         raise ValueError(f"expected a number, not {_shown(value)}") from None
