@@ -140,13 +140,13 @@ def commands() -> list[list[str]]:
 
 def pretrained(folder: Path) -> None:
     """A checkpoint of a small model, drawn, in place of converted weights."""
-    sizes = ModelConfig.from_mapping(own.get_config("caption,tiny").model.to_dict() | cuts.MODEL
-                                     | dict(vocab_size=cuts.WORDS))
+    given = own.get_config("caption").model.to_dict() | cuts.MODEL | {"vocab_size": cuts.WORDS}
+    sizes = ModelConfig.from_mapping(given)
     shapes = jax.eval_shape(lambda: init_params(build(sizes, MODULES, ()), jax.random.key(0)))
     rng = np.random.default_rng(0)
     write_params(folder, jax.tree.map(
         lambda x: rng.normal(0.05, 0.05, x.shape).astype(x.dtype), shapes),
-        {"model": dataclasses.asdict(sizes)})
+        {"model": given})
 
 
 def cut_flags() -> list[str]:
