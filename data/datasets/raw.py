@@ -127,6 +127,7 @@ class Dataset:
         kind: of `records.KINDS`.
         read: gives each split's entries in the published order.
         published: {split: {'records', 'texts', 'questions' or 'boxes': how many there should be}}.
+        settings: what its records depend on besides, kept beside them.
     """
 
     name: str
@@ -134,6 +135,7 @@ class Dataset:
     kind: str
     read: Callable[["RawFolder"], dict[str, Iterable[Entry]]]
     published: dict[str, dict[str, int]] = field(default_factory=dict)
+    settings: dict[str, str | int] = field(default_factory=dict)
 
 
 class RawFolder:

@@ -2,8 +2,10 @@
 
 The two of moving digits are made from nothing, every other one from the raw files in `--raw=DIR`,
 which `docs/data.md` lists. DATASET may also be a module of your own (`docs/architecture.md`).
-Interrupted, the same command goes on where it stopped. `python -m data.prepare index DIR` writes
-the indexes (`data/written/schema.py`) that a dataset lacks, from its shards.
+`python -m data.prepare table --raw=DIR --table=FILE --out=DIR` reads a table of
+one's own (`docs/own_data.md`). Interrupted, the same command goes on where it stopped.
+`python -m data.prepare index DIR` writes the indexes (`data/written/schema.py`) that a dataset
+lacks, from its shards.
 """
 
 import argparse
@@ -12,7 +14,8 @@ import sys
 import time
 from pathlib import Path
 
-from data.datasets import DATASETS, load
+from data.datasets import DATASETS, Dataset, load, own
+from data.datasets.own.columns import GIVEN
 from data.demo import builder as moving_digits_builder
 from data.demo import tasks_builder as moving_digits_tasks_builder
 from data.prepare import prepare
@@ -26,7 +29,32 @@ MADE = {
     "moving_digits": moving_digits_builder,
     "moving_digits_tasks": moving_digits_tasks_builder,
 }
-INDEX = "index"
+INDEX, TABLE = "index", "table"
+
+
+def _add_table(command: argparse.ArgumentParser) -> None:
+    """Adds the flags of tables."""
+    command.add_argument("--table", action="append", required=True,
+                         help="a table; each of several is a split")
+    for role in GIVEN:
+        command.add_argument(f"--{role}", default="", metavar="COLUMN",
+                             help=f"of the {role}, where its name does not say so; - for none")
+    command.add_argument("--boxes", default="", help="xyxy or xywh, absolute or relative: a box is "
+                         "x0, y0, x1, y1 or x, y, width, height, in pixels or in shares")
+    command.add_argument("--share", default="", help="of the media for other splits, such as "
+                         "val=0.1,test=0.1")
+    command.add_argument("--seed", type=int, default=0, help="of the shares")
+    command.add_argument("--roots", default="", help="further folders in which media may lie, with "
+                         "commas between them")
+
+
+def _table(options: dict) -> Dataset:
+    """The dataset of the flags of `_add_table`, which it takes out of the options."""
+    given = {role: options.pop(role) for role in GIVEN}
+    roots = tuple(filter(None, options.pop("roots").split(",")))
+    return own.dataset(own.Options(
+        tuple(options.pop("table")), given, roots,
+        **{name: options.pop(name) for name in ("boxes", "share", "seed")}))
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -34,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     parser = argparse.ArgumentParser(description=__doc__)
     raw = dict(DATASETS)
-    if argv and not argv[0].startswith("-") and argv[0] not in (*MADE, INDEX):
+    if argv and not argv[0].startswith("-") and argv[0] not in (*MADE, INDEX, TABLE):
         try:
             raw[argv[0]] = load(argv[0])
         except DataError as error:
@@ -44,9 +72,11 @@ def main(argv: list[str] | None = None) -> int:
         command = commands.add_parser(name, help=made.__doc__)
         for field in dataclasses.fields(made.Settings):
             command.add_argument(f"--{field.name}", type=field.type, default=field.default)
-    for name, dataset in raw.items():
-        command = commands.add_parser(name, help=dataset.summary)
+    for name, dataset in (*raw.items(), (TABLE, None)):
+        command = commands.add_parser(name, help=dataset.summary if dataset else "One's own table.")
         command.add_argument("--raw", required=True, help="folder of the raw files")
+        if dataset is None:
+            _add_table(command)
         command.add_argument("--shard_records", type=int, default=0, help="records in a shard")
         command.add_argument(
             "--beam_runner", default="", help="Apache Beam runner; further options are its own"
@@ -70,7 +100,8 @@ def main(argv: list[str] | None = None) -> int:
             processes = options.pop("processes")
             sizes = MADE[name].prepare(out, MADE[name].Settings(**options), processes)
         else:
-            sizes = prepare(raw[name], out=out, beam_options=further, **options)
+            dataset = _table(options) if name == TABLE else raw[name]
+            sizes = prepare(dataset, out=out, beam_options=further, **options)
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

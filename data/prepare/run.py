@@ -44,7 +44,7 @@ def prepare(
     if final.exists():
         shards.remove_plan(final)
         info = tfds.builder_from_directory(str(final)).info
-        wanted = {"raw": os.path.abspath(raw), "shard_records": shard_records}
+        wanted = {"raw": os.path.abspath(raw), "shard_records": shard_records, **dataset.settings}
         builder.check_same(final.parent.parent, dataset.name, dict(info.metadata or {}), wanted)
         print(f"{final} is there already")
         for split in index.write_missing(final, processes):
@@ -68,7 +68,9 @@ def _say_found(plan: shards.Plan, published: dict[str, dict[str, int]]) -> None:
     """Prints what is in the annotation, and where that is not what was published."""
     for split, found in plan.found.items():
         counts = ", ".join(f"{count:,} {key}" for key, count in found.items() if count)
-        print(f"{split}: found {counts}, media of {plan.missing[split]:,} missing", flush=True)
+        first = "; ".join(plan.first.get(split, ()))
+        print(f"{split}: found {counts}, media of {plan.missing[split]:,} missing"
+              + f", the first: {first}" * bool(first), flush=True)
         for line in shards.compare(found, published.get(split, {}), split):
             _warn(line)
         if number := plan.left_out.get(split, 0):

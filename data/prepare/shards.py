@@ -33,6 +33,7 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from data import media, records
 from data.datasets import Dataset, Entry, Media, Missing, RawFolder
+from data.datasets.own import read_media
 from data.datasets.raw import of_file
 from data.prepare.index import join_parts, part_path
 from data.written import Part
@@ -48,6 +49,7 @@ SHARD_RECORDS = {"video": 500, "image": 5000, "images": 2500, "text": 100_000, "
 OPTIONS = "group_size:1,uncompressed"
 _COUNTED = ("texts", "questions", "boxes")
 _PLAN = "plan.json"
+_FIRST = 3  # missing media that are named where they are counted
 
 
 @dataclass
@@ -60,6 +62,7 @@ class Plan:
         shards: {split: number of shards}, without splits that have no media at all.
         found: {split: {'records', 'texts', 'questions', 'boxes': number in the annotation}}.
         missing: {split: number of records whose media are not there}.
+        first: {split: what was looked for, of the first few of them}.
         classes: the labels of all splits, sorted.
         left_out: {split: items of the annotation that cannot be used}.
     """
@@ -69,6 +72,7 @@ class Plan:
     shards: dict[str, int] = field(default_factory=dict)
     found: dict[str, dict[str, int]] = field(default_factory=dict)
     missing: dict[str, int] = field(default_factory=dict)
+    first: dict[str, list[str]] = field(default_factory=dict)
     classes: list[str] = field(default_factory=list)
     left_out: dict[str, int] = field(default_factory=dict)
 
@@ -104,13 +108,14 @@ def make_plan(dataset: Dataset, raw: RawFolder, work: Path, shard_records: int) 
         "dataset": dataset.name,
         "raw": str(raw.root.absolute()),
         "shard_records": shard_records,
+        **dataset.settings,
     }
     if (work / _PLAN).exists():
         plan = load_plan(work)
         for key, value in settings.items():
-            if plan.settings[key] != value:
+            if plan.settings.get(key) != value:
                 raise DataError(
-                    f"{work} was begun with {key}={plan.settings[key]}, not {value}: "
+                    f"{work} was begun with {key}={plan.settings.get(key)}, not {value}: "
                     "go on with that, choose another --out, or delete it"
                 )
         return plan
@@ -123,11 +128,11 @@ def make_plan(dataset: Dataset, raw: RawFolder, work: Path, shard_records: int) 
         for split, entries in dataset.read(raw).items():
             _plan_split(plan, split, entries, work, missing, shard_records, raw)
     if not plan.shards:
-        with (work / "plan" / "missing.jsonl").open(encoding="utf-8") as file:
-            first = json.loads(file.readline() or '["", "", "any record"]')[2]
         shutil.rmtree(work)
         total = sum(plan.missing.values())
-        raise DataError(f"all {total:,} media are missing in --raw={raw.root}, the first: {first}")
+        first = list(itertools.chain(*plan.first.values()))[:_FIRST] or ["any record"]
+        raise DataError(f"all {total:,} media are missing in --raw={raw.root}, the first: missing: "
+                        + "; ".join(first))
     _write_whole(work / _PLAN, json.dumps(asdict(plan)))
     return plan
 
@@ -160,6 +165,8 @@ def _plan_split(
                 classes.add(entry.fields["label"])
             if isinstance(entry.media, Missing):
                 absent += 1
+                if absent <= _FIRST:
+                    plan.first.setdefault(split, []).append(entry.media.expected)
                 missing.write(json.dumps([split, entry.id, f"missing: {entry.media.expected}"]))
                 missing.write("\n")
             else:
@@ -248,19 +255,12 @@ def _read(
     Raises:
         MediaError: they are not readable as one of its kind.
     """
-    try:
-        with (raw / place.path).open("rb") as file:
-            file.seek(place.offset)
-            data = file.read(place.size)
-    except OSError as error:
-        raise MediaError(f"{place.path}: {error.strerror or error}") from error
-    if len(data) < place.size:
-        raise MediaError(f"{place.path} ends {place.size - len(data)} bytes too early")
+    data = read_media(raw, place)
     try:
         data = as_annotated(data, size) if size else data
         return data, media.probe(kind, data)
     except MediaError as error:
-        raise MediaError(f"{place.path}: {error}") from error
+        raise MediaError(f"{place.path[:200]}: {error}") from error
 
 
 def finished(work: Path, plan: Plan) -> int:

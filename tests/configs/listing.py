@@ -16,13 +16,14 @@ def module(name: str):
 
 
 def names() -> list[str]:
-    """The names of all but the demo's, which have one size, pretraining, and what trains nothing.
+    """The names of all but the demo's, which have one size, pretraining, what trains nothing, and
+    data of one's own.
 
     Those have tests of their own.
     """
     found = []
     for path in sorted(CONFIGS.glob("*.py")):
-        if path.stem.startswith(("demo", "pretrain", "zero_shot", "coco_server")):
+        if path.stem.startswith(("demo", "pretrain", "zero_shot", "coco_server", "own")):
             continue
         if not hasattr(module(path.stem), "get_config"):
             continue
