@@ -30,8 +30,8 @@ def get_config(stage: str = "joint"):
     stage, _, arm = stage.partition(",")
     config = common.base("tiny")
     config.task = common.task("pretrain")
-    # A patch of a clip is of three frames, so that the way a digit moves is in it from the start. Else
-    # the order of the frames is learned last: left is taken for right, and up for down.
+    # A patch of a clip is of three frames, so that the way a digit moves is in it from the start.
+    # Else the order of frames is learned last: left is taken for right, and up for down.
     config.model.update(dict(vocab_size=352, patch_size=16, vision_layers=2, text_layers=1,
                              fusion_layers=2, decoder_layers=2, temporal_stride=2))
     config.data.root, config.data.tokenizer = DATA, f"{DATA}/vocab.model"
