@@ -186,7 +186,7 @@ def test_a_run_goes_on_alike_with_any_number_of_processes_and_workers(weights_of
 
 
 def test_what_cannot_be_used_is_replaced_by_another_item(write_records, tokenizer):
-    """A question without a word is one item: those beside it are drawn all the same."""
+    """A question without a word is one item, where asked for: those beside it are drawn, too."""
     def questions(number, count):
         return [{"question": " " if (number, n) == (1, 2) else f"which way {SAID[9 * number + n]}",
                  "answer": "left"} for n in range(count)]
@@ -194,7 +194,7 @@ def test_what_cannot_be_used_is_replaced_by_another_item(write_records, tokenize
     root = write_records({"train": [records.record(f"r_{n}", "text", questions=questions(n, count))
                                     for n, count in enumerate((1, 5, 0, 3))]})
     stream = read(Stream, dict(split="train", batch_size=1, prompt_length=16, target_length=4,
-                               epoch_unit=ITEMS), "stream")
+                               epoch_unit=ITEMS, empty_items=True), "stream")
     log, opened = SkipLog(1.0), open_split(root, "train")
     batches = take(train_batches(root, {"s": stream}, tokenizer, 0, threads=0, skips=log), 9 * 40)
     found = collections.Counter()

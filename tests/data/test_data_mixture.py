@@ -15,6 +15,7 @@ from data.pipeline import TrainStream, open_split, train_batches
 from data.pipeline.skips import Report
 from data.pipeline.sources import Mixture
 from mplug2_jax.contracts.errors import DataError
+from mplug2_jax.contracts.streams import SOURCES
 from mplug2_jax.preprocess.video import decode_video
 
 BLOCK = 1000  # positions in which each source has its share of places
@@ -29,7 +30,7 @@ blocks = st.integers(0, 10**6)
 def mixture(parts: list[tuple[float, int]], seed: int, shuffle: bool = True) -> Mixture:
     """Sources of these weights and sizes, called "0", "1" and so on."""
     named = {str(n): {"split": str(n), "weight": weight} for n, (weight, _) in enumerate(parts)}
-    stream = types.SimpleNamespace(split=named, shuffle=shuffle)
+    stream = types.SimpleNamespace(split=named, shuffle=shuffle, weights_of=SOURCES)
     with splits_in_memory(*(MemorySplit(str(n), size) for n, (_, size) in enumerate(parts))):
         return Mixture("", stream, [seed])
 

@@ -16,7 +16,7 @@ from data.pipeline.sources import Order, count_records, open_split, stream_seed
 from mplug2_jax.contracts.errors import ConfigError, DataError
 from mplug2_jax.contracts.options import read
 from mplug2_jax.contracts.splits import overlap, terms
-from mplug2_jax.contracts.streams import Stream
+from mplug2_jax.contracts.streams import SOURCES, Stream
 
 
 def numbers(records: int, part: str) -> list[int]:
@@ -156,7 +156,7 @@ def test_samples_of_each_source_are_counted_by_position(position, seed):
 
 
 def test_epochs_are_samples_by_records(hand, tokenizer):
-    mixed = types.SimpleNamespace(root="", split={
+    mixed = types.SimpleNamespace(root="", weights_of=SOURCES, split={
         "all": {"split": "train", "weight": 1}, "few": {"split": "val", "weight": 3}})
     plain = read(Stream, dict(split="train[rest]+val", batch_size=8), "stream")
     epochs = pipeline.Epochs(str(hand), {"m": mixed, "p": plain}, seed=4)

@@ -183,8 +183,8 @@ def test_missing_and_unreadable_media_are_listed(tmp_path, capsys):
     assert [row[:2] for row in listed] == [["train", number] for number in "12345"]
     assert listed[0][2] == "missing: 1(.mp4|.avi|.gif|.webm|.mkv)"
     assert listed[1][2] == "unreadable: videos/1_50/2.mp4: empty file"
-    assert "not a readable video" in listed[2][2] and "videos/1_50/3.mp4" in listed[2][2]
-    assert "Is a directory" in listed[3][2] and "not a readable video" in listed[4][2]
+    assert "undecodable video" in listed[2][2] and "videos/1_50/3.mp4" in listed[2][2]
+    assert "Is a directory" in listed[3][2] and "undecodable video" in listed[4][2]
     printed = capsys.readouterr()
     assert "train: found 8 records, 8 texts, media of 1 missing" in printed.out
     assert "records/s" in printed.out

@@ -1,15 +1,13 @@
 """A model that generates exactly what annotators said has all of its points (VQAv2's own rule)."""
 
-from pathlib import Path
 
 import pytest
 
 from mplug2_jax.metrics.ptb import ptb_tokenize
 from mplug2_jax.metrics.vqa import vqa_accuracy
-from mplug2_jax.preprocess.tokenizer import load_tokenizer, train_sentencepiece
+from mplug2_jax.preprocess.tokenizer import BERT_UNCASED, load_tokenizer, train_sentencepiece
 from mplug2_jax.tasks.qa import as_people_say
 
-BERT = Path(__file__).parents[1] / "golden" / "bert_base_uncased_vocab.txt"
 # As annotators write: of field reports, and neighbours of each.
 ANSWERS = """
 10:30|3.5|$5|50%|u.s.|1,000|don't|t-shirt|7 up|a.m.|yes/no|:)|#1|&|rock 'n' roll|café|naïve|señor
@@ -30,7 +28,7 @@ Yes|U.S.|T-Shirt|NO|Café|1 of 2|2 x 4|1:1|12:00-1:00|100,000|1, 2, 3|10.000|3 1
 @pytest.fixture(scope="module", params=["WordPiece", "SentencePiece"])
 def tokenizer(request, tmp_path_factory):
     if request.param == "WordPiece":
-        return load_tokenizer(BERT)
+        return load_tokenizer(BERT_UNCASED)
     path = tmp_path_factory.mktemp("pieces") / "answers.model"
     train_sentencepiece(ANSWERS, path, 500)
     return load_tokenizer(path)
