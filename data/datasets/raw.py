@@ -90,6 +90,8 @@ class RawFolder:
         self.root = Path(root)
         if not self.root.is_dir():
             raise DataError(f"--raw={root} is not a folder")
+        self.left_out: list[tuple[str, str, str]] = []  # file, place in it, reason
+        self._refused: set[str] = set()
         self._names = functools.cache(self._list_names)  # of this folder, and gone with it
 
     def file(self, *names: str) -> Path:
@@ -139,18 +141,31 @@ class RawFolder:
         return tuple(folder for level in levels for folder in level)
 
     def _subfolders(self, folder: str) -> list[str]:
-        with os.scandir(self.root / folder) as entries:
-            return sorted(
-                os.path.join(folder, entry.name)
-                for entry in entries
-                if entry.is_dir() and not entry.name.startswith(".")
-            )
+        try:
+            with os.scandir(self.root / folder) as entries:
+                return sorted(
+                    os.path.join(folder, entry.name)
+                    for entry in entries
+                    if entry.is_dir() and not entry.name.startswith(".")
+                )
+        except PermissionError:  # such as lost+found
+            self._warn(folder)
+            return []
 
     def _list_names(self, folder: str) -> frozenset[str]:
         try:
             return frozenset(os.listdir(self.root / folder))
         except (FileNotFoundError, NotADirectoryError):
             return frozenset()
+        except PermissionError:
+            self._warn(folder)
+            return frozenset()
+
+    def _warn(self, folder: str) -> None:
+        if folder not in self._refused:
+            self._refused.add(folder)
+            print(f"warning: {self.root / folder} may not be looked into, and is left out",
+                  file=sys.stderr, flush=True)
 
     def video(self, stem: str, *folders: str) -> Media | Missing:
         """The video of that name without suffix, in the folders given or in `self.folders`."""

@@ -72,12 +72,17 @@ def _sample(name: str, members: dict, place: str, tar: tarfile.TarFile) -> Itera
             if suffix in members:
                 member = members[suffix]
                 media = Media(place, member.offset_data, member.size)
-                yield Entry(name, kind, media, _fields(name, members, tar))
+                try:
+                    yield Entry(name, kind, media, _fields(members, tar))
+                except ValueError as error:
+                    yield Entry(name, kind, Missing(f"a caption in {name}.json ({error})"), {})
                 return
     yield Entry(name, "image", Missing(f"an image or a video beside {', '.join(members)}"), {})
 
 
-def _fields(name: str, members: dict, tar: tarfile.TarFile) -> dict:
+def _fields(members: dict, tar: tarfile.TarFile) -> dict:
+    """What is said beside a medium; ValueError where that is of no use."""
+
     def content(suffix: str) -> str:
         return tar.extractfile(members[suffix]).read().decode("utf-8", errors="replace").strip()
 
@@ -85,10 +90,12 @@ def _fields(name: str, members: dict, tar: tarfile.TarFile) -> dict:
     if ".txt" in members:
         fields["texts"] = [content(".txt")]
     elif ".json" in members:
-        try:
-            caption = json.loads(content(".json")).get("caption")
-        except ValueError as error:
-            raise DataError(f"{tar.name}: {name}.json is not JSON: {error}") from error
+        found = json.loads(content(".json"))
+        caption = found.get("caption") if isinstance(found, dict) else found
+        if isinstance(caption, int | float) and not isinstance(caption, bool):
+            caption = str(caption)
+        if not isinstance(caption, str | None):
+            raise ValueError(f"it has a {type(caption).__name__}")
         fields["texts"] = [caption] if caption else []
     if ".cls" in members:
         fields["label"] = content(".cls")
