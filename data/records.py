@@ -142,15 +142,16 @@ def plain(made: dict) -> dict:
 def serialize(made: dict) -> bytes:
     """A record (of `record`) as it is stored; equal records give equal bytes.
 
-    They are those that TFDS encodes by `features`, whose general way takes ten times as long.
+    They are those that TFDS encodes by `features`, whose general way takes ten times as long. The
+    medium, which may be large, is copied once, into its place.
 
     Raises:
         ValueError: a box is not of four numbers.
     """
-    stored = tf_example_pb2.Example()
-    fields = stored.features.feature
+    before, after = tf_example_pb2.Example().features, tf_example_pb2.Example().features
 
     def put(name: str, kind: str, values) -> None:
+        fields = (before if name < "media" else after).feature
         column = getattr(fields[name], kind)
         column.SetInParent()  # also where there is none
         column.value.extend(values)
@@ -160,7 +161,6 @@ def serialize(made: dict) -> bytes:
 
     for name in ("id", "kind", "label", "group"):
         put_texts(name, [made[name]])
-    put("media", "bytes_list", [made["media"].item()])
     for name in ("texts", "answers"):
         put_texts(name, made[name])
     for name in ("start", "end"):
@@ -174,8 +174,31 @@ def serialize(made: dict) -> bytes:
     if wrong := [one["box"].shape for one in boxes if one["box"].shape != (4,)]:
         raise ValueError(f"record {made['id']!r} has a box of shape {wrong[0]}: expected (4,)")
     put("boxes/box", "float_list", (side for one in boxes for side in one["box"].tolist()))
-    # The message's map of fields is written in no particular order unless asked to.
-    return stored.SerializeToString(deterministic=True)
+    # The message's map of fields is written in no particular order unless asked to; then in that of
+    # their names. Two messages one after the other are one with the fields of both.
+    media = made["media"].item()
+    parts = [before.SerializeToString(deterministic=True), *_entry(b"media", media), media,
+             after.SerializeToString(deterministic=True)]  # fmt: skip
+    return b"".join([_header(sum(map(len, parts))), *parts])
+
+
+def _header(size: int) -> bytes:
+    """What is written before a message of so many bytes that is the first field of another."""
+    number = bytearray(b"\x0a")
+    while size > 127:
+        number.append(size & 127 | 128)
+        size >>= 7
+    return bytes([*number, size])
+
+
+def _entry(name: bytes, value: bytes) -> tuple[bytes, ...]:
+    """What is written before one value of bytes, an entry of the map of an example's fields."""
+    stored = _header(len(value))  # in a BytesList, which is in a Feature, which is in an entry
+    stored = _header(len(stored) + len(value)) + stored
+    inner = len(stored) + len(value)
+    stored = b"\x12" + _header(inner)[1:] + stored
+    key = _header(len(name)) + name
+    return _header(len(key) + len(stored) + len(value)), key, stored
 
 
 def parse(raw: bytes) -> dict:
@@ -191,6 +214,8 @@ def parse(raw: bytes) -> dict:
     """
     try:
         fields = tf_example_pb2.Example.FromString(raw).features.feature
+    except MemoryError:
+        raise
     except Exception as error:  # the protobuf backends have different exception classes
         raise ValueError("stored bytes are not a record") from error
     if "id" not in fields or "media" not in fields:

@@ -14,6 +14,7 @@ from data.datasets.raw import Dataset, Entry, Missing, RawFolder
 from data.datasets.text_folder import SPLITS, passages
 from data.datasets.texts import decoded
 from mplug2_jax.contracts.errors import DataError
+from mplug2_jax.contracts.machine import machine_error
 
 _OPEN = {".gz": gzip.open, ".bz2": bz2.open}
 _LINES = ("*.jsonl", "*.jsonl.gz", "*.jsonl.bz2", "*.json.gz", "*.json.bz2")
@@ -71,6 +72,8 @@ def _entries(root: Path, files: list[Path]) -> Iterator[Entry]:
                         yield from _document(f"{name}:{number}", line)
         # Downloads that were interrupted leave cut files: what came before the cut is used.
         except (EOFError, OSError, zlib.error) as error:
+            if refused := machine_error(error, path):
+                raise refused from error
             reason = " ".join(str(error).split())
             yield Entry(f"{name}:{number + 1}", "text",
                         Missing(f"the rest of {name} from line {number + 1} on ({reason})"), {})

@@ -1,9 +1,9 @@
 """Writes the moving-digits corpus to disk, and the vocabulary of its training texts beside it."""
 
 import functools
-import multiprocessing
+import itertools
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import tensorflow_datasets as tfds
 
 from data.demo import scenes as moving_digits
 from data.pipeline import open_split
-from data.prepare import builder
+from data.prepare import builder, workers
 from mplug2_jax.contracts.errors import DataError
 from mplug2_jax.preprocess.text import clean_caption, clean_question
 from mplug2_jax.preprocess.tokenizer import train_sentencepiece
@@ -21,6 +21,7 @@ _RESERVED = 32  # entries for location tokens
 _VOCABULARY_SIZE = 320 + _RESERVED  # just enough for every word of the grammar to be one piece
 _MAX_WORDS = 100  # no text of the corpus is longer
 _WORTH_A_POOL = 500  # records
+_AT_ONCE = 32  # of them a process makes
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,9 @@ def prepare(out: str | os.PathLike, settings: Settings, processes: int = 2) -> d
     }
     written = builder.write(MovingDigits, out, splits, asdict(settings))
     if written or not (out / VOCABULARY).exists():
-        train_sentencepiece(_training_texts(out, sizes), out / VOCABULARY, _VOCABULARY_SIZE,
-                            _RESERVED)
+        unfinished = out / f".{VOCABULARY}.{os.getpid()}"
+        train_sentencepiece(_training_texts(out, sizes), unfinished, _VOCABULARY_SIZE, _RESERVED)
+        unfinished.replace(out / VOCABULARY)
     return sizes
 
 
@@ -99,14 +101,28 @@ def _make_records(split: str, size: int, settings: Settings, processes: int) -> 
     glyphs = moving_digits.handwriting()[part]
     make = functools.partial(moving_digits.make_record, kind, part, settings.seed, glyphs=glyphs)
     crowded = {"two_digits": settings.two_digits} if part == "train" else {}
-    numbers = moving_digits.scene_numbers(size, **crowded)
+    numbers = list(moving_digits.scene_numbers(size, **crowded))
     # Sentences and small splits take less time to make than processes to start.
     if processes == 1 or kind == "text" or size < _WORTH_A_POOL:
         yield from map(make, numbers)
         return
-    # Spawned, not forked: the caller may have threads or a device open. `imap` keeps the order.
-    with multiprocessing.get_context("spawn").Pool(processes) as pool:
-        yield from pool.imap(make, numbers, chunksize=32)
+    jobs = [(make, numbers[first : first + _AT_ONCE]) for first in range(0, size, _AT_ONCE)]
+    made = workers.run(_make_some, jobs, processes, _describe, ordered=True)
+    yield from itertools.chain.from_iterable(made)
+
+
+def _make_some(job: tuple[Callable[[int], dict], list[int]],
+               progress: workers.Progress) -> list[dict]:
+    make, made = job[0], []
+    for number in job[1]:
+        progress.at(number)
+        made.append(make(number))
+    return made
+
+
+def _describe(job: tuple[Callable[[int], dict], list[int]], number: int) -> str:
+    at = f"at record {number}" if number >= 0 else "about to begin"
+    return f"{at} of records {job[1][0]} to {job[1][-1]}"
 
 
 def _training_texts(out: Path, splits: Iterable[str]) -> Iterator[str]:

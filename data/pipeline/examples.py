@@ -16,6 +16,7 @@ from data.pipeline.units import unit_kind
 from data.pipeline.usable import words
 from data.written.schema import CLASSED, TEXT
 from mplug2_jax.contracts.errors import MediaError, RecordError
+from mplug2_jax.contracts.machine import machine_error
 from mplug2_jax.contracts.streams import Reader
 from mplug2_jax.preprocess.classes import SCORE
 from mplug2_jax.preprocess.image import (
@@ -105,6 +106,8 @@ def decode(
             return images
         return decode_image(record["media"])[None]
     except MediaError as error:
+        if refused := machine_error(error, f"decoding {record['id']!r}"):
+            raise refused from error
         raise RecordError("undecodable media", str(error)) from error
 
 
@@ -162,6 +165,8 @@ def load_media(record: dict, reader: Reader) -> dict[str, np.ndarray]:
     try:
         return {reader.field: reader.load(record["media"])}
     except ValueError as error:  # MediaError, too
+        if refused := machine_error(error, f"decoding {record['id']!r}"):
+            raise refused from error
         raise RecordError("undecodable media", str(error)) from error
 
 

@@ -59,8 +59,12 @@ class SkipLog:
         logging.warning("skipping record %r of %s: %s", record_id, source, message)
         if self._path:
             line = {"source": source, "id": record_id, "problem": message}
-            with open(self._path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            try:
+                with open(self._path, "a", encoding="utf-8") as file:
+                    file.write(json.dumps(line) + "\n")
+            except OSError as error:  # the run is worth more than its list
+                logging.warning("%s is not written any more: %s", self._path, error.strerror)
+                self._path = None
 
     def total(self, source: str | None = None) -> int:
         """Records skipped so far, for all reasons, of one source or of all."""

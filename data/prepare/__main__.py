@@ -10,6 +10,7 @@ lacks, from its shards.
 
 import argparse
 import dataclasses
+import signal
 import sys
 import time
 from pathlib import Path
@@ -22,6 +23,7 @@ from data.prepare import prepare
 from data.prepare.index import write_missing
 from data.written.folders import find_versions
 from mplug2_jax.contracts.errors import DataError
+from mplug2_jax.contracts.machine import machine_error
 
 # Each has `Settings`, a dataclass whose fields become flags, and `prepare(out, settings,
 # processes)`.
@@ -102,14 +104,25 @@ def main(argv: list[str] | None = None) -> int:
         else:
             dataset = _table(options) if name == TABLE else raw[name]
             sizes = prepare(dataset, out=out, beam_options=further, **options)
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (DataError, OSError, MemoryError) as error:
+        refused = machine_error(error, out)
+        kept = "; what is done is kept, the same command goes on" if refused else ""
+        print(f"error: {' '.join(str(refused or error).split())}{kept}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted: what is done is kept, the same command goes on", file=sys.stderr)
+        return 130
     for split, size in sizes.items():
         print(f"{split:20} {size:8,} records")
     print(f"{out} is ready ({time.monotonic() - start:.1f} s)")
     return 0
 
 
+def _stop(number: int, frame: object) -> None:
+    """Ends the command as Ctrl-C does, its processes with it."""
+    raise KeyboardInterrupt
+
+
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, _stop)
     sys.exit(main())

@@ -9,9 +9,12 @@ import tensorflow_datasets as tfds
 from array_record.python.array_record_module import ArrayRecordWriter
 
 from data import records
-from data.prepare import index, shards
+from data.prepare import finish, index, shards
+from data.prepare.lock import locked
+from data.prepare.plan import shard_path
 from data.written import Part
 from mplug2_jax.contracts.errors import DataError
+from mplug2_jax.contracts.machine import named
 
 # Records of a split, made when they are written.
 Splits = dict[str, Callable[[], Iterable[dict]]]
@@ -41,23 +44,34 @@ def write(
         Whether anything was written, but for an index that was not there.
 
     Raises:
-        DataError: the dataset is there, made with other settings.
+        DataError: the dataset is there, made with other settings, or another process writes it.
+        MachineError: the machine refuses something.
     """
     name, version = builder_class.name, str(builder_class.VERSION)
     final = Path(out).absolute() / name / version
+    if not final.exists():
+        with locked(final.parent, version), named(final):
+            if not final.exists():  # another one has just made it
+                _write(builder_class, final, splits, settings)
+                return True
+    written = tfds.builder_from_directory(str(final))
+    check_same(out, name, dict(written.info.metadata or {}), settings)
+    index.write_missing(final)
+    return False
+
+
+def _write(builder_class: type[RecordBuilder], final: Path, splits: Splits,
+           settings: dict[str, int | str]) -> None:
+    """Writes a dataset that is not there."""
+    name, version = builder_class.name, final.name
     for path in final.parent.glob("*incomplete*"):
         logging.warning("removing %s, which an interrupted run left", path)
         shutil.rmtree(path)
-    if final.exists():
-        written = tfds.builder_from_directory(str(final))
-        check_same(out, name, dict(written.info.metadata or {}), settings)
-        index.write_missing(final)
-        return False
     work = final.with_name(f"{version}.incomplete")
     work.mkdir(parents=True)
     try:
         sizes = {split: _write_split(work, name, split, make()) for split, make in splits.items()}
-        shards.write_metadata(
+        finish.write_metadata(
             work, name, builder_class.__doc__, version, settings,
             {split: [count] for split, (count, _) in sizes.items()},
             {split: size for split, (_, size) in sizes.items()},
@@ -66,16 +80,15 @@ def write(
         for split in sizes:
             index.part_path(work, split, 0).unlink()
     except BaseException:
-        shutil.rmtree(work)
+        shutil.rmtree(work, ignore_errors=True)
         raise
     work.rename(final)
-    return True
 
 
 def _write_split(work: Path, name: str, split: str, made: Iterable[dict]) -> tuple[int, int]:
     """Writes the shard of a split and its part of the index; gives records and their bytes."""
     count = size = 0
-    writer = ArrayRecordWriter(str(shards.shard_path(work, name, split, 0, 1)), shards.OPTIONS)
+    writer = ArrayRecordWriter(str(shard_path(work, name, split, 0, 1)), shards.OPTIONS)
     try:
         with Part(index.part_path(work, split, 0)) as part:
             for one in made:

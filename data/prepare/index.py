@@ -7,8 +7,8 @@ any, or by TFDS. Each record is read once. They lie beside the shards; where not
 there, in the user's cache.
 """
 
+import errno
 import hashlib
-import multiprocessing
 import shutil
 import time
 from collections.abc import Iterable
@@ -18,9 +18,12 @@ from typing import NamedTuple
 import tensorflow_datasets as tfds
 
 from data import media
+from data.prepare import workers
+from data.prepare.lock import locked
 from data.written import Part, Written, folders
 from data.written.writing import join, remove_unfinished
 from mplug2_jax.contracts.errors import DataError, MediaError, RecordError
+from mplug2_jax.contracts.machine import MachineError, machine_error, named
 
 
 class Job(NamedTuple):
@@ -48,11 +51,13 @@ def facts(kind: str, data: bytes) -> media.Facts:
     """What is known of a medium; nothing, if it cannot be read."""
     try:
         return media.probe(kind, data)
-    except MediaError:
+    except MediaError as error:
+        if refused := machine_error(error, "a medium"):
+            raise refused from error
         return media.Facts()
 
 
-def scan(job: Job) -> tuple[Job, int]:
+def scan(job: Job, progress: workers.Progress) -> tuple[Job, int]:
     """Writes the part of a shard from its records; gives how many bytes of media it read."""
     folder, size = Path(job.folder), 0
     builder = tfds.builder_from_directory(str(folder))
@@ -60,6 +65,7 @@ def scan(job: Job) -> tuple[Job, int]:
     first = sum(lengths.shard_lengths[: job.shard])
     with Part(Path(job.path)) as part:
         for number in range(first, first + lengths.shard_lengths[job.shard]):
+            progress.at(number)
             try:
                 record = written[number]
             except RecordError:
@@ -94,19 +100,17 @@ def join_parts(folder: Path, parts: Path, out: Path, splits: Iterable[str],
 
 
 def _scan_all(jobs: list[Job], processes: int) -> None:
-    start, size, pool = time.monotonic(), 0, None
-    if processes > 1 and len(jobs) > 1:
-        # Spawned, not forked: the caller may have threads or a device open.
-        pool = multiprocessing.get_context("spawn").Pool(processes)
-    try:
-        for number, (job, read) in enumerate((pool.imap_unordered if pool else map)(scan, jobs), 1):
-            size += read
-            print(f"{number:,} of {len(jobs):,} shards read, last of {job.split}: "
-                  f"{size / 1e6:,.1f} MB, {size / 1e6 / (time.monotonic() - start):,.1f} MB/s",
-                  flush=True)
-    finally:
-        if pool:
-            pool.terminate()
+    start, size = time.monotonic(), 0
+    for number, (job, read) in enumerate(workers.run(scan, jobs, processes, _describe), 1):
+        size += read
+        print(f"{number:,} of {len(jobs):,} shards read, last of {job.split}: "
+              f"{size / 1e6:,.1f} MB, {size / 1e6 / (time.monotonic() - start):,.1f} MB/s",
+              flush=True)
+
+
+def _describe(job: Job, number: int) -> str:
+    at = f"at record {number}" if number >= 0 else "about to read"
+    return f"{at} of split {job.split!r}, shard {job.shard} of {job.folder}"
 
 
 def write_missing(folder: Path, processes: int = 1) -> dict[str, int]:
@@ -120,8 +124,14 @@ def write_missing(folder: Path, processes: int = 1) -> dict[str, int]:
         Records of each split whose index was written.
 
     Raises:
-        DataError: there is no dataset, or it cannot be read.
+        DataError: there is no dataset, it cannot be read, or another process writes its indexes.
+        MachineError: the machine refuses something.
     """
+    with named(folder):
+        return _write_missing(folder, processes)
+
+
+def _write_missing(folder: Path, processes: int) -> dict[str, int]:
     builder = tfds.builder_from_directory(str(folder))
     wanted = [split for split in sorted(builder.info.splits)
               if not _is_there(folder, builder, split)]
@@ -132,18 +142,22 @@ def write_missing(folder: Path, processes: int = 1) -> dict[str, int]:
     # Named after the shards: parts of others are none.
     name = f"index.incomplete.{hashlib.sha256(repr(named).encode()).hexdigest()[:8]}"
     out = _writable(folder, name)
-    for other in out.glob("index.incomplete.*"):
-        if other.name != name:
-            shutil.rmtree(other, ignore_errors=True)
-    join_parts(folder, out / name, out, wanted, processes)
-    shutil.rmtree(out / name, ignore_errors=True)
-    remove_unfinished(out)
+    with locked(out, "index"):
+        for other in out.glob("index.incomplete.*"):
+            if other.name != name:
+                shutil.rmtree(other, ignore_errors=True)
+        (out / name).mkdir(exist_ok=True)
+        join_parts(folder, out / name, out, wanted, processes)
+        shutil.rmtree(out / name, ignore_errors=True)
+        remove_unfinished(out)
     return {split: builder.info.splits[split].num_examples for split in wanted}
 
 
 def _is_there(folder: Path, builder: tfds.core.DatasetBuilder, split: str) -> bool:
     try:
         return Written(folder, builder, split).index is not None
+    except MachineError:
+        raise
     except DataError as error:
         print(f"{error}", flush=True)
         return False
@@ -154,7 +168,7 @@ def _writable(folder: Path, name: str) -> Path:
     try:
         (folder / name).mkdir(exist_ok=True)
         return folder
-    except OSError:
-        place = folders.cache(folder)
-        (place / name).mkdir(parents=True, exist_ok=True)
-        return place
+    except OSError as error:
+        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise
+        return folders.cache(folder)

@@ -1,16 +1,20 @@
 """A public dataset from its raw files to records on disk, by this machine's processes or Beam's."""
 
-import multiprocessing
 import os
 import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import tensorflow_datasets as tfds
 
 from data.datasets import Dataset, RawFolder
-from data.prepare import beam, builder, index, shards
+from data.prepare import beam, builder, finish, index, shards, workers
+from data.prepare import plan as plans
+from data.prepare.lock import locked
+from data.prepare.problems import PROBLEMS, Listing
+from mplug2_jax.contracts.machine import named
 
 
 def prepare(
@@ -29,7 +33,7 @@ def prepare(
         raw: folder of its raw files.
         out: folder to write to; made if it is missing.
         processes: how many write shards at once; 1 writes them here.
-        shard_records: records in a shard, 0 for `shards.SHARD_RECORDS`.
+        shard_records: records in a shard, 0 for `plan.SHARD_RECORDS`.
         beam_runner: name of a Beam runner that writes the shards instead.
         beam_options: the runner's own options.
 
@@ -37,50 +41,63 @@ def prepare(
         Records by split.
 
     Raises:
-        DataError: the raw files cannot be used, or the folder holds the dataset made otherwise.
+        DataError: the raw files cannot be used, the folder holds the dataset made otherwise, or
+            another process writes it; or one of those that write here was killed.
+        MachineError: the machine refuses something; what is done is kept.
     """
-    shard_records = shard_records or shards.SHARD_RECORDS[dataset.kind]
-    work, final = shards.folders(out, dataset.name)
-    if final.exists():
-        shards.remove_plan(final)
-        info = tfds.builder_from_directory(str(final)).info
-        wanted = {"raw": os.path.abspath(raw), "shard_records": shard_records, **dataset.settings}
-        builder.check_same(final.parent.parent, dataset.name, dict(info.metadata or {}), wanted)
-        print(f"{final} is there already")
-        for split in index.write_missing(final, processes):
-            print(f"{split}: wrote the index that it lacked")
-        return {name: split.num_examples for name, split in info.splits.items()}
-    print(f"reading the annotation of {dataset.name} in {raw}", flush=True)
-    plan = shards.make_plan(dataset, RawFolder(raw), work, shard_records)
+    shard_records = shard_records or plans.SHARD_RECORDS[dataset.kind]
+    work, final = plans.folders(out, dataset.name)
+    wanted = {"raw": os.path.abspath(raw), "shard_records": shard_records, **dataset.settings}
+    if not final.exists():
+        with locked(final.parent, final.name), named(work):
+            if not final.exists():  # another one has just made it
+                return _make(dataset, RawFolder(raw), work, final, shard_records, processes,
+                             (beam_runner, list(beam_options)))
+    finish.remove_plan(final)
+    info = tfds.builder_from_directory(str(final)).info
+    builder.check_same(final.parent.parent, dataset.name, dict(info.metadata or {}), wanted)
+    print(f"{final} is there already")
+    for split in index.write_missing(final, processes):
+        print(f"{split}: wrote the index that it lacked")
+    return {name: split.num_examples for name, split in info.splits.items()}
+
+
+def _make(dataset: Dataset, raw: RawFolder, work: Path, final: Path, shard_records: int,
+          processes: int, runner: tuple[str, list[str]]) -> dict[str, int]:
+    """Writes a dataset that is not there; goes on where an earlier run stopped."""
+    print(f"reading the annotation of {dataset.name} in {raw.root}", flush=True)
+    plan = plans.make_plan(dataset, raw, work, shard_records)
+    shards.remove_unfinished(work)
     _say_found(plan, dataset.published)
     jobs = plan.jobs(work)
     print(f"{shards.finished(work, plan):,} of {len(jobs):,} shards are written", flush=True)
-    if beam_runner:
-        beam.run(jobs, beam_runner, list(beam_options))
-    else:
-        _write_here(jobs, processes)
-    sizes = shards.finish(work, final, dataset.name, dataset.summary)
-    _say_lost(plan, sizes, final / shards.PROBLEMS)
+    with Listing(work / PROBLEMS, shards.problems(work, plan)) as listing:
+        if runner[0]:
+            beam.run(jobs, *runner)
+        else:
+            _write_here(jobs, processes, listing)
+    sizes = finish.finish(work, final, dataset.name, dataset.summary)
+    _say_lost(plan, sizes, final / PROBLEMS)
     return sizes
 
 
-def _say_found(plan: shards.Plan, published: dict[str, dict[str, int]]) -> None:
+def _say_found(plan: plans.Plan, published: dict[str, dict[str, int]]) -> None:
     """Prints what is in the annotation, and where that is not what was published."""
     for split, found in plan.found.items():
         counts = ", ".join(f"{count:,} {key}" for key, count in found.items() if count)
         first = "; ".join(plan.first.get(split, ()))
         print(f"{split}: found {counts}, media of {plan.missing[split]:,} missing"
               + f", the first: {first}" * bool(first), flush=True)
-        for line in shards.compare(found, published.get(split, {}), split):
+        for line in plans.compare(found, published.get(split, {}), split):
             _warn(line)
         if number := plan.left_out.get(split, 0):
             _warn(f"{split}: {number:,} items of the annotation cannot be used and are left out, "
-                  f"listed in {shards.PROBLEMS}")
+                  f"listed in {PROBLEMS}")
     for split in published.keys() - plan.found.keys():
         _warn(f"no annotation of split {split}")
 
 
-def _say_lost(plan: shards.Plan, sizes: dict[str, int], problems: Path) -> None:
+def _say_lost(plan: plans.Plan, sizes: dict[str, int], problems: Path) -> None:
     """Prints how many records of each split were left out, and why."""
     for split, found in plan.found.items():
         lost = found["records"] - sizes.get(split, 0)
@@ -92,32 +109,25 @@ def _say_lost(plan: shards.Plan, sizes: dict[str, int], problems: Path) -> None:
             )
 
 
-def _write_here(jobs: list[tuple[str, str, int]], processes: int) -> None:
+def _write_here(jobs: list[tuple[str, str, int]], processes: int, listing: Listing) -> None:
     """Writes the shards, in this process or several, and prints how far it is."""
     start, records, size = time.monotonic(), 0, 0
-    pool = None
-    if processes > 1 and len(jobs) > 1:
-        # Spawned, not forked: the caller may have threads or a device open.
-        pool = multiprocessing.get_context("spawn").Pool(processes)
-    try:
-        results = (pool.imap_unordered if pool else map)(_write_shard, jobs)
-        for number, (split, result) in enumerate(results, 1):
-            if not result["new"]:
-                continue
-            records, size = records + result["records"], size + result["bytes"]
-            seconds = time.monotonic() - start
-            print(
-                f"{number:,} of {len(jobs):,} shards, last of {split}: {records:,} records, "
-                f"{size / 1e6:,.1f} MB, {records / seconds:,.1f} records/s",
-                flush=True,
-            )
-    finally:
-        if pool:
-            pool.terminate()
+
+    results = workers.run(_write_shard, jobs, processes, shards.describe, listing.add)
+    for number, (split, result) in enumerate(results, 1):
+        if not result["new"]:
+            continue
+        records, size = records + result["records"], size + result["bytes"]
+        seconds = time.monotonic() - start
+        print(
+            f"{number:,} of {len(jobs):,} shards, last of {split}: {records:,} records, "
+            f"{size / 1e6:,.1f} MB, {records / seconds:,.1f} records/s",
+            flush=True,
+        )
 
 
-def _write_shard(job: tuple[str, str, int]) -> tuple[str, dict]:
-    return job[1], shards.write_shard(*job)
+def _write_shard(job: tuple[str, str, int], progress: workers.Progress) -> tuple[str, Any]:
+    return job[1], shards.write_shard(*job, progress)
 
 
 def _warn(line: str) -> None:

@@ -8,6 +8,7 @@ import tensorflow_datasets as tfds
 
 from data.written.writing import SUFFIX, Shard
 from mplug2_jax.contracts.errors import DataError
+from mplug2_jax.contracts.machine import named
 
 _INFO = "dataset_info.json"
 _ENDING = f".index{SUFFIX}"
@@ -20,14 +21,20 @@ def find_versions(root: Path) -> list[Path]:
         DataError: there is none.
     """
     # A write that was interrupted leaves a folder named `...incomplete...` behind.
-    found = [
-        path.parent
-        for pattern in ("", "*/", "*/*/")
-        for path in sorted(root.glob(pattern + _INFO))
-        if "incomplete" not in path.parent.name
-    ]
+    with named(root):
+        found = [
+            path.parent
+            for pattern in ("", "*/", "*/*/")
+            for path in sorted(root.glob(pattern + _INFO))
+            if "incomplete" not in path.parent.name
+        ]
+        closed = [] if found or not root.is_dir() else [
+            path.name for path in sorted(root.iterdir())
+            if path.is_dir() and not os.access(path, os.R_OK | os.X_OK)]
     if not found:
         problem = "has no finished dataset" if root.is_dir() else "does not exist"
+        if closed:  # `glob` passes over them
+            problem += f" that may be looked into (not into {', '.join(closed)})"
         raise DataError(
             f"data folder {root} {problem}: run `python -m data.prepare moving_digits --out={root}`"
         )
@@ -78,7 +85,8 @@ def shards(folder: Path, info: tfds.core.SplitInfo) -> list[Shard]:
     for path, count in zip(info.filepaths, info.shard_lengths, strict=True):
         path = folder / path.name  # of the standard library, not TFDS's own
         try:
-            found.append(Shard(path.name, path.stat().st_size, count))
+            with named(path):
+                found.append(Shard(path.name, path.stat().st_size, count))
         except FileNotFoundError:
             raise DataError(f"{path} is missing: copy it there, or prepare the data again"
                             ) from None

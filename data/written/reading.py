@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from data.written import schema
 from data.written.schema import BOX, CLASSED, FIELDS, QUESTION, RECORD, TEXT
 from mplug2_jax.contracts.errors import DataError, RecordError
+from mplug2_jax.contracts.machine import machine_error
 
 # Arrow raises its own, most of them ValueError too, and of files OSError; of text UnicodeError.
 _ARROW = (pa.ArrowException, ValueError, OSError)
@@ -75,8 +76,9 @@ class _Rows:
         """
         try:
             self.batch.validate(full=True)
-        except _ARROW as error:
-            raise DataError(_unreadable(self._path, error)) from error
+        except (*_ARROW, MemoryError) as error:
+            raise machine_error(error, self._path) or DataError(
+                _unreadable(self._path, error)) from error
         return self
 
     def of(self, number: int) -> Iterator[tuple]:
@@ -102,8 +104,8 @@ class Index:
         self.path = path
         try:
             self._open()
-        except (*_ARROW, KeyError, TypeError, IndexError) as error:
-            raise DataError(_unreadable(path, error)) from error
+        except (*_ARROW, KeyError, TypeError, IndexError, MemoryError) as error:
+            raise machine_error(error, path) or DataError(_unreadable(path, error)) from error
 
     def _open(self) -> None:
         reader = pa.ipc.open_file(pa.memory_map(str(self.path)))

@@ -9,6 +9,7 @@ import tensorflow_datasets as tfds
 from data.written import folders, tfds_examples
 from data.written.reading import Index, command
 from mplug2_jax.contracts.errors import DataError, RecordError
+from mplug2_jax.contracts.machine import MachineError, machine_error, named
 
 _COMPARED = 4  # records of a split that are compared with its index when it is opened
 
@@ -17,6 +18,8 @@ def open_index(path: Path, folder: Path) -> Index:
     """An index of a dataset's folder; DataError, with what writes it again, if it is damaged."""
     try:
         return Index(path)
+    except MachineError:
+        raise
     except DataError as error:
         raise DataError(f"{error}: write it again: {command(folder)}") from error
 
@@ -41,11 +44,16 @@ class Written:
         return len(self._source)
 
     def __getitem__(self, number: int) -> dict[str, Any]:
-        """The record (see `records.parse`); RecordError if its bytes are damaged."""
+        """The record (see `records.parse`); RecordError if its bytes are damaged.
+
+        MachineError where the machine refuses to give them: then nothing is known of the record.
+        """
         try:
             return self._parse(self._source[number])
         # RuntimeError: ArrayRecord's checksum; OSError: a file that is gone.
-        except (ValueError, IndexError, RuntimeError, OSError) as error:
+        except (ValueError, IndexError, RuntimeError, OSError, MemoryError) as error:
+            if refused := machine_error(error, f"{self.folder}, split {self.name!r}"):
+                raise refused from error
             raise RecordError("damaged record", " ".join(str(error).split())) from error
 
     @functools.cached_property
@@ -55,7 +63,8 @@ class Written:
         Raises:
             DataError: it is damaged, or of other shards than these.
         """
-        path = folders.find_index(self.folder, self.name)
+        with named(self.folder):
+            path = folders.find_index(self.folder, self.name)
         if path is None:
             return None
         index = open_index(path, self.folder)

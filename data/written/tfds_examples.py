@@ -51,6 +51,8 @@ def parser(info: tfds.core.DatasetInfo) -> Callable[[bytes], dict]:
 def _parse(raw: bytes, label: Callable, sentences: tuple[str, ...], image: bool) -> dict:
     try:
         fields = tf_example_pb2.Example.FromString(raw).features.feature
+    except MemoryError:
+        raise
     except Exception as error:  # the protobuf backends have different exception classes
         raise ValueError("stored bytes are not an example") from error
 

@@ -5,6 +5,7 @@ are written wherever shards are, and kept when a run is interrupted. Nothing is 
 is mapped, and what is asked of it is read where it lies.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -68,11 +69,18 @@ class Part:
         return self
 
     def __exit__(self, kind, error, trace) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self._writer.close()
-            self._unfinished.unlink(missing_ok=True)
+        try:
+            if kind is None:
+                self.close()
+        finally:
+            _discard(self._writer, self._unfinished)
+
+
+def _discard(writer: pa.ipc.RecordBatchFileWriter, unfinished: Path) -> None:
+    """Leaves nothing of a file that has not got its name; nothing is to do for one that has."""
+    with contextlib.suppress(OSError):  # of a full disk, which has been said
+        writer.close()
+    unfinished.unlink(missing_ok=True)
 
 
 def join(parts: Sequence[Path], split: str, shards: Sequence[Shard], path: Path) -> None:
@@ -100,14 +108,18 @@ def join(parts: Sequence[Path], split: str, shards: Sequence[Shard], path: Path)
     meta = {"version": schema.VERSION, "split": split, "shards": shards, "items": counts,
             "digest": format(digest, "x")}
     unfinished = _unfinished(path)
-    with pa.ipc.new_file(str(unfinished), schema.schema(json.dumps(meta).encode())) as writer:
+    writer = pa.ipc.new_file(str(unfinished), schema.schema(json.dumps(meta).encode()))
+    try:
         first, pending = 0, _Pending(writer)
         for part in parts:
             for _, batches in _blocks(part):
                 pending.add({kind: _moved(one, first) for kind, one in batches.items()})
                 first += batches[schema.RECORD].num_rows
         pending.flush()
-    unfinished.replace(path)
+        writer.close()
+        unfinished.replace(path)
+    finally:
+        _discard(writer, unfinished)
 
 
 def remove_unfinished(folder: Path) -> None:

@@ -21,9 +21,10 @@ from raw_media import clip, put, put_csv
 from data import media, records
 from data.datasets import DATASETS
 from data.pipeline import fingerprint, open_split
+from data.prepare import finish, prepare
 from data.prepare import index as indexing
-from data.prepare import prepare, shards
 from data.prepare.__main__ import main
+from data.prepare.plan import folders
 from data.written import Index, Part, Shard, Written, schema
 from data.written.folders import find_versions, index_path
 from data.written.writing import join
@@ -77,7 +78,7 @@ def clips(tmp_path) -> Path:
     """The folder of five clips in three shards."""
     webvid(tmp_path / "raw", 5)
     prepare(DATASETS["webvid"], tmp_path / "raw", tmp_path / "out", shard_records=2)
-    return shards.folders(tmp_path / "out", "webvid")[1]
+    return folders(tmp_path / "out", "webvid")[1]
 
 
 def test_several_processes_write_the_same_index(clips):
@@ -94,11 +95,11 @@ def test_an_index_that_is_interrupted_is_none_and_goes_on(clips, monkeypatch):
     path.unlink()
     scan, done = indexing.scan, []
 
-    def third_dies(job):
+    def third_dies(job, progress):
         if len(done) == 2:
             raise KeyboardInterrupt
         done.append(job.shard)
-        return scan(job)
+        return scan(job, progress)
 
     monkeypatch.setattr(indexing, "scan", third_dies)
     with pytest.raises(KeyboardInterrupt):
@@ -149,10 +150,10 @@ def test_a_run_begun_before_there_were_indexes_goes_on(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(shards, "finish", stop)
+        patch.setattr(finish, "finish", stop)
         with pytest.raises(KeyboardInterrupt):
             prepare(*arguments, shard_records=2)
-    work, final = shards.folders(tmp_path / "out", "webvid")
+    work, final = folders(tmp_path / "out", "webvid")
     (work / "done/train-00001.arrow").unlink()
     assert prepare(*arguments, shard_records=2) == {"train": 5}
     assert_is_of(final, "train")
@@ -177,7 +178,7 @@ def one_line(folder: Path) -> str:
 def test_an_index_of_other_shards_is_stale(clips, tmp_path):
     webvid(tmp_path / "more", 6)
     prepare(DATASETS["webvid"], tmp_path / "more", tmp_path / "other", shard_records=2)
-    other = shards.folders(tmp_path / "other", "webvid")[1]
+    other = folders(tmp_path / "other", "webvid")[1]
     path = index_path(clips, "train")
     mine = path.read_bytes()
     shutil.copy(index_path(other, "train"), path)
@@ -194,7 +195,7 @@ def test_an_index_of_shards_as_large_with_other_records_is_stale(clips, tmp_path
     put_csv(tmp_path / "more/results_2M_train.csv", [
         ["videoid", "page_dir", "name"], *([str(n), "1_50", f"klip {n}"] for n in range(5))])
     prepare(DATASETS["webvid"], tmp_path / "more", tmp_path / "other", shard_records=2)
-    other = shards.folders(tmp_path / "other", "webvid")[1]
+    other = folders(tmp_path / "other", "webvid")[1]
     for shard in clips.glob("*.array_record*"):
         assert shard.stat().st_size == (other / shard.name).stat().st_size
     path = index_path(clips, "train")
@@ -205,7 +206,7 @@ def test_an_index_of_shards_as_large_with_other_records_is_stale(clips, tmp_path
     frames = clip(0)
     put(tmp_path / "same/videos/1_50/0.mp4", frames[:-1] + bytes([frames[-1] ^ 1]))
     prepare(DATASETS["webvid"], tmp_path / "same", tmp_path / "third", shard_records=2)
-    shutil.copy(index_path(shards.folders(tmp_path / "third", "webvid")[1], "train"), path)
+    shutil.copy(index_path(folders(tmp_path / "third", "webvid")[1], "train"), path)
     assert "is stale, of another record 0 than '0'" in one_line(clips)
     path.write_bytes(b"")
     assert "is no index that can be read" in one_line(clips)

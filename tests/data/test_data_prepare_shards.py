@@ -1,12 +1,8 @@
 """Preparing raw files: interruptions, several workers, and files that are missing or damaged."""
 
-import os
 import pickle
 import re
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,8 +12,10 @@ from raw_miniatures import MINIATURES
 from data.datasets import DATASETS
 from data.datasets.pickles import read_pickle
 from data.pipeline import open_split
-from data.prepare import beam, prepare, shards
+from data.prepare import beam, finish, prepare, shards
 from data.prepare.__main__ import main
+from data.prepare.plan import folders
+from data.prepare.problems import PROBLEMS
 from mplug2_jax.contracts.errors import DataError
 
 WEBVID = DATASETS["webvid"]
@@ -41,54 +39,16 @@ def records_of(out: Path, split: str) -> list[dict]:
 
 
 def problems(out: Path, name: str) -> list[list[str]]:
-    lines = (out / name / "1.0.0" / shards.PROBLEMS).read_text().splitlines()
-    return [line.split("\t") for line in lines[1:]]
-
-
-def test_a_killed_run_goes_on_without_rewriting_shards(tmp_path, capsys):
-    raw, out = tmp_path / "raw", tmp_path / "out"
-    webvid(raw, 7)
-    # Reading from a pipe that nobody writes to takes for ever: the run stops in the fourth shard.
-    blocked = raw / "videos/1_50/6.mp4"
-    blocked.unlink()
-    os.mkfifo(blocked)
-    command = [sys.executable, "-m", "data.prepare", "webvid", f"--raw={raw}", f"--out={out}"]
-    command += ["--processes=1", "--shard_records=2"]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-    work, final = shards.folders(out, "webvid")
-    shard = "webvid-train.array_record-0000{}-of-00004"
-    try:
-        for _ in range(1200):
-            begun = list(work.glob(f".{shard.format(3)}.*"))
-            if begun or process.poll() is not None:
-                break
-            time.sleep(0.1)
-        assert begun and (work / shard.format(2)).exists()
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert not final.exists() and not (work / shard.format(3)).exists()
-    kept = {name: (work / name).stat() for name in (shard.format(index) for index in range(3))}
-    with pytest.raises(DataError, match="does not hold|no finished dataset"):
-        open_split(out, "train")
-
-    blocked.unlink()
-    put(blocked, clip(0))
-    assert prepare(WEBVID, raw, out, shard_records=2) == {"train": 7}
-    assert "3 of 4 shards are written" in capsys.readouterr().out
-    for name, before in kept.items():
-        after = (final / name).stat()
-        assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
-    assert not work.exists()
-    prepare(WEBVID, raw, tmp_path / "straight", shard_records=2)
-    assert contents(final) == contents(shards.folders(tmp_path / "straight", "webvid")[1])
+    lines = (out / name / "1.0.0" / PROBLEMS).read_text().splitlines()
+    listed = (line.split("\t") for line in lines[1:])
+    return [[split, record, reason] for _, _, record, reason, _, split in listed]
 
 
 def test_several_processes_write_the_same(tmp_path):
     webvid(tmp_path / "raw", 5)
     for processes in (1, 2):
         prepare(WEBVID, tmp_path / "raw", tmp_path / str(processes), processes, shard_records=2)
-    one, two = (shards.folders(tmp_path / str(n), "webvid")[1] for n in (1, 2))
+    one, two = (folders(tmp_path / str(n), "webvid")[1] for n in (1, 2))
     assert contents(one) == contents(two)
 
 
@@ -105,7 +65,7 @@ def test_beam_writes_the_same(tmp_path):
         beam_runner="DirectRunner",
         beam_options=options,
     )
-    here, there = (shards.folders(tmp_path / name, "webvid")[1] for name in ("here", "beam"))
+    here, there = (folders(tmp_path / name, "webvid")[1] for name in ("here", "beam"))
     assert contents(here) == contents(there)
 
 
@@ -118,7 +78,7 @@ def test_without_beam_the_error_says_what_to_install(monkeypatch):
 def test_a_finished_dataset_is_left_alone(tmp_path, capsys):
     webvid(tmp_path / "raw", 3)
     prepare(WEBVID, tmp_path / "raw", tmp_path / "out")
-    final = shards.folders(tmp_path / "out", "webvid")[1]
+    final = folders(tmp_path / "out", "webvid")[1]
     before = {path.name: path.stat().st_mtime_ns for path in final.iterdir()}
     assert prepare(WEBVID, tmp_path / "raw", tmp_path / "out") == {"train": 3}
     assert "there already" in capsys.readouterr().out
@@ -146,9 +106,9 @@ def test_a_begun_dataset_keeps_its_settings(tmp_path, monkeypatch):
 def test_a_run_that_dies_at_the_very_end_goes_on(step, tmp_path, monkeypatch):
     webvid(tmp_path / "raw", 3)
     owner, name = {
-        "metadata": (shards.tfds.folder_dataset, "write_metadata"),
+        "metadata": (finish.tfds.folder_dataset, "write_metadata"),
         "rename": (Path, "rename"),
-        "remove": (shards.shutil, "rmtree"),
+        "remove": (finish.shutil, "rmtree"),
     }[step]
     whole = getattr(owner, name)
 
@@ -163,7 +123,7 @@ def test_a_run_that_dies_at_the_very_end_goes_on(step, tmp_path, monkeypatch):
             prepare(WEBVID, tmp_path / "raw", tmp_path / "out")
     assert prepare(WEBVID, tmp_path / "raw", tmp_path / "out") == {"train": 3}
     prepare(WEBVID, tmp_path / "raw", tmp_path / "straight")
-    died, straight = (shards.folders(tmp_path / n, "webvid")[1] for n in ("out", "straight"))
+    died, straight = (folders(tmp_path / n, "webvid")[1] for n in ("out", "straight"))
     assert contents(died) == contents(straight)
 
 
@@ -184,7 +144,7 @@ def test_missing_and_unreadable_media_are_listed(tmp_path, capsys):
     assert listed[0][2] == "missing: 1(.mp4|.avi|.gif|.webm|.mkv)"
     assert listed[1][2] == "unreadable: videos/1_50/2.mp4: empty file"
     assert "undecodable video" in listed[2][2] and "videos/1_50/3.mp4" in listed[2][2]
-    assert "Is a directory" in listed[3][2] and "undecodable video" in listed[4][2]
+    assert "is a folder, not a file" in listed[3][2] and "undecodable video" in listed[4][2]
     printed = capsys.readouterr()
     assert "train: found 8 records, 8 texts, media of 1 missing" in printed.out
     assert "records/s" in printed.out

@@ -85,6 +85,14 @@ def test_what_is_stored_is_what_tfds_stores(given):
     assert records.plain(record) == records.parse(stored)
 
 
+@pytest.mark.parametrize("size", [0, 1, 100, 110, 114, 118, 127, 128, 16_360, 16_384, 2_097_152])
+def test_media_of_all_sizes_are_stored_as_tfds_stores_them(size):
+    record = records.record("é", "image", bytes(size), ["x"], label="y", start=1.5)
+    by_tfds = records.features().serialize_example(records.features().encode_example(record))
+    by_tfds = tf_example_pb2.Example.FromString(by_tfds).SerializeToString(deterministic=True)
+    assert records.serialize(record) == by_tfds
+
+
 def test_a_box_has_four_sides():
     boxes = [{"phrase": "p", "box": [0.0, 0.5, 1.0]}]
     with pytest.raises(ValueError, match=r"record 'x' has a box of shape \(3,\)"):

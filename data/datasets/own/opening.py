@@ -37,6 +37,11 @@ def protocol(path: str) -> str:
     return head.casefold() if mark and head.replace("+", "").isalnum() else ""
 
 
+def elsewhere(path: str) -> bool:
+    """Whether a place is none of this machine's files."""
+    return path.startswith((CELL, INLINE)) or bool(protocol(path))
+
+
 def check_protocol(path: str) -> None:
     """Raises DataError where an address cannot be opened, with what is to be installed."""
     name = protocol(path)
