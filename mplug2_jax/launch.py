@@ -1,5 +1,6 @@
 """What every command-line script shares: config flags, and errors of one line instead of traces."""
 
+import gc
 import hashlib
 import json
 import logging as python_logging
@@ -75,11 +76,20 @@ def main(run: Callable[..., None], arguments: tuple[str, ...] = (),
             end_all(error)
             raise
 
+    collect_less()
     flags.DEFINE_bool("debug", False, "Show the whole trace of an error.")
     if distributed:
         define_hosts()
     show_in_help(run.__module__, __name__)
     app.run(guarded, flags_parser=parse)
+
+
+def collect_less() -> None:
+    """Python looks for garbage less often, for tracing makes objects by the million that stay.
+
+    To look through all of them again and again took a tenth of the time until a first step.
+    """
+    gc.set_threshold(20_000, 20, 20)
 
 
 def show_in_help(*modules: str) -> None:

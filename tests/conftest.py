@@ -1,5 +1,6 @@
 """Eight simulated devices for every test, set before JAX starts, and a cache of compilations."""
 
+import gc
 import importlib.metadata
 import os
 from pathlib import Path
@@ -20,6 +21,9 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # Else the cache's path, for the tuning of GPUs, is part of each key: no other tree could use it.
 os.environ.setdefault("JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES", "none")
+
+# As `launch.main` does.
+gc.set_threshold(20_000, 20, 20)
 
 # Those that take longest, longest first.
 LONGEST = [Path(__file__).parent / f"{name}.py" for name in (

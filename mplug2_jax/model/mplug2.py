@@ -20,6 +20,7 @@ from mplug2_jax.model.decoder import Cache, TextDecoder, init_cache
 from mplug2_jax.model.fusion import FusionEncoder
 from mplug2_jax.model.layers import TiedHead, bert_init
 from mplug2_jax.model.modalities import MODALITIES
+from mplug2_jax.model.params import read_quickly
 from mplug2_jax.model.rows import Shared
 from mplug2_jax.model.universal import UniversalLayers
 
@@ -30,6 +31,7 @@ TASK_HEADS = ("classify",)
 TEMPERATURE_START, TEMPERATURE_MIN, TEMPERATURE_MAX = 0.07, 0.001, 0.5
 # Of heads that are small and said to be float32: chips would round what they multiply.
 float32_dense = partial(nn.Dense, precision=jax.lax.Precision.HIGHEST)
+read_quickly()
 
 
 class ContrastiveHead(nn.Module):
