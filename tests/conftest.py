@@ -27,11 +27,12 @@ gc.set_threshold(20_000, 20, 20)
 
 # Those that take longest, longest first.
 LONGEST = [Path(__file__).parent / f"{name}.py" for name in (
-    "configs/test_walks", "parallel/test_hosts", "scripts/test_end_to_end", "tasks/test_equal_steps",
-    "docs/test_examples", "training/test_older_checkpoints", "planning/test_aot",
-    "convert/test_verify", "scripts/test_end_to_end_tasks", "tasks/test_compositions",
-    "objectives/test_momentum", "parallel/test_sharding", "benchmarks/test_coverage",
-    "configs/test_zero_shot_rows", "scripts/test_predict", "scripts/test_checked_first")]
+    "configs/test_walks", "parallel/test_hosts", "scripts/test_end_to_end",
+    "tasks/test_equal_steps", "docs/test_examples", "training/test_older_checkpoints",
+    "planning/test_aot", "convert/test_verify", "scripts/test_end_to_end_tasks",
+    "tasks/test_compositions", "objectives/test_momentum", "parallel/test_sharding",
+    "benchmarks/test_coverage", "configs/test_zero_shot_rows", "scripts/test_predict",
+    "scripts/test_checked_first")]
 assert all(path.exists() for path in LONGEST), "conftest.LONGEST names a file that is gone"
 
 
