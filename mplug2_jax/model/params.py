@@ -28,4 +28,4 @@ def _read(self: Scope, name: str, init_fn: Callable[..., Any], *arguments: Any,
 
 def read_quickly() -> None:
     """From now on, in this process."""
-    Scope.param = _read
+    Scope.param = _read  # type: ignore[method-assign]
