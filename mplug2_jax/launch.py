@@ -1,6 +1,7 @@
 """What every command-line script shares: config flags, and errors of one line instead of traces."""
 
 import contextlib
+import gc
 import hashlib
 import itertools
 import json
@@ -77,6 +78,7 @@ def main(run: Callable[..., None], arguments: tuple[str, ...] = (),
             end_all(error)
             raise
 
+    collect_less()
     flags.DEFINE_bool("debug", False, "Show the whole trace of an error.")
     if distributed:
         define_hosts()
@@ -166,6 +168,14 @@ def nobody_reads() -> bool:
 def discard_output() -> None:
     """Lets what is still to be written vanish, which Python would complain of at its end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+def collect_less() -> None:
+    """Python looks for garbage less often, for tracing makes objects by the million that stay.
+
+    To look through all of them again and again took a tenth of the time until a first step.
+    """
+    gc.set_threshold(20_000, 20, 20)
 
 
 def show_in_help(*modules: str) -> None:

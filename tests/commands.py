@@ -7,22 +7,32 @@ import subprocess
 import sys
 from pathlib import Path
 
+from forks import Fork
+
 ROOT = Path(__file__).parents[1]
+
+
+def seen(devices=1, path=ROOT):
+    """An environment of so many simulated devices, and of modules in `path`."""
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
+    return os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": f"{ROOT}{os.pathsep}{path}"}
 
 
 def command(*arguments, devices=1, path=ROOT):
     """Arguments of a subprocess that sees so many simulated devices, and modules in `path`."""
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
-    environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": f"{ROOT}{os.pathsep}{path}"}
-    return dict(args=[sys.executable, *map(str, arguments)], cwd=ROOT, env=environment,
+    return dict(args=[sys.executable, *map(str, arguments)], cwd=ROOT, env=seen(devices, path),
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def run(*arguments, devices=1, status=0, path=ROOT):
     """Runs to the end and returns what was printed."""
-    done = subprocess.run(**command(*arguments, devices=devices, path=path), timeout=600)
-    assert done.returncode == status, done.stdout[-9000:]
-    return done.stdout
+    process = Fork(arguments, seen(devices, path))
+    try:
+        output, _ = process.communicate(timeout=600)
+    finally:
+        process.kill()
+    assert process.returncode == status, output[-9000:]
+    return output
 
 
 def losses(workdir):

@@ -1,5 +1,6 @@
 """Eight simulated devices for every test, set before JAX starts, and a cache of compilations."""
 
+import gc
 import importlib.metadata
 import os
 from pathlib import Path
@@ -21,12 +22,18 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # Else the cache's path, for the tuning of GPUs, is part of each key: no other tree could use it.
 os.environ.setdefault("JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES", "none")
 
+importlib.import_module("quick_params").read_quickly()  # it imports JAX
+# As `launch.main` does.
+gc.set_threshold(20_000, 20, 20)
+
 # Those that take longest, longest first.
 LONGEST = [Path(__file__).parent / f"{name}.py" for name in (
-    "parallel/test_hosts", "scripts/test_end_to_end", "docs/test_examples", "configs/test_walks",
-    "benchmarks/test_coverage", "parallel/test_sharding", "training/test_older_checkpoints",
-    "objectives/test_momentum", "planning/test_aot", "scripts/test_end_to_end_tasks",
-    "configs/test_zero_shot_rows", "scripts/test_predict")]
+    "configs/test_walks", "parallel/test_hosts", "scripts/test_end_to_end",
+    "tasks/test_equal_steps", "docs/test_examples", "training/test_older_checkpoints",
+    "planning/test_aot", "convert/test_verify", "scripts/test_end_to_end_tasks",
+    "tasks/test_compositions", "objectives/test_momentum", "parallel/test_sharding",
+    "benchmarks/test_coverage", "configs/test_zero_shot_rows", "scripts/test_predict",
+    "scripts/test_checked_first")]
 assert all(path.exists() for path in LONGEST), "conftest.LONGEST names a file that is gone"
 
 

@@ -53,9 +53,13 @@ class Media:
 
 @dataclass(frozen=True)
 class Missing:
-    """Media that are not there; `expected` says what was looked for."""
+    """Media that are not there; `expected` says what was looked for.
+
+    Or, where that is `odd`, something else of a record that is there and cannot be used.
+    """
 
     expected: str
+    odd: bool = False
 
 
 @dataclass
@@ -84,7 +88,7 @@ class Entry:
         try:
             self.fields = _texts(self.fields)
         except ValueError as error:
-            self.media, self.fields = Missing(f"text, not {error}"), {}
+            self.media, self.fields = Missing(f"text, not {error}", odd=True), {}
 
 
 def _texts(fields: dict) -> dict:

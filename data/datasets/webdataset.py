@@ -120,7 +120,8 @@ def _sample(raw: RawFolder, name: str, members: Members) -> Entry:
                 try:
                     fields = beside.fields(members, content)
                 except (ValueError, OSError) as error:
-                    return Entry(name, kind, Missing(f"a caption: {name}.json {error}"), {})
+                    lost = Missing(f"caption: {name}.json {error}", odd=True)
+                    return Entry(name, kind, lost, {})
                 return Entry(name, kind, members[suffix], fields)
     return Entry(name, "image", Missing(f"an image or a video beside {', '.join(members)}"), {})
 

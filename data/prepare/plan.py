@@ -162,7 +162,8 @@ def _plan_split(
                 absent += 1
                 if absent <= _FIRST:
                     plan.first.setdefault(split, []).append(entry.media.expected)
-                problem = Problem(split, entry.id, f"missing: {entry.media.expected}",
+                reason = "odd: no" if entry.media.odd else "missing:"
+                problem = Problem(split, entry.id, f"{reason} {entry.media.expected}",
                                   *_place(raw, entry.id))
                 missing.write(problem.dumps())
                 _count(counts, entry)

@@ -17,6 +17,7 @@ import numpy as np
 from sharing import set_flags, share_evaluation
 
 import eval
+from mplug2_jax import launch
 from mplug2_jax.checkpoints import CheckpointError, write_params
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import build, init_params
@@ -64,6 +65,7 @@ def checkpoint(config) -> str:
 
 def main(names: list[str]) -> None:
     share_evaluation(eval)
+    launch.collect_less()
     load = functools.cache(load_tokenizer)
     set_flags(eval, UNTRAINED=False, VALIDATION=False, CARDS=0, ORDER="split", JAVA=False,
               WHICH="last", ONLY=[])

@@ -68,9 +68,8 @@ def share_training(train: Any) -> None:
     train.count_flops, train.peak_flops = lambda *_: 1, lambda: 1.0
 
 
-def share_evaluation(script: Any) -> None:
-    """Compiles evaluations of equal tasks once, for `script` (eval.py); gives no intervals."""
-    kept: dict[str, tasks.Task] = {}
+def made_once(kept: dict[str, tasks.Task]) -> SimpleNamespace:
+    """`tasks`, but equal ones are made once, and `kept`: they share what is traced and compiled."""
 
     def made(given, model, tokenizer, evaluates):
         name = json.dumps([given.to_dict(), vars(model)], default=str)
@@ -78,6 +77,11 @@ def share_evaluation(script: Any) -> None:
             kept[name] = tasks.make(given, model, tokenizer, evaluates)
         return kept[name]
 
-    evaluation.run.__globals__["tasks"] = SimpleNamespace(**vars(tasks) | {"make": made})
+    return SimpleNamespace(**vars(tasks) | {"make": made})
+
+
+def share_evaluation(script: Any) -> None:
+    """Compiles evaluations of equal tasks once, for `script` (eval.py); gives no intervals."""
+    evaluation.run.__globals__["tasks"] = made_once({})
     script.evaluation = SimpleNamespace(**vars(evaluation) | {
         "run": lambda *given, with_intervals=False: evaluation.run(*given)})

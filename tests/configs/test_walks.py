@@ -18,6 +18,7 @@ import docstrings
 import jax
 import listing
 import pytest
+from sharing import made_once
 
 from configs import checks
 from data import pipeline
@@ -39,6 +40,7 @@ AT_ONCE = 12  # configs in a process: of many programs Linux has too few memory 
 WALKS = os.environ.get("WALKS", " ".join(SOME)).split()  # names; "all" for all of them
 NAMES = [name for name in EVERY if name in WALKS or WALKS == ["all"]]
 pytestmark = pytest.mark.slow
+KEPT = {}  # tasks of evaluations, which configs share
 
 
 @pytest.fixture(scope="module")
@@ -93,6 +95,7 @@ def test_all_that_a_config_reads_is_in_its_files(name, folder, monkeypatch):
 def test_every_evaluation_is_found_good_before_it_runs(name, folder, monkeypatch):
     """While a run trains, on the split for tuning; and by itself, on its own."""
     monkeypatch.chdir(folder)
+    monkeypatch.setitem(evaluation.run.__globals__, "tasks", made_once(KEPT))
     config = cuts.cut(listing.make(name, "tiny"), bool(listing.make(name, "tiny").data.streams))
     tokenizer = load_tokenizer(config.data.tokenizer)
     checked = checks.validate(config, trains=bool(config.data.streams))

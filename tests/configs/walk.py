@@ -26,6 +26,7 @@ from absl import flags
 from sharing import set_flags, share_evaluation, share_training
 
 import train
+from mplug2_jax import launch
 
 delattr(flags.FLAGS, "config")  # which both scripts define
 evaluate = importlib.import_module("eval")
@@ -95,6 +96,7 @@ def walks(names: list[str]) -> Iterator[dict[str, Any]]:
 
 
 def main(names: list[str]) -> None:
+    launch.collect_less()
     convert()
     share_training(train)
     share_evaluation(evaluate)

@@ -20,8 +20,8 @@ from raw_media import clip, image, put, put_tar
 from data.datasets import Missing, RawFolder, own
 from data.datasets.own import opening
 from data.pipeline import open_split
-from data.prepare import shards
 from data.prepare.__main__ import main
+from data.prepare.problems import PROBLEMS
 from data.records import record
 from mplug2_jax.contracts.errors import DataError, MediaError
 
@@ -286,8 +286,8 @@ def test_media_of_a_server_and_of_a_store(raw, address, tmp_path, monkeypatch, c
     assert {split[n]["id"]: split[n]["media"] for n in range(len(split))} == {
         names[0]: clip(0), names[4]: clip(1), names[5]: image(0), names[6]: image(1),
         names[7]: image(3)}
-    problems = dict(line.split("\t")[1:] for line in
-                    (tmp_path / "table/1.0.0" / shards.PROBLEMS).read_text().splitlines()[1:])
+    problems = dict(line.split("\t")[2:4] for line in
+                    (tmp_path / "table/1.0.0" / PROBLEMS).read_text().splitlines()[1:])
     assert set(problems) == {names[1], names[2], names[3], names[8]}
     assert "1 bytes too early" in problems[names[1]] and "404" in problems[names[2]]
     assert "video" in (split[n]["kind"] for n in range(len(split)))

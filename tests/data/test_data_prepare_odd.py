@@ -8,7 +8,7 @@ from raw_media import clip, image, put, put_csv
 from data.datasets import DATASETS
 from data.pipeline import open_split
 from data.prepare import prepare
-from data.prepare.shards import PROBLEMS
+from data.prepare.problems import PROBLEMS
 
 
 def records(out, split: str = "train") -> dict[str, dict]:

@@ -248,12 +248,15 @@ def test_an_odd_record_costs_itself(tmp_path):
         folder.left_out += [("a.json", "line 7", "no image")]
         return {"train": iter(entries)}
 
-    assert prepare(Dataset("odd", "odd ones", "image", read), raw, tmp_path / "out") == {"train": 2}
+    assert prepare(Dataset("odd", "odd ones", "image", read), raw, tmp_path / "out") == {"train": 5}
     final = plan.folders(tmp_path / "out", "odd")[1]
     split = open_split(final, "train")
-    assert [split[n]["id"] for n in range(2)] == ["first", "last"]
+    found = {split[n]["id"]: split[n] for n in range(5)}
+    assert list(found) == ["first", "surrogate", "answers", "set", "last"]
+    assert found["surrogate"]["texts"] == ["cut \ufffd"] and found["set"]["texts"] == ["x"]
+    assert found["answers"]["questions"][0]["answers"] == ["3"]
     listed = {row["record"]: row for row in rows(final / problems.PROBLEMS)}
-    assert listed.keys() == {"", *(entry.id for entry in entries[1:-1])}
+    assert listed.keys() == {"", *(entry.id for entry in entries)} - found.keys()
     assert all(row["what to do"] and row["split"] == "train" for row in listed.values())
     assert (listed[""]["file"], listed[""]["line"]) == ("a.json", "7")
     reasons = {name: row["reason"] for name, row in listed.items()}
@@ -263,8 +266,8 @@ def test_an_odd_record_costs_itself(tmp_path):
     assert reasons["large"] == ("large: large.jpg has 1,073,741,825 bytes: a record may have "
                                 "1,073,741,824")
     assert reasons["beyond"] == "unreadable: good.jpg ends 10 bytes too early"
-    assert reasons["much"].startswith("large: 16,777,") and "surrogates" in reasons["surrogate"]
-    assert sum(reason.startswith("odd: ") for reason in reasons.values()) == 14
+    assert reasons["much"].startswith("large: 16,777,")
+    assert sum(reason.startswith("odd: ") for reason in reasons.values()) == 11
 
 
 def test_a_list_beside_an_image_costs_one_record(tmp_path):
@@ -274,10 +277,10 @@ def test_a_list_beside_an_image_costs_one_record(tmp_path):
                     json.dumps(said)}
     members |= {"n.jpg": image(2), "n.json": {"caption": 2}}
     put_tar(tmp_path / "raw/0.tar", members)
-    assert prepare(DATASETS["webdataset"], tmp_path / "raw", tmp_path / "out") == {"train": 2}
+    assert prepare(DATASETS["webdataset"], tmp_path / "raw", tmp_path / "out") == {"train": 3}
     final = plan.folders(tmp_path / "out", "webdataset")[1]
-    assert [row["record"] for row in rows(final / problems.PROBLEMS)] == ["0", "1", "2", "3"]
-    assert open_split(final, "train")[1]["texts"] == ["2"]
+    assert [row["record"] for row in rows(final / problems.PROBLEMS)] == ["0", "2", "3"]
+    assert [open_split(final, "train")[n]["texts"] for n in (1, 2)] == [["x", "3"], ["2"]]
 
 
 def test_a_reader_that_fails_is_an_error_of_one_line(tmp_path):
@@ -350,7 +353,7 @@ def test_a_full_disk_is_named_and_what_is_done_kept(tmp_path):
         prepare(WEBVID, raw, tmp_path / "straight", shard_records=1)
         assert contents(final) == contents(plan.folders(tmp_path / "straight", "webvid")[1])
     finally:
-        subprocess.run(["umount", str(out)], check=True)
+        subprocess.run(["umount", "--lazy", str(out)], check=True)
 
 
 @pytest.fixture
@@ -426,6 +429,8 @@ from pathlib import Path
 from data.pipeline import open_split
 from data.prepare.__main__ import main
 from mplug2_jax.contracts.errors import DataError
+from data import media
+media.guarded = lambda function, *given: function(*given)  # Python may lie where they may not look
 raw, out, closed, hidden, found = sys.argv[1:]
 print(main(["msrvtt", "--raw=" + found, "--out=" + out, "--processes=1"]))
 print(main(["webvid", "--raw=" + raw, "--out=" + out]))

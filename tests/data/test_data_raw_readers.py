@@ -40,7 +40,7 @@ def test_documents_become_passages_and_damaged_lines_are_counted_and_named(tmp_p
     assert found["a.jsonl:7:1"] == ["\ufffdhalf"] and found["a.jsonl:8:1"] == ["last"]
     assert "b.json.gz:1:1" in found and "b.json.gz:400:1" not in found
     with (tmp_path / "out/json_lines/1.0.0/problems.tsv").open() as file:
-        listed = {row["record"]: row["problem"] for row in csv.DictReader(file, delimiter="\t")}
+        listed = {row["record"]: row["reason"] for row in csv.DictReader(file, delimiter="\t")}
     assert set(listed) - {"a.jsonl:3", "a.jsonl:4", "a.jsonl:5", "a.jsonl:6"} == {
         name for name in listed if name.startswith("b.json.gz:")}
     assert len(listed) in (5, 6)  # the last line before the cut may be cut itself

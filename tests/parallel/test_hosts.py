@@ -1,7 +1,6 @@
 """Several processes, for real: equal to one, and ended by what happens to any of them."""
 
 import json
-import os
 import shutil
 import signal
 import socket
@@ -11,7 +10,8 @@ import time
 
 import hosts_config
 import pytest
-from commands import ROOT, losses, run
+from commands import ROOT, losses, run, seen
+from forks import Fork
 
 from data.pipeline.fingerprint import fingerprint
 
@@ -25,13 +25,8 @@ SLACK = 45  # seconds more for two processes to import and to end, on a busy mac
 def start(*arguments, devices=4, **flags):
     """One process of several that has so many simulated devices."""
     flags = {"join_timeout": 120, "lost_after": 60} | flags
-    count = f"--xla_force_host_platform_device_count={devices}"
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
-                                "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} {count}"}
-    return subprocess.Popen(
-        [sys.executable, *map(str, arguments), *(f"--{k}={v}" for k, v in flags.items())],
-        cwd=ROOT, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT)
+    return Fork([*arguments, *(f"--{k}={v}" for k, v in flags.items())],
+                seen(devices, ROOT / "tests"))
 
 
 def start_all(*arguments, each=({}, {}), **flags):
