@@ -31,9 +31,9 @@ CLASSES = {"class_folders": 1000, "imagenet2012": 1000, "kinetics400": 400, "kin
 
 
 def planned() -> dict[str, ConfigDict]:
-    """The configs that train on real data, by name."""
+    """The configs that train on published data, by name."""
     return {name: config for name, config in configs()
-            if not name.startswith("demo") and config.data.streams}
+            if not name.startswith(("demo", "own")) and config.data.streams}
 
 
 def topology(name: str) -> str:

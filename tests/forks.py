@@ -169,11 +169,11 @@ def _become(arguments, environment, cwd, path):
 
 
 if __name__ == "__main__":
+    importlib.import_module("quick_params").read_quickly()  # it lies here
     path = sys.path[1:]
     sys.path[0] = str(ROOT)
     for name in COMMON:
         importlib.import_module(name)
-    importlib.import_module("quick_params").read_quickly()
     assert threading.active_count() == 1, "a thread would be lost"  # BLAS starts its own again
     gc.freeze()
     _become(*_serve(socket.socket(fileno=int(sys.argv[1]))), path)

@@ -35,9 +35,9 @@ def test_a_run_says_otherwise_for_all_of_its_streams():
     config.data.epoch_over = MEDIA
     assert checks.validate(config).streams["video"].epoch_unit == MEDIA
     joint = demo.get_config()
-    assert {one.epoch_unit for one in checks.validate(joint).streams.values()} == {MEDIA}
-    joint.data.epoch_over = ITEMS
     assert {one.epoch_unit for one in checks.validate(joint).streams.values()} == {ITEMS}
+    joint.data.epoch_over = ""
+    assert {one.epoch_unit for one in checks.validate(joint).streams.values()} == {MEDIA}
 
 
 @pytest.mark.parametrize("change, message", [
@@ -47,7 +47,7 @@ def test_a_run_says_otherwise_for_all_of_its_streams():
     (lambda config: config.data.streams.video.update(epoch_unit=ITEMS),
      "data.streams.video.epoch_unit: task 'qa' gives it to its streams"),
     (lambda config: config.data.streams.video.update(weights_of="files"),
-     "data.streams.video.weights_of = 'files': expected 'sources' or 'items'"),
+     "data.streams.video.weights_of = 'files': expected 'sources', 'items' or 'media'"),
 ])
 def test_other_words_are_refused_in_a_line(change, message):
     config = msrvtt_qa.get_config("tiny")

@@ -61,7 +61,7 @@ def folder(tmp_path_factory):
                                                    kind == "image"))
         assert main(["table", f"--raw={made / kind}/raw", f"--table={table}", "--processes=1",
                      f"--out={made / kind}/prepared"]) == 0
-        cuts.write_vocabulary(made / kind / "prepared/vocab.txt", cuts.WORDS)
+        cuts.write_vocabulary(made / kind / "vocab.txt", cuts.WORDS)
     return made
 
 
@@ -98,7 +98,7 @@ def test_a_config_reads_what_a_table_gives(choice, folder, monkeypatch):
     monkeypatch.chdir(folder / kind_of(choice))
     config = own.get_config(f"{choice},tiny,test")
     config.update_from_flattened_dict(cuts.settings(config, vocab_size=cuts.WORDS))
-    tokenizer, checked = load_tokenizer("prepared/vocab.txt"), checks.validate(config)
+    tokenizer, checked = load_tokenizer("vocab.txt"), checks.validate(config)
     log = pipeline.SkipLog(0)
     batch = next(pipeline.train_batches(config.data.root, checked.streams, tokenizer, 0,
                                         skips=log))["own"]
@@ -168,8 +168,6 @@ def test_the_five_commands_of_the_docs(tmp_path):
     said = [{"path": f"clips/{n}.mp4", "caption": f"clip {n}, of {n % 3}"} for n in range(CLIPS)]
     WRITERS["csv"](tmp_path / "CLIPS", said).rename(tmp_path / "CLIPS/captions.csv")
     cuts.write_vocabulary(tmp_path / "vocab.txt", cuts.WORDS)
-    (tmp_path / "prepared").mkdir()
-    (tmp_path / "vocab.txt").rename(tmp_path / "prepared/vocab.txt")
     pretrained(tmp_path / "PRETRAINED")
     found, lines = commands(), {}
     assert len(found) == 5

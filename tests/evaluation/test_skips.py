@@ -1,8 +1,9 @@
 """Hosts that feed the same rows skip the same records: each skip is counted once."""
 
+import importlib
+
 import pytest
 
-from mplug2_jax.evaluation import run
 from mplug2_jax.parallel import mesh
 
 
@@ -11,4 +12,5 @@ def test_processes_that_feed_alike_are_counted(monkeypatch, processes, parts, ex
     monkeypatch.setattr(mesh.jax, "process_count", lambda: processes)
     monkeypatch.setattr(mesh, "data_slice", lambda _: (0, parts))
     assert mesh.feeding_alike(None) == expected
+    run = importlib.import_module("mplug2_jax.evaluation.run")  # the room hands on a function `run`
     assert run.feeding_alike is mesh.feeding_alike
