@@ -169,6 +169,7 @@ if __name__ == "__main__":
                                 "common.", lower_bound=1)
     BATCHES = flags.DEFINE_integer("batches", 2, "Batches that are timed.", lower_bound=1)
     wanted = any(word in ("--overlap", "-overlap") for word in sys.argv[1:])
-    if not wanted:
-        flags.mark_flag_as_required("config")
+    flags.register_multi_flags_validator(
+        ["config", "overlap"], lambda given: given["overlap"] or given["config"] is not None,
+        "--config: expected a run's config, or --overlap and two splits")
     launch.main(main, ("A", "B") if wanted else ())

@@ -73,7 +73,7 @@ def of_absl(main, argv=None, flags_parser=None):
             checks.validate(flags.FLAGS.config, trains=SCRIPT[0] != "eval.py")
         if known and (not rest or rest[0] not in known):
             raise ValueError(f"{rest}: expected one of {', '.join(known)}")
-        if rest and not known:
+        if rest and not known and not ("overlap" in flags.FLAGS and flags.FLAGS.overlap):
             raise ValueError(f"{rest}: expected flags alone")
 
     end(parse, flags.FLAGS)
