@@ -122,9 +122,10 @@ class Packets:
         return number < key or (self._times is not None and self._times[number] < self._times[key])
 
     def no_restart(self, number: int) -> None:
-        """Takes back that a packet is a keyframe: it is damaged, and was perhaps none."""
-        if number in self._keys:
-            self._keys.remove(number)
+        """Takes back that a packet is a keyframe: it is damaged, or called so and is none."""
+        place = bisect.bisect_left(self._keys, number)
+        if self._keys[place : place + 1] == [number]:
+            del self._keys[place]
 
     def read(self, first: int) -> Iterator[tuple[int, av.Packet]]:
         """The packets from one on, with their numbers."""

@@ -28,7 +28,15 @@ _MAX_DECODED_PIXELS = 20_000_000_000  # of all frames decoded; five minutes of f
 # sectors and lost packets cost. With more of them missing, most frames refer to one that is.
 _REFUSED = 0.1
 _ROUNDS = 4  # of choosing frames again, where some do not come up
+# Whose frames say truly whether they are keyframes, though a container without an index (AVI), or
+# without a list of them (MP4), calls every packet one.
+_SAYING = {
+    "mpeg4", "msmpeg4", "msmpeg4v1", "msmpeg4v2", "wmv1", "wmv2", "h263", "flv", "mpeg1video",
+    "mpeg2video",
+}  # fmt: skip
 _PROGRESSIVE = 1  # AV_FIELD_PROGRESSIVE; 0 is unknown, more are orders of fields
+
+_NO_KEY = {-1}
 
 
 class VideoFacts(NamedTuple):
@@ -234,8 +242,21 @@ class _Clip:
     def _run(
         self, first: int, last: int, wanted: set[int], images: Frames, spares: bool
     ) -> set[int] | None:
-        """Decodes packets; gives those whose frames came, or None where they are out of order."""
+        """Decodes packets; gives those whose frames came, or None where they are out of order.
+
+        From an earlier one on where the first turns out to be no keyframe.
+        """
+        while (came := self._run_from(first, last, wanted, images, spares)) is _NO_KEY:
+            self.packets.no_restart(first)
+            first = self.packets.before(first)
+        return came
+
+    def _run_from(
+        self, first: int, last: int, wanted: set[int], images: Frames, spares: bool
+    ) -> set[int] | None:
+        """`_run`; `_NO_KEY` where the first frame is none, of which others may be made up."""
         came: set[int] = set()
+        says = first > 0 and self._codec.name in _SAYING
         skips = spares and not self._fields and self._codec.name in _SKIPPING
         sparing, latest, refused = False, -1, len(self.refused)
         self._codec.flush_buffers()
@@ -244,6 +265,8 @@ class _Clip:
                 if skips and sparing != (sparing := number not in wanted):
                     self._codec.skip_frame = "NONREF" if sparing else "DEFAULT"
                 for frame in self._decode(number, packet, first):
+                    if says and not came and not frame.key_frame:
+                        return _NO_KEY
                     name = frame.pts
                     if name is None or (self.packets.guessed and name <= latest):
                         return None

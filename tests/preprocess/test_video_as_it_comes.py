@@ -290,3 +290,24 @@ def test_hours_cost_what_minutes_cost(monkeypatch):
         counts = Counter()
         decode_video(one, 2, counts=counts)
         assert counts["decoded"] <= 22
+
+
+@pytest.mark.parametrize("codec", ["mpeg4", "msmpeg4", "msmpeg4v2", "wmv1", "wmv2", "flv"])
+def test_without_an_index_every_packet_is_called_a_keyframe_and_most_are_none(codec):
+    data = encode(codec, "avi", moving(COUNT), g="10", bf="0")
+    cut, counts = data.replace(b"idx1", b"JUNK"), Counter()
+    assert cut != data
+    assert_as_plain(cut)
+    np.testing.assert_array_equal(assert_as_plain(data, (5,)), plain(cut))
+    last = decode_video(cut, 2, start=31.5 / 25, counts=counts)
+    np.testing.assert_array_equal(last, decode_video(data, 2, start=31.5 / 25))
+    assert counts["decoded"] <= 20  # each earlier one until the keyframe, not from the beginning
+
+
+def test_an_mp4_without_its_list_of_keyframes():
+    data = encode("mpeg4", "mp4", moving(COUNT), g="10", bf="2")
+    cut = data.replace(b"stss", b"free")
+    assert cut != data
+    every = assert_as_plain(cut)
+    found = decode_video(cut, 2, start=31.5 / 25)
+    np.testing.assert_array_equal(found, [every[33], every[37]])
