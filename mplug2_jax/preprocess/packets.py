@@ -203,8 +203,10 @@ class Packets:
         stream, duration = self._stream, self._stated()
         if duration and stream.duration and self._format != "matroska":
             duration = stream.duration * self._unit
-        # But for this one they count the duration from 0, wherever the first packet is.
-        if self._format != "mov" and 0 < self._origin < duration:
+        # But for this one, unless it is in fragments of which earlier ones may have been left out,
+        # they count the duration from 0, wherever the first packet is.
+        from_0 = self._format != "mov" or b"moof" in self._data
+        if from_0 and 0 < self._origin < duration:
             duration -= self._origin
         length = finish - self._origin
         length += length / len(self)  # some say nothing of how long the last frame lasts

@@ -1,5 +1,6 @@
 """Video in the containers, codecs and states that people have: the frames of a plain decode."""
 
+import io
 from collections import Counter
 
 import av
@@ -311,3 +312,43 @@ def test_an_mp4_without_its_list_of_keyframes():
     every = assert_as_plain(cut)
     found = decode_video(cut, 2, start=31.5 / 25)
     np.testing.assert_array_equal(found, [every[33], every[37]])
+
+
+def boxes(data: bytes) -> list[bytes]:
+    """The boxes of an MP4 file, one after another."""
+    found, at = [], 0
+    while at < len(data):
+        found.append(data[at : at + int.from_bytes(data[at : at + 4], "big")])
+        at += len(found[-1])
+    return found
+
+
+def later(data: bytes, seconds: float) -> bytes:
+    """An MP4 in fragments whose times (tfdt, version 1) are later."""
+    with av.open(io.BytesIO(data)) as container:
+        ticks = int(seconds / container.streams.video[0].time_base)
+    changed, at = bytearray(data), 0
+    while (at := changed.find(b"tfdt\1", at) + 4) > 3:
+        time = int.from_bytes(changed[at + 4 : at + 12], "big") + ticks
+        changed[at + 4 : at + 12] = time.to_bytes(8, "big")
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("flags", ["", "+dash"])
+@pytest.mark.parametrize("sound", [0.0, 3.0])
+def test_fragments_may_be_later_ones_and_have_the_time_of_day(flags, sound):
+    fragments = {"movflags": "frag_keyframe+empty_moov+default_base_moof" + flags}
+    data = encode("libx264", "mp4", moving(80), g="10", sound=sound, container_options=fragments)
+    whole = plain(data)
+    parts = boxes(data)
+    first = next(n for n, box in enumerate(parts) if box[4:8] == b"moof")
+    media = [box for box in parts[first:] if box[4:8] in (b"moof", b"mdat")]
+    for left_out in (1, 4, 6):
+        some = b"".join(parts[:first] + media[2 * left_out :])
+        np.testing.assert_array_equal(assert_as_plain(some, (4, 20)), whole[10 * left_out :])
+        assert probe("video", some).duration == pytest.approx(3.2 - 0.4 * left_out, abs=0.02)
+    if not sound:
+        for seconds in (100, 100 * 3600, 1.7e9):
+            assert_as_plain(later(data, seconds), (4, 20))
+            part = decode_video(later(data, seconds), 2, start=1.58, end=1.66)
+            np.testing.assert_array_equal(part, whole[40:42])
