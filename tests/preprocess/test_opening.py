@@ -1,7 +1,10 @@
 """What may be opened, and how much of it: by probing, training and predicting alike."""
 
+import errno
 import http.server
 import os
+import signal
+import sys
 import threading
 import time
 
@@ -11,6 +14,7 @@ from clips import encode, moving, two_streams, with_cover
 
 from data.media import probe
 from mplug2_jax.contracts.errors import MediaError
+from mplug2_jax.contracts.machine import MachineError, refusal
 from mplug2_jax.preprocess import guard, opening, video
 from mplug2_jax.preprocess.files import IMAGES, VIDEOS, find_media, load_clip, media_kind
 from mplug2_jax.preprocess.opening import Clock, read_file
@@ -128,6 +132,18 @@ def aborts():
     os.abort()
 
 
+def ended_by(number):
+    os.kill(os.getpid(), number)
+
+
+def raises(error):
+    raise error
+
+
+def refused(number):
+    raise MediaError("unreadable") from OSError(number, os.strerror(number))
+
+
 def takes_memory():
     return np.ones(2**36, np.uint8).sum()
 
@@ -146,6 +162,59 @@ def test_what_hangs_or_crashes_ends_its_own_process_only():
         guard.guarded(decode_video, b"junk", 2)
     kept = guard.guarded(os.getpid)
     assert kept != os.getpid() and guard.guarded(os.getpid) == kept
+
+
+def test_a_process_that_others_end_says_nothing_of_the_file(monkeypatch):
+    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP):
+        with pytest.raises(MachineError, match=rf"ended by others \({number.name}[^\n]*again$"):
+            guard.guarded(ended_by, number)
+    with pytest.raises(MachineError, match="code 3"):
+        guard.guarded(os._exit, 3)
+    for number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE):
+        with pytest.raises(MediaError, match=f"crashed .{number.name}"):
+            guard.guarded(ended_by, number)
+    guard.end_all()
+    monkeypatch.setattr(sys, "executable", "/gone/python")
+    with pytest.raises(MachineError, match="^/gone/python: the interpreter cannot be started"):
+        guard.guarded(len, b"")
+
+
+def test_the_kind_of_an_error_comes_back():
+    kept = guard.guarded(os.getpid)
+    with pytest.raises(MediaError, match="^odd: KeyError: 'x'$"):
+        guard.guarded(raises, KeyError("x"))
+    with pytest.raises(MediaError, match="^odd: ZeroDivisionError: two lines$"):
+        guard.guarded(raises, ZeroDivisionError("two\nlines"))
+    for number in (errno.EMFILE, errno.EACCES, errno.ESTALE):
+        with pytest.raises(MediaError, match="^unreadable$") as caught:
+            guard.guarded(refused, number)
+        assert refusal(caught.value) == number
+    for number in (errno.ENOMEM, errno.ENOENT):  # memory is limited there, the machine's is not
+        with pytest.raises(MediaError, match="^unreadable$") as caught:
+            guard.guarded(refused, number)
+        assert refusal(caught.value) == 0
+    assert guard.guarded(os.getpid) == kept
+
+
+def test_all_processes_can_be_ended_at_work():
+    said = []
+
+    def wait():
+        try:
+            guard.guarded(time.sleep, 600)
+        except MachineError as error:
+            said.append(str(error))
+
+    threads = [threading.Thread(target=wait) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    while len(guard._all - set(guard._idle)) < 2:
+        time.sleep(0.01)
+    guard.end_all()
+    for thread in threads:
+        thread.join(30)
+    assert len(said) == 2 and not guard._all and not guard._idle
+    assert guard.guarded(len, b"abc") == 3
 
 
 def test_threads_have_a_process_each():
