@@ -16,7 +16,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any
 
 from mplug2_jax.contracts.errors import MediaError
@@ -51,6 +52,23 @@ def end_all() -> None:
     for process in idle:
         process.kill()
         process.end()
+
+
+@contextlib.contextmanager
+def calling(threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that call `guarded`.
+
+    Where an error or Ctrl-C ends what they are for, nobody waits for the calls that are queued or
+    at work.
+    """
+    pool = ThreadPoolExecutor(threads)
+    try:
+        yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        end_all()
+        raise
+    pool.shutdown()
 
 
 def _forget() -> None:
