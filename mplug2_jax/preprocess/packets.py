@@ -74,6 +74,14 @@ class Packets:
         """How many show a frame, as far as they say."""
         return sum(self._is_shown)
 
+    @property
+    def longest(self) -> int:
+        """Most packets that may have to be decoded for one frame; all without their order."""
+        if self.shown is None:
+            return len(self)
+        starts = [0, *self._keys, len(self)]
+        return max(end - start for start, end in zip(starts, starts[1:], strict=False))
+
     def seconds(self, number: int) -> float | None:
         """When a packet's frame is shown, from the start of the file."""
         return None if self._times is None else self._times[number] * self._unit - self._origin

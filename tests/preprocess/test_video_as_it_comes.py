@@ -10,10 +10,10 @@ from clips import UNIT, damaged, encode, moving, plain, remux
 
 from data.media import probe
 from mplug2_jax.contracts.errors import MediaError
-from mplug2_jax.preprocess import packets
+from mplug2_jax.preprocess import packets, video
 from mplug2_jax.preprocess.frames import _NUMBERED, Turning
 from mplug2_jax.preprocess.sampling import within
-from mplug2_jax.preprocess.video import decode_video, frame_indices
+from mplug2_jax.preprocess.video import decode_video, frame_indices, video_facts
 
 COUNT = 40
 av.logging.set_level(av.logging.PANIC)
@@ -352,3 +352,32 @@ def test_fragments_may_be_later_ones_and_have_the_time_of_day(flags, sound):
             assert_as_plain(later(data, seconds), (4, 20))
             part = decode_video(later(data, seconds), 2, start=1.58, end=1.66)
             np.testing.assert_array_equal(part, whole[40:42])
+
+
+def test_only_what_is_decoded_counts_for_the_limit(monkeypatch):
+    """H.264 of one group, two of three frames of which nothing refers to."""
+    area = 48 * 64
+    data = encode("libx264", "mp4", moving(91), g="1000",
+                  **{"x264-params": "bframes=2:b-adapt=0:b-pyramid=0:scenecut=0"})  # fmt: skip
+    last = decode_video(data, 1, start=90 / 25)
+    monkeypatch.setattr(video, "_MAX_DECODED_PIXELS", 50 * area)
+    np.testing.assert_array_equal(decode_video(data, 1, start=90 / 25), last)
+    assert video_facts(data).frames == 91
+    with pytest.raises(MediaError, match=f"more than {50 * area} pixels to decode"):
+        decode_video(data, 91)
+
+
+@pytest.mark.parametrize(("codec", "container_format", "group", "most"), [
+    ("mpeg4", "mp4", 100, 59), ("libx264", "mp4", 100, 29), ("libx264", "h264", 10, 59),
+    ("libvpx", "webm", 100, 59),
+])  # fmt: skip
+def test_what_would_be_over_the_limit_is_refused_when_it_is_prepared(
+        codec, container_format, group, most, monkeypatch):  # fmt: skip
+    data = encode(codec, container_format, moving(60), g=str(group))
+    assert video_facts(data).width == 64
+    monkeypatch.setattr(video, "_MAX_DECODED_PIXELS", most * 48 * 64)
+    with pytest.raises(MediaError, match="pixels to decode"):
+        video_facts(data)
+    if group == 100:
+        parts = encode(codec, container_format, moving(60), g="10")
+        assert video_facts(parts).width == 64
