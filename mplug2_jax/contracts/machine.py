@@ -58,13 +58,13 @@ def refusal(error: BaseException | None) -> int:
         own = not type(error).__module__.startswith("av.")
         if own and isinstance(error, MemoryError):
             return errno.ENOMEM
-        if own and isinstance(error, OSError) and error.errno in _DO:
-            return error.errno
+        if own and isinstance(error, OSError) and (number := error.errno or 0) in _DO:
+            return number
         if type(error) is RuntimeError and _NO_THREAD in str(error):
             return errno.EAGAIN
         if type(error) is RuntimeError and (said := _CALL.search(str(error))):
-            if number := _SAID.get(said[1].strip().lower()):
-                return number
+            if known := _SAID.get(said[1].strip().lower()):
+                return known
         error = error.__cause__
     return 0
 

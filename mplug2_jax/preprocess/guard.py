@@ -120,8 +120,8 @@ def guarded(function: Callable[..., Any], *arguments: Any, seconds: float | None
             _idle.append(process)
     if done:
         return result
-    error, number = result
-    raise error from OSError(number, os.strerror(number)) if number else None
+    found, number = result
+    raise found from OSError(number, os.strerror(number)) if number else None
 
 
 class _Process:
