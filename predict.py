@@ -35,6 +35,7 @@ from mplug2_jax.contracts.streams import Stream, wordings
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import init_params
 from mplug2_jax.parallel.mesh import BATCH, make_mesh, put_batch
+from mplug2_jax.preprocess import guard
 from mplug2_jax.preprocess.files import find_media, load_clip, media_kind
 from mplug2_jax.preprocess.text import clean_caption, clean_question
 from mplug2_jax.preprocess.tokenizer import BERT_UNCASED, PACKAGED, Tokenizer, load_tokenizer
@@ -134,11 +135,12 @@ def main(command: str, *arguments: str) -> None:
     checkpoints.close()
     out = open(OUT.value, "w") if OUT.value else None
     lines = Lines(out)
-    with jax.set_mesh(mesh), tqdm(total=len(files), unit="file", disable=None) as bar:
+    with (jax.set_mesh(mesh), tqdm(total=len(files), unit="file", disable=None) as bar,
+          guard.calling(THREADS) as pool):
         rows = ((by_kind[kind][int(output["index"])], kind, output)
                 for kind, job in jobs.items()
                 for output in job.task.outputs(params, make_batches(
-                    by_kind[kind], job, mesh, lines.fail, bar.update)))
+                    by_kind[kind], job, mesh, pool, lines.fail, bar.update)))
         if command == "retrieve":
             rank(rows, jobs, params, rerank, lines)
         else:
@@ -295,16 +297,21 @@ def needed_params(jobs: dict[str, Job], stored: dict[str, Any]) -> tuple[dict[st
     return wanted, rerank
 
 
-def make_batches(files: list[Path], job: Job, mesh: Mesh, fail: Callable[[Path, MediaError], None],
-                 done: Callable[[int], Any]) -> Iterator[dict[str, jax.Array]]:
+def make_batches(files: list[Path], job: Job, mesh: Mesh, pool: ThreadPoolExecutor,
+                 fail: Callable[[Path, MediaError], None], done: Callable[[int], Any],
+                 ) -> Iterator[dict[str, jax.Array]]:
     """Batches of one shape on the devices, the next one decoded meanwhile.
 
     Args:
       files: of one kind; `index` is the place among them.
       job: what a clip is, and the text beside it.
       mesh: over which the rows are spread; their number is rounded up to what it divides.
+      pool: decodes.
       fail: told of files that cannot be read; their rows are filling.
       done: told how many files a batch was made of, after it was used.
+
+    Raises:
+      MachineError: the machine refuses what any file needs.
     """
     ways = math.prod(mesh.shape[axis] for axis in BATCH)
     rows = math.ceil(min(BATCH_SIZE.value, len(files)) / ways) * ways
@@ -316,24 +323,23 @@ def make_batches(files: list[Path], job: Job, mesh: Mesh, fail: Callable[[Path, 
         except MediaError as error:
             return error
 
-    with ThreadPoolExecutor(THREADS) as pool:
-        coming = [pool.submit(load, file) for file in files[:rows]]
-        for start in range(0, len(files), rows):
-            clips, coming = [clip.result() for clip in coming], [
-                pool.submit(load, file) for file in files[start + rows:start + 2 * rows]]
-            video = np.zeros((rows, job.frames, job.image_size, job.image_size, 3), np.uint8)
-            usable = np.zeros(rows, bool)
-            for row, clip in enumerate(clips):
-                if isinstance(clip, MediaError):
-                    fail(files[start + row], clip)
-                else:
-                    video[row], usable[row] = clip, True
-            if usable.any():
-                yield put_batch(
-                    {"video": video, "example_mask": usable, **fields,
-                     "item": np.zeros(rows, np.int32),
-                     "index": np.arange(start, start + rows, dtype=np.int32)}, mesh)
-            done(len(clips))
+    coming = [pool.submit(load, file) for file in files[:rows]]
+    for start in range(0, len(files), rows):
+        clips, coming = [clip.result() for clip in coming], [
+            pool.submit(load, file) for file in files[start + rows:start + 2 * rows]]
+        video = np.zeros((rows, job.frames, job.image_size, job.image_size, 3), np.uint8)
+        usable = np.zeros(rows, bool)
+        for row, clip in enumerate(clips):
+            if isinstance(clip, MediaError):
+                fail(files[start + row], clip)
+            else:
+                video[row], usable[row] = clip, True
+        if usable.any():
+            yield put_batch(
+                {"video": video, "example_mask": usable, **fields,
+                 "item": np.zeros(rows, np.int32),
+                 "index": np.arange(start, start + rows, dtype=np.int32)}, mesh)
+        done(len(clips))
 
 
 def reranked(matches: list[Match], jobs: dict[str, Job], params: Any) -> list[Match]:

@@ -15,27 +15,31 @@ from mplug2_jax.contracts.errors import DataError
 _RIGHT = "give this user ({user}) the right to it"
 _MOUNT = "see that what is mounted there is reachable"
 _ROOM = "make room there"
-# By number what to do about it.
-_DO = {
-    errno.EMFILE: "allow a process more (`ulimit -n 65536`), or use fewer threads and workers",
-    errno.ENFILE: "close other programs, or raise fs.file-max",
-    errno.ENOSPC: f"{_ROOM} (`df -h`, `df -i`)",
-    errno.EDQUOT: f"{_ROOM}, or have your quota raised",
-    errno.EFBIG: "allow larger files (`ulimit -f unlimited`), or use another file system",
-    errno.EACCES: _RIGHT,
-    errno.EPERM: _RIGHT,
-    errno.EROFS: "it is mounted to be read only: use another place",
-    errno.EIO: "the disk, or the way to it, fails: see `dmesg`",
-    errno.ENOMEM: "use fewer processes, threads or workers, or a machine with more",
-    errno.ENOLCK: _MOUNT,
-    **dict.fromkeys((errno.ESTALE, errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH,
-                     errno.ENETDOWN, errno.ENETUNREACH, errno.ENOTCONN, errno.EREMOTEIO), _MOUNT),
+_FEWER = "use fewer processes, threads or workers, or a machine with more"
+# By name what to do about it: a system has not all of them.
+_DO_BY_NAME = {
+    "EMFILE": "allow a process more (`ulimit -n 65536`), or use fewer threads and workers",
+    "ENFILE": "close other programs, or raise fs.file-max",
+    "EAGAIN": "allow more processes (`ulimit -u`, or the container's limit), or use fewer threads "
+              "and workers",
+    "ENOSPC": f"{_ROOM} (`df -h`, `df -i`)",
+    "EDQUOT": f"{_ROOM}, or have your quota raised",
+    "EFBIG": "allow larger files (`ulimit -f unlimited`), or use another file system",
+    "EACCES": _RIGHT,
+    "EPERM": _RIGHT,
+    "EROFS": "it is mounted to be read only: use another place",
+    "EIO": "the disk, or the way to it, fails: see `dmesg`",
+    "ENOMEM": _FEWER,
+    **dict.fromkeys(("ENOLCK", "ESTALE", "ETIMEDOUT", "EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN",
+                     "ENETUNREACH", "ENOTCONN", "EREMOTEIO"), _MOUNT),
 }  # fmt: skip
+_DO = {getattr(errno, name): do for name, do in _DO_BY_NAME.items() if hasattr(errno, name)}
 # Of one file among many they may be; the others are of the machine as a whole.
 OF_A_FILE = frozenset((errno.EACCES, errno.EPERM, errno.EIO))
 _SAID = {os.strerror(number).lower(): number for number in _DO}
 # As ArrayRecord says it in a RuntimeError: "open() failed: Too many open files; opening /data/x".
 _CALL = re.compile(r"\b\w+\(\) failed: ([^;]+)")
+_NO_THREAD = "can't start new thread"  # as Python says EAGAIN of one
 
 
 class MachineError(DataError):
@@ -54,11 +58,13 @@ def refusal(error: BaseException | None) -> int:
         own = not type(error).__module__.startswith("av.")
         if own and isinstance(error, MemoryError):
             return errno.ENOMEM
-        if own and isinstance(error, OSError) and error.errno in _DO:
-            return error.errno
+        if own and isinstance(error, OSError) and (number := error.errno or 0) in _DO:
+            return number
+        if type(error) is RuntimeError and _NO_THREAD in str(error):
+            return errno.EAGAIN
         if type(error) is RuntimeError and (said := _CALL.search(str(error))):
-            if number := _SAID.get(said[1].strip().lower()):
-                return number
+            if known := _SAID.get(said[1].strip().lower()):
+                return known
         error = error.__cause__
     return 0
 

@@ -1,10 +1,13 @@
 """Image and video files to clips of a fixed shape: what is needed where there is no dataset."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
+from mplug2_jax.contracts.errors import DataError
+from mplug2_jax.contracts.machine import OF_A_FILE, MachineError, machine_error, refusal
 from mplug2_jax.preprocess.guard import guarded
 from mplug2_jax.preprocess.image import decode_image, resize
 from mplug2_jax.preprocess.lists import listed
@@ -23,6 +26,7 @@ VIDEOS = (
     ".m1v", ".m2v", ".mxf", ".dv", ".rm", ".rmvb", ".h264", ".hevc", ".ivf", ".y4m",
 )  # fmt: skip
 _LIST = ".txt"
+_BESIDE = "._"  # what macOS keeps of a file where its file system cannot, under the same suffix
 
 
 def media_kind(path: Path) -> str:
@@ -38,7 +42,8 @@ def find_media(paths: Iterable[str | Path]) -> list[Path]:
     itself.
 
     Raises:
-      ValueError: a path does not exist, a list cannot be read, or a folder or list has nothing.
+      ValueError: a path does not exist, a list cannot be read, or a folder or list has nothing;
+        DataError: a folder, or one below it, cannot be read.
     """
     files: dict[Path, None] = {}
     for path in map(Path, paths):
@@ -58,15 +63,34 @@ def find_media(paths: Iterable[str | Path]) -> list[Path]:
 
 
 def _inside(folder: Path) -> list[Path]:
-    """All images and videos below a folder, by name."""
-    return sorted(inner for inner in folder.rglob("*")
-                  if inner.suffix.lower() in IMAGES + VIDEOS and inner.is_file())
+    """All images and videos below a folder, by name; folders that are linked to, each once."""
+    found, seen = [], {os.path.realpath(folder)}
+    try:
+        for place, folders, names in os.walk(folder, onerror=_raise, followlinks=True):
+            folders.sort()
+            for name in list(folders):
+                real = os.path.realpath(os.path.join(place, name))
+                if real in seen:
+                    folders.remove(name)
+                seen.add(real)
+            found += [path for path in (Path(place, name) for name in names)
+                      if path.suffix.lower() in IMAGES + VIDEOS
+                      and not path.name.startswith(_BESIDE) and path.is_file()]
+    except OSError as error:
+        where = error.filename or folder
+        raise machine_error(error, where) or DataError(
+            f"{where}: cannot be listed: {error.strerror or error}") from error
+    return sorted(found)
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def load_clip(path: Path, frames: int, size: int) -> np.ndarray:
     """Frames of a file as in evaluation: uint8 `[frames, size, size, 3]`; an image has one.
 
-    Decoded in a process that is ended if it takes too long.
+    Read and decoded in a process that is ended if it takes too long.
 
     Args:
       path: of an image or video.
@@ -75,9 +99,20 @@ def load_clip(path: Path, frames: int, size: int) -> np.ndarray:
 
     Raises:
       MediaError: the file cannot be read or decoded.
+      MachineError: the machine refuses something that any file needs.
     """
-    return guarded(_clip, read_file(path), media_kind(path), frames, size)
+    try:
+        # Real, for a name as /dev/stdin says another file there; the bytes stay there.
+        return guarded(_clip, os.path.realpath(path), media_kind(path), frames, size)
+    except MachineError:
+        raise
+    except Exception as error:
+        found = None if refusal(error) in OF_A_FILE else machine_error(error, path)
+        if found:
+            raise found from error
+        raise
 
 
-def _clip(data: bytes, kind: str, frames: int, size: int) -> np.ndarray:
+def _clip(path: str, kind: str, frames: int, size: int) -> np.ndarray:
+    data = read_file(Path(path))
     return resize(decode_image(data)[None] if kind == "image" else decode_video(data, frames), size)

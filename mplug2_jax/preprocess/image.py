@@ -151,6 +151,14 @@ def _resize_box(clip: np.ndarray, size: int, box: tuple[int, int, int, int]) -> 
     clip = np.ascontiguousarray(clip)[:, y0:y1, x0:x1]
     if clip.shape[1:3] == (size, size):
         return np.ascontiguousarray(clip)
+    try:
+        return _scaled(clip, size)
+    except av.FFmpegError:  # some shapes it refuses: strips of 1 x 20000
+        return resize(clip, size)
+
+
+def _scaled(clip: np.ndarray, size: int) -> np.ndarray:
+    """By swscale's bicubic filter."""
     # Colours as separate planes, which swscale resizes as they are; interleaved ones it would take
     # through YUV.
     split, scale, join = VideoReformatter(), VideoReformatter(), VideoReformatter()

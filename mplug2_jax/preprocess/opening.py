@@ -141,7 +141,9 @@ def opened(data: bytes, clock: Clock) -> Iterator[tuple[InputContainer, VideoStr
         clock.check()
         if len(container.streams) > MAX_STREAMS:
             raise MediaError(f"more than {MAX_STREAMS} streams")
-        hours = (container.duration or 0) / av.time_base / 3600
+        # Fragments of a broadcast have the time of day, or since 1970: it does not last that long.
+        lasts = (container.duration or 0) - max(container.start_time or 0, 0)
+        hours = lasts / av.time_base / 3600
         if hours > MAX_DURATION / 3600:
             raise MediaError(f"lasts {hours:.1f} hours, more than {MAX_DURATION / 3600:.0f}")
         yield container, _video_stream(container)

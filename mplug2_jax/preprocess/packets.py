@@ -74,6 +74,14 @@ class Packets:
         """How many show a frame, as far as they say."""
         return sum(self._is_shown)
 
+    @property
+    def longest(self) -> int:
+        """Most packets that may have to be decoded for one frame; all without their order."""
+        if self.shown is None:
+            return len(self)
+        starts = [0, *self._keys, len(self)]
+        return max(end - start for start, end in zip(starts, starts[1:], strict=False))
+
     def seconds(self, number: int) -> float | None:
         """When a packet's frame is shown, from the start of the file."""
         return None if self._times is None else self._times[number] * self._unit - self._origin
@@ -122,9 +130,10 @@ class Packets:
         return number < key or (self._times is not None and self._times[number] < self._times[key])
 
     def no_restart(self, number: int) -> None:
-        """Takes back that a packet is a keyframe: it is damaged, and was perhaps none."""
-        if number in self._keys:
-            self._keys.remove(number)
+        """Takes back that a packet is a keyframe: it is damaged, or called so and is none."""
+        place = bisect.bisect_left(self._keys, number)
+        if self._keys[place : place + 1] == [number]:
+            del self._keys[place]
 
     def read(self, first: int) -> Iterator[tuple[int, av.Packet]]:
         """The packets from one on, with their numbers."""
@@ -202,8 +211,10 @@ class Packets:
         stream, duration = self._stream, self._stated()
         if duration and stream.duration and self._format != "matroska":
             duration = stream.duration * self._unit
-        # But for this one they count the duration from 0, wherever the first packet is.
-        if self._format != "mov" and 0 < self._origin < duration:
+        # But for this one, unless it is in fragments of which earlier ones may have been left out,
+        # they count the duration from 0, wherever the first packet is.
+        from_0 = self._format != "mov" or b"moof" in self._data
+        if from_0 and 0 < self._origin < duration:
             duration -= self._origin
         length = finish - self._origin
         length += length / len(self)  # some say nothing of how long the last frame lasts

@@ -6,6 +6,7 @@ What a file is, its first bytes say, whatever its name is.
 import contextlib
 import io
 import math
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -26,6 +27,7 @@ from PIL import (
 from mplug2_jax.contracts.errors import MediaError
 from mplug2_jax.preprocess import exif
 from mplug2_jax.preprocess.colours import to_rgb
+from mplug2_jax.preprocess.opening import Clock
 
 
 def _heif(file: io.BytesIO) -> ImageFile.ImageFile:
@@ -50,6 +52,11 @@ MAX_PIXELS = 89_478_485
 # Of one that moves.
 _MAX_FRAMES = 100_000
 _MAX_DECODED_PIXELS = 20_000_000_000
+# Of a JPEG, each over all of the picture; progressive ones have some ten, and a hundred or so in
+# the worst case of an honest encoder: 64 coefficients, in as many bits, of three colours, are more.
+_MAX_SCANS = 200
+_MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd8\xff])", re.DOTALL)  # but those without a segment
+_SCAN, _END = 0xDA, 0xD9
 _HEIF = "HEIF"
 _WEBP_MOVES, _WEBP_ALPHA = 0x02, 0x10  # of its extended header
 # Formats that may move and are not read as videos are: FFmpeg reads no WebP that moves, only the
@@ -96,6 +103,15 @@ def format_of(data: bytes) -> str:
     return _HEIF if first in _HEIF_BRANDS | _ANY_BRANDS else ""
 
 
+def _scans(data: bytes) -> int:
+    """How many scans a JPEG's picture has; not those of others inside its segments or after it."""
+    count, at = 0, 2
+    while (found := _MARKER.search(data, at)) and found[1][0] != _END:
+        count += found[1][0] == _SCAN
+        at = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+    return count
+
+
 def read_as_picture(data: bytes) -> bool:
     """Whether a file is to be read here even where a video is expected."""
     return format_of(data) in (*_MOVING, _HEIF)
@@ -113,6 +129,8 @@ class Picture:
 
     def __init__(self, name: str, image: ImageFile.ImageFile, data: bytes):
         self._name, self._image, self._data = name, image, data
+        if name == "JPEG" and (scans := _scans(data)) > _MAX_SCANS:
+            raise MediaError(f"a JPEG of {scans} scans, more than {_MAX_SCANS}, takes too long")
         self._orientation, self._depth = _orientation(name, image, data), 8
         if name == "PNG":
             self._depth = data[24]
@@ -154,31 +172,43 @@ class Picture:
 
         Returns:
             uint8 [T, H, W, 3].
+
+        Raises:
+            MediaError: they are too many, or take too long.
         """
         width, height = self.size
+        clock = Clock()
         if self.frames > _MAX_FRAMES or self.frames * width * height > _MAX_DECODED_PIXELS:
             raise MediaError(f"{self.frames} frames of {width} x {height} pixels are too many")
         if timed:
             with opened(self._data) as again:  # Pillow cannot go back in every PNG
-                times = again._times()
+                times = again._times(clock)
         else:
             times = [0.0] * self.frames
         wanted = choose(times)
         clip = np.empty((len(wanted), height, width, 3), np.uint8)
         for number in sorted(set(wanted)):
-            self._show(number)
+            self._show(number, clock)
             clip[[place for place, one in enumerate(wanted) if one == number]] = self.pixels()
         return clip
 
-    def _show(self, number: int) -> None:
-        if self.frames > 1:
-            self._image.seek(self._first + number)
+    def _show(self, number: int, clock: Clock) -> None:
+        """Goes on to a frame; through those between, where they are needed for it."""
+        clock.check()
+        if self.frames == 1:
+            return
+        wanted = self._first + number
+        for between in range(self._image.tell() + 1, wanted + 1):
+            clock.check()
+            self._image.seek(between)
+            if between < wanted and self._name != "AVIF":
+                self._image.load()
 
-    def _times(self) -> list[float]:
+    def _times(self, clock: Clock) -> list[float]:
         """Seconds at which each frame is shown."""
         times = [0.0]
         for number in range(self.frames - 1):
-            self._show(number)
+            self._show(number, clock)
             self._image.load()
             times.append(times[-1] + self._image.info.get("duration", 0) / 1000)
         return times

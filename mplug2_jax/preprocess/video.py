@@ -23,12 +23,23 @@ from mplug2_jax.preprocess.sampling import dense_indices, frame_indices, within
 
 # Whose frames that nothing refers to can be left out.
 _SKIPPING = {"h264", "hevc", "mpeg4", "mpeg1video", "mpeg2video", "mpegvideo"}
-_MAX_DECODED_PIXELS = 20_000_000_000  # of all frames decoded; five minutes of full HD
+# Of all frames decoded for a clip; 27 minutes of full HD, if its frames need all before them.
+_MAX_DECODED_PIXELS = 100_000_000_000
+# Of frames that can be left out, as far as those go that wait for later ones: half are referred to.
+_NEEDED = 0.5
 # Packets that a decoder may refuse, one at least, before the video counts as broken: what bad
 # sectors and lost packets cost. With more of them missing, most frames refer to one that is.
 _REFUSED = 0.1
 _ROUNDS = 4  # of choosing frames again, where some do not come up
+# Whose frames say truly whether they are keyframes, though a container without an index (AVI), or
+# without a list of them (MP4), calls every packet one.
+_SAYING = {
+    "mpeg4", "msmpeg4", "msmpeg4v1", "msmpeg4v2", "wmv1", "wmv2", "h263", "flv", "mpeg1video",
+    "mpeg2video",
+}  # fmt: skip
 _PROGRESSIVE = 1  # AV_FIELD_PROGRESSIVE; 0 is unknown, more are orders of fields
+
+_NO_KEY = {-1}
 
 
 class VideoFacts(NamedTuple):
@@ -108,11 +119,13 @@ def video_facts(data: bytes) -> VideoFacts:
     """Reads all packets of a video and decodes its first frame.
 
     Raises:
-        MediaError: as `decode_video`, of which this is the beginning.
+        MediaError: as `decode_video`, of which this is the beginning; or a frame of it would take
+            too much.
     """
     clock = Clock()
     with reading(data, "video"), opened(data, clock) as (container, stream):
         clip = _Clip(data, container, stream, clock)
+        clip.check_work()
         first = clip.frames(lambda length: np.zeros(1, np.int64), None, 0.0, 0.0)
         shown = [number for number in clip.packets.shown or () if number not in clip.absent]
         if len(shown) > 1:
@@ -159,9 +172,21 @@ class _Clip:
             raise MediaError(f"frames of {size} pixels are too large")
         self.packets = Packets(data, container, stream, clock)
         self.decoded, self.refused, self.absent = 0, set[int](), set[int]()
-        self._work = 0
+        self._work, self._sparing = 0, False
         # Two packets may be the fields of one frame.
         self._fields = self._codec.field_order > _PROGRESSIVE
+
+    def check_work(self) -> None:
+        """Raises MediaError where a frame may need more decoded before it than is allowed."""
+        spares = self.packets.shown and self._codec.name in _SKIPPING and not self._fields
+        share = _NEEDED if spares and self._codec.has_b_frames else 1
+        self._count(int(self.packets.longest * share))
+        self._work = 0
+
+    def _count(self, frames: int) -> None:
+        self._work += frames * self._codec.width * self._codec.height
+        if self._work > _MAX_DECODED_PIXELS:
+            raise MediaError(f"more than {_MAX_DECODED_PIXELS} pixels to decode")
 
     def frames(
         self,
@@ -234,16 +259,32 @@ class _Clip:
     def _run(
         self, first: int, last: int, wanted: set[int], images: Frames, spares: bool
     ) -> set[int] | None:
-        """Decodes packets; gives those whose frames came, or None where they are out of order."""
+        """Decodes packets; gives those whose frames came, or None where they are out of order.
+
+        From an earlier one on where the first turns out to be no keyframe.
+        """
+        while (came := self._run_from(first, last, wanted, images, spares)) is _NO_KEY:
+            self.packets.no_restart(first)
+            first = self.packets.before(first)
+        return came
+
+    def _run_from(
+        self, first: int, last: int, wanted: set[int], images: Frames, spares: bool
+    ) -> set[int] | None:
+        """`_run`; `_NO_KEY` where the first frame is none, of which others may be made up."""
         came: set[int] = set()
+        says = first > 0 and self._codec.name in _SAYING
         skips = spares and not self._fields and self._codec.name in _SKIPPING
-        sparing, latest, refused = False, -1, len(self.refused)
+        latest, refused = -1, len(self.refused)
         self._codec.flush_buffers()
         try:
             for number, packet in self._run_packets(first, last):
-                if skips and sparing != (sparing := number not in wanted):
+                if skips and self._sparing != (sparing := number not in wanted):
                     self._codec.skip_frame = "NONREF" if sparing else "DEFAULT"
+                    self._sparing = sparing
                 for frame in self._decode(number, packet, first):
+                    if says and not came and not frame.key_frame:
+                        return _NO_KEY
                     name = frame.pts
                     if name is None or (self.packets.guessed and name <= latest):
                         return None
@@ -254,7 +295,7 @@ class _Clip:
                 if spares and (wanted <= came or len(self.refused) > refused):
                     break
         finally:
-            self._codec.skip_frame = "DEFAULT"
+            self._codec.skip_frame, self._sparing = "DEFAULT", False
         return came
 
     def _run_packets(self, first: int, last: int) -> Iterator[tuple[int, av.Packet | None]]:
@@ -309,14 +350,15 @@ class _Clip:
         """The frames that come up with a packet, one of those from `first` on."""
         self._clock.check()
         self.decoded += packet is not None
-        self._work += self._codec.width * self._codec.height
-        if self._work > _MAX_DECODED_PIXELS:
-            raise MediaError(f"more than {_MAX_DECODED_PIXELS} pixels to decode")
         try:
-            return self._codec.decode(packet)
+            frames = self._codec.decode(packet)
+            # What is left out costs nothing; nor does what waits, until it comes.
+            self._count(len(frames) if self._sparing else 1)
+            return frames
         except MemoryError:
             raise
         except av.FFmpegError as error:
+            self._count(1)
             total = len(self.packets)
             if self.packets.leads(number, first):  # refers to what was cut off
                 return []

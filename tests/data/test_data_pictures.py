@@ -18,7 +18,8 @@ from data.pipeline import open_split
 from data.prepare import prepare
 from mplug2_jax.contracts.errors import MediaError
 from mplug2_jax.preprocess.files import load_clip
-from mplug2_jax.preprocess.image import decode_image
+from mplug2_jax.preprocess.image import decode_image, resize, stretch
+from mplug2_jax.preprocess.opening import Clock
 from mplug2_jax.preprocess.pictures import as_annotated
 from mplug2_jax.preprocess.video import decode_video
 
@@ -332,3 +333,43 @@ def test_as_annotated(kind, value):
     if value > 4:
         assert as_annotated(data, (32, 64)) == data
     assert as_annotated(data, (0, 0)) == data
+
+
+def scans(count: int) -> bytes:
+    """A progressive JPEG, its last scan again and again."""
+    data = encoded(blocks(), "JPEG", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    return data[:last] + data[last:-2] * count + data[-2:]
+
+
+def test_a_jpeg_of_endless_scans_is_refused():
+    assert decode_image(scans(150)).shape == (32, 64, 3)
+    for read in (decode_image, lambda data: media.probe("image", data)):
+        with pytest.raises(MediaError, match="^a JPEG of 100[0-9] scans, more than 200"):
+            read(scans(1000))
+    # A video after it, as phones write, or in a segment, is none of its scans.
+    data = encoded(blocks(), "JPEG")
+    np.testing.assert_array_equal(decode_image(data + b"\xff\xda" * 999), decode_image(data))
+    note = b"\xff\xee" + struct.pack(">H", 2 + 2 * 999) + b"\xff\xda" * 999
+    np.testing.assert_array_equal(decode_image(data[:2] + note + data[2:]), decode_image(data))
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "PNG", "AVIF"])
+def test_a_picture_that_moves_ends_when_the_time_is_over(kind, monkeypatch):
+    first, *others = map(Image.fromarray, clear_frames())
+    data = encoded(first, kind, save_all=True, append_images=others, duration=100)
+    for limits in ({}, {"start": 0.1, "end": 0.4}):
+        whole, looks = decode_video(data, 2, **limits), 0
+        for looks in range(3):
+            left = iter([False] * looks)
+            monkeypatch.setattr(Clock, "over", property(lambda clock, left=left: next(left, True)))
+            with pytest.raises(MediaError, match="^took longer than 120 s$"):
+                decode_video(data, 2, **limits)
+        monkeypatch.undo()
+        np.testing.assert_array_equal(decode_video(data, 2, **limits), whole)
+
+
+@pytest.mark.parametrize("shape", [(1, 20000), (20000, 1), (2, 33000)])
+def test_strips_that_swscale_refuses_are_resized_by_pillow(shape):
+    strip = np.random.default_rng(0).integers(0, 256, (2, *shape, 3)).astype(np.uint8)
+    np.testing.assert_array_equal(stretch(strip, 224), resize(strip, 224))

@@ -1,6 +1,7 @@
 """Preparing survives: odd records, killed processes, second ones, and what the machine refuses."""
 
 import errno
+import importlib.util
 import json
 import os
 import resource
@@ -405,6 +406,20 @@ def test_what_the_machine_refuses_is_told_from_bad_bytes():
                   av.error.OSError(errno.EIO, "Input/output error"),
                   av.error.MemoryError(errno.ENOMEM, "Cannot allocate memory")):
         assert machine_error(error, "/x") is None
+
+
+def test_processes_and_threads_that_cannot_be_started_are_of_the_machine():
+    for error in (BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN)),
+                  RuntimeError("can't start new thread")):
+        assert "allow more processes (`ulimit -u`" in str(machine_error(error, "/x"))
+
+
+def test_a_system_has_not_all_names_of_errors(monkeypatch):
+    monkeypatch.delattr(errno, "EREMOTEIO")  # as on macOS
+    spec = importlib.util.find_spec("mplug2_jax.contracts.machine")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.refusal(OSError(errno.ESTALE, "x")) == errno.ESTALE
 
 
 def test_a_decoder_that_finds_no_file_descriptor_is_no_bad_medium(monkeypatch, stream):

@@ -1,17 +1,23 @@
 """What may be opened, and how much of it: by probing, training and predicting alike."""
 
+import errno
 import http.server
 import os
+import resource
+import signal
+import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from clips import encode, moving, two_streams, with_cover
 
 from data.media import probe
-from mplug2_jax.contracts.errors import MediaError
-from mplug2_jax.preprocess import guard, opening, video
+from mplug2_jax.contracts.errors import DataError, MediaError
+from mplug2_jax.contracts.machine import MachineError, refusal
+from mplug2_jax.preprocess import files, guard, opening, video
 from mplug2_jax.preprocess.files import IMAGES, VIDEOS, find_media, load_clip, media_kind
 from mplug2_jax.preprocess.opening import Clock, read_file
 from mplug2_jax.preprocess.video import decode_video
@@ -128,6 +134,18 @@ def aborts():
     os.abort()
 
 
+def ended_by(number):
+    os.kill(os.getpid(), number)
+
+
+def raises(error):
+    raise error
+
+
+def refused(number):
+    raise MediaError("unreadable") from OSError(number, os.strerror(number))
+
+
 def takes_memory():
     return np.ones(2**36, np.uint8).sum()
 
@@ -146,6 +164,59 @@ def test_what_hangs_or_crashes_ends_its_own_process_only():
         guard.guarded(decode_video, b"junk", 2)
     kept = guard.guarded(os.getpid)
     assert kept != os.getpid() and guard.guarded(os.getpid) == kept
+
+
+def test_a_process_that_others_end_says_nothing_of_the_file(monkeypatch):
+    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGHUP):
+        with pytest.raises(MachineError, match=rf"ended by others \({number.name}[^\n]*again$"):
+            guard.guarded(ended_by, number)
+    with pytest.raises(MachineError, match="code 3"):
+        guard.guarded(os._exit, 3)
+    for number in (signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE):
+        with pytest.raises(MediaError, match=f"crashed .{number.name}"):
+            guard.guarded(ended_by, number)
+    guard.end_all()
+    monkeypatch.setattr(sys, "executable", "/gone/python")
+    with pytest.raises(MachineError, match="^/gone/python: the interpreter cannot be started"):
+        guard.guarded(len, b"")
+
+
+def test_the_kind_of_an_error_comes_back():
+    kept = guard.guarded(os.getpid)
+    with pytest.raises(MediaError, match="^odd: KeyError: 'x'$"):
+        guard.guarded(raises, KeyError("x"))
+    with pytest.raises(MediaError, match="^odd: ZeroDivisionError: two lines$"):
+        guard.guarded(raises, ZeroDivisionError("two\nlines"))
+    for number in (errno.EMFILE, errno.EACCES, errno.ESTALE):
+        with pytest.raises(MediaError, match="^unreadable$") as caught:
+            guard.guarded(refused, number)
+        assert refusal(caught.value) == number
+    for number in (errno.ENOMEM, errno.ENOENT):  # memory is limited there, the machine's is not
+        with pytest.raises(MediaError, match="^unreadable$") as caught:
+            guard.guarded(refused, number)
+        assert refusal(caught.value) == 0
+    assert guard.guarded(os.getpid) == kept
+
+
+def test_all_processes_can_be_ended_at_work():
+    said = []
+
+    def wait():
+        try:
+            guard.guarded(time.sleep, 600)
+        except MachineError as error:
+            said.append(str(error))
+
+    threads = [threading.Thread(target=wait) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    while len(guard._all - set(guard._idle)) < 2:
+        time.sleep(0.01)
+    guard.end_all()
+    for thread in threads:
+        thread.join(30)
+    assert len(said) == 2 and not guard._all and not guard._idle
+    assert guard.guarded(len, b"abc") == 3
 
 
 def test_threads_have_a_process_each():
@@ -211,3 +282,85 @@ def test_predicting_reads_through_the_same_door(clip, tmp_path):
     (tmp_path / "b.mp4").write_bytes(b"ffconcat version 1.0\nfile 'a.TS'\n")
     with pytest.raises(MediaError, match="undecodable video"):
         load_clip(tmp_path / "b.mp4", 4, 32)
+
+
+def test_what_the_machine_refuses_is_no_files_error(clip, tmp_path, monkeypatch):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(clip)
+    for number, kind in ((errno.EMFILE, MachineError), (errno.ENOMEM, MachineError),
+                         (errno.ESTALE, MachineError), (errno.EAGAIN, MachineError),
+                         (errno.EACCES, MediaError), (errno.EIO, MediaError),
+                         (errno.ENOENT, MediaError)):  # fmt: skip
+        monkeypatch.setattr(files, "guarded", lambda *given, number=number: refused(number))
+        with pytest.raises(kind, match="a.mp4: .*: " if kind is MachineError else "unreadable"):
+            load_clip(path, 2, 32)
+    monkeypatch.undo()
+    guard.end_all()
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, limits[1]))
+    try:
+        with pytest.raises(MachineError, match="too many open files: allow"):
+            load_clip(path, 2, 32)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_a_file_is_read_where_it_is_decoded(clip, tmp_path, monkeypatch):
+    (tmp_path / "a.mp4").write_bytes(clip)
+    kept = guard.guarded(os.getpid)  # which is elsewhere
+    monkeypatch.chdir(tmp_path)
+    given = []
+
+    def noted(function, *arguments):
+        given.append(arguments)
+        return guard.guarded(function, *arguments)
+
+    monkeypatch.setattr(files, "guarded", noted)
+    assert load_clip(Path("a.mp4"), 2, 32).shape == (2, 32, 32, 3)
+    assert guard.guarded(os.getpid) == kept
+    assert not any(isinstance(one, bytes) for one in given[0])
+    with pytest.raises(MediaError, match="^unreadable: No such file or directory$"):
+        load_clip(Path("gone.mp4"), 2, 32)
+
+
+def test_an_interruption_waits_for_no_call():
+    start, others = time.monotonic(), []
+    with pytest.raises(KeyboardInterrupt), guard.calling(2) as pool:
+        others += [pool.submit(guard.guarded, time.sleep, 600) for _ in range(8)]
+        while len(guard._all - set(guard._idle)) < 2:
+            time.sleep(0.01)
+        raise KeyboardInterrupt
+    for one in others[:2]:
+        assert isinstance(one.exception(60), MachineError)
+    assert all(one.cancelled() for one in others[2:]) and time.monotonic() - start < 60
+    with guard.calling(2) as pool:
+        assert pool.submit(guard.guarded, len, b"abc").result() == 3
+
+
+def test_folders_are_walked_through_links_once_and_errors_are_said(tmp_path, monkeypatch):
+    outside, inside = tmp_path / "outside", tmp_path / "inside"
+    for path in ("outside/b/c.mp4", "inside/a.jpg", "inside/._a.jpg", "inside/d/e.png"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    (inside / "link").symlink_to(outside)
+    (inside / "d/ring").symlink_to(inside)
+    (inside / "d/twice").symlink_to(outside / "b")
+    (inside / "gone.jpg").symlink_to("nowhere.jpg")
+    found = [str(path.relative_to(inside)) for path in find_media([inside])]
+    assert found == ["a.jpg", "d/e.png", "d/twice/c.mp4"]
+    real = os.scandir
+
+    def refuses(number):
+        def listed(path):
+            if str(path).endswith("d"):
+                raise OSError(number, os.strerror(number), str(path))
+            return real(path)
+
+        return listed
+
+    for number, kind, message in ((errno.EACCES, MachineError, "/d: permission denied: give"),
+                                  (errno.EMFILE, MachineError, "/d: too many open files: allow"),
+                                  (errno.ENOTDIR, DataError, "/d: cannot be listed: Not a dir")):
+        monkeypatch.setattr(os, "scandir", refuses(number))
+        with pytest.raises(kind, match=message):
+            find_media([inside])

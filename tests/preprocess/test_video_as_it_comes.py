@@ -1,5 +1,6 @@
 """Video in the containers, codecs and states that people have: the frames of a plain decode."""
 
+import io
 from collections import Counter
 
 import av
@@ -9,10 +10,10 @@ from clips import UNIT, damaged, encode, moving, plain, remux
 
 from data.media import probe
 from mplug2_jax.contracts.errors import MediaError
-from mplug2_jax.preprocess import packets
+from mplug2_jax.preprocess import packets, video
 from mplug2_jax.preprocess.frames import _NUMBERED, Turning
 from mplug2_jax.preprocess.sampling import within
-from mplug2_jax.preprocess.video import decode_video, frame_indices
+from mplug2_jax.preprocess.video import decode_video, frame_indices, video_facts
 
 COUNT = 40
 av.logging.set_level(av.logging.PANIC)
@@ -290,3 +291,93 @@ def test_hours_cost_what_minutes_cost(monkeypatch):
         counts = Counter()
         decode_video(one, 2, counts=counts)
         assert counts["decoded"] <= 22
+
+
+@pytest.mark.parametrize("codec", ["mpeg4", "msmpeg4", "msmpeg4v2", "wmv1", "wmv2", "flv"])
+def test_without_an_index_every_packet_is_called_a_keyframe_and_most_are_none(codec):
+    data = encode(codec, "avi", moving(COUNT), g="10", bf="0")
+    cut, counts = data.replace(b"idx1", b"JUNK"), Counter()
+    assert cut != data
+    assert_as_plain(cut)
+    np.testing.assert_array_equal(assert_as_plain(data, (5,)), plain(cut))
+    last = decode_video(cut, 2, start=31.5 / 25, counts=counts)
+    np.testing.assert_array_equal(last, decode_video(data, 2, start=31.5 / 25))
+    assert counts["decoded"] <= 20  # each earlier one until the keyframe, not from the beginning
+
+
+def test_an_mp4_without_its_list_of_keyframes():
+    data = encode("mpeg4", "mp4", moving(COUNT), g="10", bf="2")
+    cut = data.replace(b"stss", b"free")
+    assert cut != data
+    every = assert_as_plain(cut)
+    found = decode_video(cut, 2, start=31.5 / 25)
+    np.testing.assert_array_equal(found, [every[33], every[37]])
+
+
+def boxes(data: bytes) -> list[bytes]:
+    """The boxes of an MP4 file, one after another."""
+    found, at = [], 0
+    while at < len(data):
+        found.append(data[at : at + int.from_bytes(data[at : at + 4], "big")])
+        at += len(found[-1])
+    return found
+
+
+def later(data: bytes, seconds: float) -> bytes:
+    """An MP4 in fragments whose times (tfdt, version 1) are later."""
+    with av.open(io.BytesIO(data)) as container:
+        ticks = int(seconds / container.streams.video[0].time_base)
+    changed, at = bytearray(data), 0
+    while (at := changed.find(b"tfdt\1", at) + 4) > 3:
+        time = int.from_bytes(changed[at + 4 : at + 12], "big") + ticks
+        changed[at + 4 : at + 12] = time.to_bytes(8, "big")
+    return bytes(changed)
+
+
+@pytest.mark.parametrize("flags", ["", "+dash"])
+@pytest.mark.parametrize("sound", [0.0, 3.0])
+def test_fragments_may_be_later_ones_and_have_the_time_of_day(flags, sound):
+    fragments = {"movflags": "frag_keyframe+empty_moov+default_base_moof" + flags}
+    data = encode("libx264", "mp4", moving(80), g="10", sound=sound, container_options=fragments)
+    whole = plain(data)
+    parts = boxes(data)
+    first = next(n for n, box in enumerate(parts) if box[4:8] == b"moof")
+    media = [box for box in parts[first:] if box[4:8] in (b"moof", b"mdat")]
+    for left_out in (1, 4, 6):
+        some = b"".join(parts[:first] + media[2 * left_out :])
+        np.testing.assert_array_equal(assert_as_plain(some, (4, 20)), whole[10 * left_out :])
+        assert probe("video", some).duration == pytest.approx(3.2 - 0.4 * left_out, abs=0.02)
+    if not sound:
+        for seconds in (100, 100 * 3600, 1.7e9):
+            assert_as_plain(later(data, seconds), (4, 20))
+            part = decode_video(later(data, seconds), 2, start=1.58, end=1.66)
+            np.testing.assert_array_equal(part, whole[40:42])
+
+
+def test_only_what_is_decoded_counts_for_the_limit(monkeypatch):
+    """H.264 of one group, two of three frames of which nothing refers to."""
+    area = 48 * 64
+    data = encode("libx264", "mp4", moving(91), g="1000",
+                  **{"x264-params": "bframes=2:b-adapt=0:b-pyramid=0:scenecut=0"})  # fmt: skip
+    last = decode_video(data, 1, start=90 / 25)
+    monkeypatch.setattr(video, "_MAX_DECODED_PIXELS", 50 * area)
+    np.testing.assert_array_equal(decode_video(data, 1, start=90 / 25), last)
+    assert video_facts(data).frames == 91
+    with pytest.raises(MediaError, match=f"more than {50 * area} pixels to decode"):
+        decode_video(data, 91)
+
+
+@pytest.mark.parametrize(("codec", "container_format", "group", "most"), [
+    ("mpeg4", "mp4", 100, 59), ("libx264", "mp4", 100, 29), ("libx264", "h264", 10, 59),
+    ("libvpx", "webm", 100, 59),
+])  # fmt: skip
+def test_what_would_be_over_the_limit_is_refused_when_it_is_prepared(
+        codec, container_format, group, most, monkeypatch):  # fmt: skip
+    data = encode(codec, container_format, moving(60), g=str(group))
+    assert video_facts(data).width == 64
+    monkeypatch.setattr(video, "_MAX_DECODED_PIXELS", most * 48 * 64)
+    with pytest.raises(MediaError, match="pixels to decode"):
+        video_facts(data)
+    if group == 100:
+        parts = encode(codec, container_format, moving(60), g="10")
+        assert video_facts(parts).width == 64
