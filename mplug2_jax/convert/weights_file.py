@@ -196,7 +196,7 @@ def json_beside(path: Path, name: str) -> dict[str, Any]:
     one; empty where there is none, or no table in it."""
     try:
         found = json.loads(((path if path.is_dir() else path.parent) / name).read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -212,7 +212,7 @@ def read_index(path: Path) -> Weights:
         files = sorted(set(places.values()))
     except OSError as error:
         raise CheckpointFileError(f"{path}: {error.strerror}") from None
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise CheckpointFileError(f"{path}: not an index: expected weight_map, a table of names "
                                   "and files") from None
     if not files:
