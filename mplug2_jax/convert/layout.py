@@ -145,6 +145,9 @@ def fill(tensors: Mapping[str, StoredTensor], layout: Layout, ours: Mapping[str,
     Args:
       tensors, layout, ours: as `check_names` has checked them.
       resize: what is done first to some names' tensors.
+
+    Raises:
+      WeightsError: an infinite number, or none, or one too large for float32.
     """
     result = {path: np.empty(ours[path], np.float32)
               for slots in layout.values() for path in dict.fromkeys(s.parameter for s in slots)}
@@ -158,7 +161,11 @@ def fill(tensors: Mapping[str, StoredTensor], layout: Layout, ours: Mapping[str,
             size = theirs.shape[0] // of if theirs.ndim else 0
             part = theirs[which * size:(which + 1) * size] if of > 1 else theirs
             target = result[slot.parameter]
-            target[... if slot.layer is None else slot.layer] = slot.transform.forward(part)
+            target = target[... if slot.layer is None else (slot.layer, ...)]
+            with np.errstate(over="ignore"):  # of float64
+                target[...] = slot.transform.forward(part)
+            if target.size and not np.isfinite((target.min(), target.max())).all():  # no copy
+                raise WeightsError(f"{name} holds numbers that are not finite in float32")
     return result
 
 
