@@ -58,6 +58,8 @@ def main(command: str, file: str) -> None:
         raise ValueError(f"--out={OUT.value}: not empty; give another folder")
     tensors = read_weights(file)
     model, config = read_config(command, file, tensors)
+    if WITH.value:
+        check_beside(WITH.value, model)
     notes = [] if command != "bert" else hugging_face.check_vocabulary(
         file, config.get("data", {}).get("tokenizer", BERT_UNCASED))
     try:
@@ -68,7 +70,7 @@ def main(command: str, file: str) -> None:
     converted = converted._replace(notes=[*converted.notes, *notes])
     params = nest(converted.params)
     if WITH.value:
-        params = beside(WITH.value, params, model)
+        params = beside(WITH.value, params)
     print(summary(converted))
     if tensors.left_out:
         print(left_out(tensors))
@@ -150,26 +152,26 @@ def read_mapping(path: str) -> Mapping[str, Any]:
     return content
 
 
-def beside(folder: str, params: dict[str, Any], config: ModelConfig) -> dict[str, Any]:
+def beside(folder: str, params: dict[str, Any]) -> dict[str, Any]:
     """`params` and another checkpoint's modules.
 
     Raises:
       ValueError: both have a module.
-      ConfigError: it is of another model than the config's.
     """
     source = Checkpoints(folder)
-    try:
-        shapes = source.shapes()
-        if both := sorted(set(shapes) & set(params)):
-            raise ValueError(f"--with={folder}: also holds {', '.join(both)}")
-        check_beside(folder, source.meta()["config"].get("model", {}), shapes, config)
-        return params | source.load_params(shapes, make_mesh(1, -1, 1))
-    finally:
-        source.close()
+    shapes = source.shapes()
+    if both := sorted(set(shapes) & set(params)):
+        raise ValueError(f"--with={folder}: also holds {', '.join(both)}")
+    found = source.load_params(shapes, make_mesh(1, -1, 1))
+    source.close()
+    return params | found
 
 
-def check_beside(folder: str, stored: Mapping[str, Any], shapes: Any, config: ModelConfig) -> None:
+def check_beside(folder: str, config: ModelConfig) -> None:
     """Raises ConfigError at the first key or shape in which a checkpoint is of another model."""
+    source = Checkpoints(folder)
+    stored, shapes = source.meta()["config"].get("model"), source.shapes()
+    source.close()
     theirs, ours = vars(ModelConfig.from_mapping(stored)) if stored else {}, vars(config)
     for key in theirs:
         if key not in HARMLESS and theirs[key] != ours[key]:
