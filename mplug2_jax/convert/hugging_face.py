@@ -106,7 +106,7 @@ def finish(kept: Tensors, layout: Layout, ours: dict[str, tuple[int, ...]], conf
     """Fills what the layout gives; the modules' other parameters get fresh values."""
     check_names(kept, layout, ours, source, (positions,))
     changed = resizes(kept, layout, ours)
-    params = fill(kept, layout, ours, changed)
+    params = fill(kept, layout, ours, changed, source)
     fresh = [path for path in ours if path.startswith(modules) and path not in params]
     notes = [f"{name}: positions resized or cut to the config's" for name in changed]
     return Converted(config, params | initial_values(config, fresh, seed), layout, ignored, notes,
