@@ -5,7 +5,7 @@ moved since, with what lies in its work folder.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +26,17 @@ def located(config: ConfigDict, checkpoint: str | Path) -> ConfigDict:
       checkpoint: a work folder or a folder of checkpoints.
     """
     work = work_folder(checkpoint)
+    former = former_folders(config, work)
     moved = {}
     for key, stated in _paths(config, ""):
-        path = find(stated, work)
+        path = find(stated, work, former)
         if path is not None and path != Path(stated):
             moved[key] = str(path)
+            other = os.path.abspath(stated)
+            passed = f", and not at {other}" if os.path.exists(other) else ""
+            logging.info("%s is found at %s%s", key, path, passed)
     if not moved:
         return config
-    for key, path in moved.items():
-        logging.info("%s is found at %s", key, path)
     config = config.copy_and_resolve_references()
     config.update_from_flattened_dict(moved)
     return config
@@ -46,29 +48,51 @@ def work_folder(checkpoint: str | Path) -> Path:
     return path.parent if path.name in (LAST, BEST) else path
 
 
-def find(stated: str, work: Path) -> Path | None:
+def find(stated: str, work: Path, former: Iterable[Path] = ()) -> Path | None:
     """A file or folder that a run's config names, as it is found from here; None for nowhere.
 
-    That is as it is named, of this folder if the work folder lies in it. Else of the nearest folder
-    above the work folder that has it, or of this one. Else in the work folder or its `data` by
-    the last parts of its name, as of a run that was moved.
+    A relative path is of the nearest folder above the work folder that has it, or else of this one.
+    What is found neither so nor as an absolute path is looked for where the work folder was moved
+    to: as a part of it, or in it or its `data` by the last parts of its name.
 
     Args:
       stated: its path.
       work: the work folder, absolute.
+      former: where the work folder was, as far as known.
     """
     path = Path(stated)
     if "://" in stated:  # of a store
         return None
-    above = () if path.is_absolute() else (place / path for place in (work, *work.parents))
-    here = path.is_absolute() or work.is_relative_to(Path.cwd())
-    parts = path.parts[path.is_absolute():]
-    tails = [Path(*parts[first:]) for first in range(len(parts)) if ".." not in parts[first:]]
-    inside = (place / tail for tail in tails for place in (work, work / DATA))
-    for one in ((path, *above, *inside) if here else (*above, path, *inside)):
+    here = Path.cwd()
+    above = () if path.is_absolute() else (
+        path if place == here else place / path for place in work.parents)
+    own = (work / path.relative_to(folder) for folder in former
+           if path.is_relative_to(folder) and ".." not in path.parts)
+    inside = (place / tail for tail in _tails(path) for place in (work, work / DATA))
+    for one in (*above, path, *own, *inside):
         if os.path.exists(one):  # not so where it cannot be looked at, either
             return one
     return None
+
+
+def former_folders(config: ConfigDict, work: Path) -> list[Path]:
+    """Where a work folder was, by its config: a folder with its name, or with a file that it has
+    in its `data`. That alone tells whether a path's `data` is its own."""
+    found = []
+    for _, stated in _paths(config, ""):
+        for folder in Path(stated).parents:
+            below = Path(stated).relative_to(folder)
+            if below.parts[0] == DATA and folder.name and (folder.name == work.name or (
+                    below.parts[1:] and os.path.exists(work / below))):
+                found.append(folder)
+    return found
+
+
+def _tails(path: Path) -> list[Path]:
+    """The last parts of a path, the most first; never the mere name of what any work folder has."""
+    parts = path.parts[path.is_absolute():]
+    tails = [parts[first:] for first in range(len(parts)) if ".." not in parts[first:]]
+    return [Path(*tail) for tail in tails if tail not in ((DATA,), (LAST,), (BEST,))]
 
 
 def _paths(section: ConfigDict, place: str) -> Iterator[tuple[str, str]]:
@@ -82,5 +106,6 @@ def _paths(section: ConfigDict, place: str) -> Iterator[tuple[str, str]]:
 
 def best_root(meta: dict[str, Any], checkpoint: str | Path) -> str:
     """The folder of the data that the best checkpoint was chosen on, likewise."""
-    stated = meta["best"]["root"]
-    return str(find(stated, work_folder(checkpoint)) or stated)
+    stated, work = meta["best"]["root"], work_folder(checkpoint)
+    former = former_folders(ConfigDict(meta.get("config", {})), work)
+    return str(find(stated, work, former) or stated)

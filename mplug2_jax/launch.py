@@ -7,6 +7,7 @@ import itertools
 import json
 import logging as python_logging
 import os
+import re
 import select
 import signal
 import sys
@@ -25,6 +26,7 @@ from mplug2_jax.parallel import hosts
 # What wrong input raises, here and in the libraries, a run that diverges, and the machine's own: no
 # room, no permission.
 EXPECTED = (ValueError, OSError, FloatingPointError)
+_NAME = re.compile(r"[\w.\-\[\]]+")  # of a flag, or of a key of a config
 _WORD = "\0"  # in front of an argument that is no flag: no argument can have this character
 
 
@@ -99,17 +101,20 @@ def check_number(given: list[str], arguments: tuple[str, ...]) -> None:
 def mark_words(argv: list[str]) -> list[str]:
     """The command line, `_WORD` in front of words that begin with "-" and are no flags.
 
-    Those are files that are there, as ids of videos may begin so, and texts of several words. What
-    follows "--" is no flag anyway.
+    Those are files that are there, as ids of videos may begin so, texts of several words, and what
+    no flag can be called, as "-why?" or "-5". What follows "--" is no flag anyway.
     """
-    found, rest = argv[:1], iter(argv[1:])
+    found, rest, valued = argv[:1], iter(argv[1:]), False
     for one in rest:
         name, equals, _ = one.lstrip("-").partition("=")
         known = flags.FLAGS[name] if name in flags.FLAGS else None
         if one.startswith("-") and name and known is None and (
-                " " in name or os.path.lexists(one)):
+                " " in name or os.path.lexists(one)
+                or not valued and (name[0].isdigit() or not _NAME.fullmatch(name))):
             one = _WORD + one
         found.append(one)
+        # A key of a config, which is a flag once that is read, and may have a number below 0.
+        valued = one.startswith("--") and "." in name and not equals
         if one == "--" or known is not None and one.startswith("-") and not (
                 equals or known.boolean):
             found += rest if one == "--" else itertools.islice(rest, 1)

@@ -47,3 +47,12 @@ def test_a_config_as_plain_values_and_what_differs_from_a_stored_one():
     assert launch.given("workdir", "runs") == "runs"
     assert launch.one_line(KeyError("'x'")) == "there is no key or section 'x'"
     assert launch.one_line(ValueError("a\n  b")) == "a b"
+
+
+def test_a_config_s_key_keeps_its_number_below_zero():
+    """Its flag is known only once the config was read."""
+    for given in (["x", "--config.a.b", "-5"], ["x", "--config.c[0]", "-.5e3"],
+                  ["x", "--config.a=-5", "b"], ["x", "--config.a.b", "-5", "--config.d", "-1"]):
+        assert launch.mark_words(given) == given
+    assert launch.mark_words(["x", "--config.a=1", "-5"])[2] == "\0-5"
+    assert launch.mark_words(["x", "--config.a", "-5", "-5"])[2:] == ["-5", "\0-5"]

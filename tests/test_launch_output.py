@@ -120,13 +120,15 @@ def test_files_and_texts_that_begin_with_a_dash_are_no_flags(tmp_path, monkeypat
     for given, found in [
             (names, names), (("a", "-b.mp4", "--nodebug", "c"), ("a", "-b.mp4", "c")),
             (("-5 or 5?", "a"), ("-5 or 5?", "a")),
+            (("-why?", "-5", "-5=x", "--3.mp4", "-5e", "-(a)"),
+             ("-why?", "-5", "-5=x", "--3.mp4", "-5e", "-(a)")),
             (("--", "-b.mp4", "-gone.mp4", "--debug"), ("-b.mp4", "-gone.mp4", "--debug")),
             (("a", "--", "-gone"), ("a", "-gone")), (("a", "-"), ("a", "-")),
             (("--verbosity", "-1", "a"), ("a",)), (("--verbosity=-1", "a"), ("a",))]:
         code, printed, said = child(few, *given)
         assert (code, said) == (0, ""), said
         assert tuple(printed.splitlines()) == found
-    for given in (("-gone.mp4",), ("--checkpiont=x", "a")):
+    for given in (("-gone.mp4",), ("--checkpiont=x", "a"), ("--checkpiont=why?", "a")):
         code, printed, said = child(few, *given)
         assert code == 2 and "Unknown command line flag" in said and not printed
     Path("--debug").touch()  # a flag's name is the flag's

@@ -147,7 +147,7 @@ def check_kind(config: ModelConfig, source: str) -> list[str]:
       ConfigError: its heads are of another size.
     """
     facts = facts_beside(Path(source))
-    head = facts.get("head") or OTHER_HEADS.get(config.vision_width, HEAD)
+    head = facts.get("head", OTHER_HEADS.get(config.vision_width, HEAD))
     if head != HEAD:
         raise ConfigError(f"{source}: the image tower of width {config.vision_width} has heads of "
                           f"{head} numbers, model.vision_width's are of {HEAD}: its weights would "
@@ -176,11 +176,18 @@ def facts_beside(path: Path) -> Mapping[str, Any]:
 
 
 def hugging_face_facts(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a `config.json`; what it does not name has CLIP's default."""
+    """Of a `config.json`; what it does not name has CLIP's default.
+
+    Raises:
+      ConfigError: its heads do not divide the width.
+    """
     if config.get("model_type") not in ("clip", "clip_vision_model"):
         return {}
     vision = config.get("vision_config") or (config if config["model_type"] != "clip" else {})
     width, heads = vision.get("hidden_size", 768), vision.get("num_attention_heads", 12)
+    if not (type(heads) is type(width) is int and 0 < heads <= width and width % heads == 0):
+        raise ConfigError(f"config.json: num_attention_heads = {str(heads)[:40]}, expected a "
+                          f"divisor of hidden_size = {str(width)[:40]}")
     return {"activation": vision.get("hidden_act", "quick_gelu"), "head": width // heads}
 
 

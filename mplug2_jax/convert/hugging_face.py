@@ -30,12 +30,14 @@ from mplug2_jax.convert.weights_file import Tensors, json_beside
 from mplug2_jax.model.config import MODULES, ModelConfig
 from mplug2_jax.model.mplug2 import HEADS, build, init_params
 from mplug2_jax.parallel.sharding import path_name
+from mplug2_jax.preprocess.tokenizer import vocabulary_file
 
 BERT_IGNORED = (
     ("position_ids buffers", r"\.(position|token_type)_ids$"),
     ("pooler", r"^pooler\."),
     ("next-sentence head", r"^cls\.seq_relationship\."),
 )
+GELU = ("gelu", "gelu_python")  # the exact one, by its two names
 BERT_POSITIONS = "embeddings.position_embeddings.weight"
 BERT_TYPES = "embeddings.token_type_embeddings.weight"
 # Encoders that are called after BERT and are none, by a name that only they have.
@@ -53,7 +55,7 @@ def convert_bert(tensors: Tensors, config: ModelConfig, source: str, seed: int =
     """`BertModel` or `BertForMaskedLM` as all text modules and, if there, `heads/mlm`.
 
     Raises:
-      ConfigError: other numbers of layers than the config's.
+      ConfigError: other numbers of layers than the config's, or other facts (`check_facts`).
       WeightsError: names are missing, unknown, or of another shape.
     """
     named = {bert_name(name): tensor for name, tensor in tensors.items()}
@@ -79,7 +81,7 @@ def convert_bert(tensors: Tensors, config: ModelConfig, source: str, seed: int =
     modules = ("text/", "universal/", "fusion/", "decoder/",
                *(("heads/mlm/",) if with_head else ()))
     found = finish(kept, layout, ours, config, source, BERT_POSITIONS, ignored, modules, seed)
-    check_heads(config, source)
+    check_facts(config, source)
     return found
 
 
@@ -104,7 +106,7 @@ def finish(kept: Tensors, layout: Layout, ours: dict[str, tuple[int, ...]], conf
     """Fills what the layout gives; the modules' other parameters get fresh values."""
     check_names(kept, layout, ours, source, (positions,))
     changed = resizes(kept, layout, ours)
-    params = fill(kept, layout, ours, changed)
+    params = fill(kept, layout, ours, changed, source)
     fresh = [path for path in ours if path.startswith(modules) and path not in params]
     notes = [f"{name}: positions resized or cut to the config's" for name in changed]
     return Converted(config, params | initial_values(config, fresh, seed), layout, ignored, notes,
@@ -118,20 +120,79 @@ def bert_name(name: str) -> str:
                   lambda m: "LayerNorm." + {"gamma": "weight", "beta": "bias"}[m[1]], name)
 
 
-def check_heads(config: ModelConfig, source: str) -> None:
-    """No tensor tells how many heads a BERT has: a `config.json` beside it does.
+def check_facts(config: ModelConfig, source: str) -> None:
+    """No tensor tells a BERT's heads or activation: a `config.json` beside it does.
 
     Raises:
-      ConfigError: another number of them, or it is not BERT's.
+      ConfigError: another number of heads, another activation, or it is not BERT's.
     """
     facts = json_beside(Path(source), "config.json")
+    beside = f"the config.json beside {source}"
     kind, heads = facts.get("model_type", "bert"), facts.get("num_attention_heads", config.heads)
     if kind != "bert":
         raise ConfigError(f"{source}: the config.json beside it is of {str(kind)[:40]}, expected "
                           "bert")
     if heads != config.heads:
-        raise ConfigError(f"model.heads = {config.heads}: the config.json beside {source} has "
-                          f"num_attention_heads = {heads}")
+        raise ConfigError(f"model.heads = {config.heads}: {beside} has num_attention_heads = "
+                          f"{str(heads)[:40]}")
+    activation = facts.get("hidden_act", GELU[0])
+    if activation not in GELU:
+        raise ConfigError(f"{beside} has hidden_act = {str(activation)[:40]}: the text side "
+                          "computes gelu, with which its weights would mean something else")
+
+
+def check_vocabulary(source: str, tokenizer: str) -> list[str]:
+    """The pieces beside the weights are those of the run: others may be as many.
+
+    Args:
+      source: the file of weights, or its folder.
+      tokenizer: as `data.tokenizer`.
+
+    Returns:
+      Notes, where they cannot be compared.
+
+    Raises:
+      ConfigError: they are others.
+    """
+    found, ours = pieces_beside(Path(source)), vocabulary_file(tokenizer)
+    if found is None:
+        return ["the vocabulary could not be compared: no vocab.txt or tokenizer.json beside the "
+                f"file; its ids are taken to be those of data.tokenizer = {tokenizer}"]
+    name, theirs = found
+    if ours.suffix == ".txt":
+        try:
+            same = pieces_of(ours)
+        except (OSError, ValueError):
+            return [f"the vocabulary could not be compared: {ours} cannot be read"]
+        if same == theirs:
+            return []
+        at = next((i for i, (one, other) in enumerate(zip(theirs, same, strict=False))
+                   if one != other), min(len(theirs), len(same)))
+        first = f"; the first difference is piece {at}: {ascii(theirs[at:at + 1])[:60]} there, " \
+                f"{ascii(same[at:at + 1])[:60]} here"
+    else:
+        first = ", a WordPiece vocabulary"
+    raise ConfigError(f"data.tokenizer = {tokenizer}: the {name} beside {source} is another"
+                      f"{first}; its embeddings would be of other pieces")
+
+
+def pieces_beside(path: Path) -> tuple[str, list[str]] | None:
+    """The name and the pieces of a WordPiece vocabulary beside weights, if there is one."""
+    folder = path if path.is_dir() else path.parent
+    try:
+        return "vocab.txt", pieces_of(folder / "vocab.txt")
+    except (OSError, ValueError):
+        pass
+    try:
+        ids = json_beside(path, "tokenizer.json")["model"]["vocab"]
+        return "tokenizer.json", sorted(ids, key=ids.__getitem__)
+    except (KeyError, TypeError, AttributeError):  # of another kind
+        return None
+
+
+def pieces_of(file: Path) -> list[str]:
+    """The lines of a `vocab.txt`, whichever way they end."""
+    return file.read_text(encoding="utf-8").rstrip("\n").split("\n")
 
 
 def other_encoder(tensors: Tensors) -> str | None:

@@ -139,12 +139,17 @@ def shorten(names: list[str]) -> str:
 
 
 def fill(tensors: Mapping[str, StoredTensor], layout: Layout, ours: Mapping[str, Shape],
-         resize: Mapping[str, Callable[[np.ndarray], np.ndarray]]) -> dict[str, np.ndarray]:
+         resize: Mapping[str, Callable[[np.ndarray], np.ndarray]],
+         source: str) -> dict[str, np.ndarray]:
     """Our parameters, float32, by path: each allocated once, filled tensor by tensor.
 
     Args:
       tensors, layout, ours: as `check_names` has checked them.
       resize: what is done first to some names' tensors.
+      source: the file, for the message.
+
+    Raises:
+      WeightsError: an infinite number, or none, or one too large for float32.
     """
     result = {path: np.empty(ours[path], np.float32)
               for slots in layout.values() for path in dict.fromkeys(s.parameter for s in slots)}
@@ -158,7 +163,11 @@ def fill(tensors: Mapping[str, StoredTensor], layout: Layout, ours: Mapping[str,
             size = theirs.shape[0] // of if theirs.ndim else 0
             part = theirs[which * size:(which + 1) * size] if of > 1 else theirs
             target = result[slot.parameter]
-            target[... if slot.layer is None else slot.layer] = slot.transform.forward(part)
+            target = target[... if slot.layer is None else (slot.layer, ...)]
+            with np.errstate(over="ignore"):  # of float64
+                target[...] = slot.transform.forward(part)
+            if target.size and not np.isfinite((target.min(), target.max())).all():  # no copy
+                raise WeightsError(f"{source}: {name} holds numbers that are not finite in float32")
     return result
 
 

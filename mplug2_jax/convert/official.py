@@ -257,7 +257,7 @@ def convert(tensors: Tensors, config: ModelConfig, source: str, drop: Iterable[s
     # `safetensors` cannot hold a tensor twice, so there the tied ones are left out.
     check_tied(used, source, TIED, required=Path(source).suffix not in (".safetensors", ".json"))
     check_tied(used, source, twins, required=False, advice=MLM_ADVICE)
-    params = fill(kept, layout, ours, resizes(kept, layout, ours))
+    params = fill(kept, layout, ours, resizes(kept, layout, ours), source)
     require_complete(ours, params)
     notes += check_temperature(params, source)
     found = Converted(config, params, layout, ignored, notes, [], tuple(dropped))

@@ -77,4 +77,4 @@ def teacher_params(model: Tensors, copies: Tensors, layout: Layout, tied: Mappin
     found = {name: tensor for name, tensor in copies.items() if name in layout}
     found |= {name: model[name] for name in layout if re.search(OWN, name)}
     check_names(found, layout, ours, source, resizable)
-    return fill(found, layout, ours, resizes(found, layout, ours))
+    return fill(found, layout, ours, resizes(found, layout, ours), source)

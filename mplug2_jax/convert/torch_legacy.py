@@ -14,7 +14,7 @@ import numpy as np
 
 from mplug2_jax.convert import torch_pickle
 from mplug2_jax.convert.stored import CheckpointFileError, StoredTensor
-from mplug2_jax.convert.torch_pickle import PickleError, Storage
+from mplug2_jax.convert.torch_pickle import PickleError, Storage, shown
 from mplug2_jax.convert.torch_zip import check_view, mapped, view
 
 MAGIC, VERSION = 0x1950A86A20F9469CFC6C, 1001
@@ -55,7 +55,7 @@ def read_legacy(path: Path) -> Any:
             if torch_pickle.load(pickles, build) != MAGIC:
                 raise CheckpointFileError(f"{path}: a pickle, not a PyTorch checkpoint")
             if (version := torch_pickle.load(pickles, build)) != VERSION:
-                raise PickleError(f"of version {str(version)[:20]}, not {VERSION}")
+                raise PickleError(f"of version {shown(version, 20)}, not {VERSION}")
             torch_pickle.load(pickles, build)
             found = torch_pickle.load(pickles, build)
             keys = torch_pickle.load(pickles, build)

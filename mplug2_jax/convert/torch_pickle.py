@@ -19,6 +19,7 @@ STORAGES = {f"{name}Storage": DTYPES[dtype] for name, dtype in (
     ("Long", "int64"), ("Int", "int32"), ("Short", "int16"), ("Char", "int8"), ("Byte", "uint8"),
     ("Bool", "bool"))}
 MARK = object()
+MAX_OPERATIONS = 20_000_000  # of one pickle; a minute's
 
 
 class PickleError(ValueError):
@@ -117,6 +118,7 @@ class Machine:
 
     def __init__(self, build: Build):
         self.build = build
+        self.left = MAX_OPERATIONS
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
@@ -127,8 +129,16 @@ class Machine:
                 if len(self.stack) != 1:
                     raise PickleError("broken pickle (its end is reached too early)")
                 return self.stack.pop()
+            self.spend(1)
             self.step(name, argument)
         raise PickleError("broken pickle (it has no end)")
+
+    def spend(self, operations: int) -> None:
+        """Counts what was done: a small file can ask for the same large thing again and again."""
+        self.left -= operations
+        if self.left < 0:
+            raise PickleError(f"refused: more than {MAX_OPERATIONS:,} operations, of which a "
+                              "checkpoint of tensors has a few dozen for each")
 
     def step(self, name: str, argument: Any) -> None:
         stack = self.stack
@@ -184,6 +194,7 @@ class Machine:
             state = stack.pop()
             self.change(dict, lambda x: None)
             if isinstance(stack[-1], Opaque) and isinstance(state, dict):
+                self.spend(len(state))
                 stack[-1].state.update(state)
         else:
             return False
@@ -247,11 +258,13 @@ class Machine:
         if function == ORDERED_DICT and not arguments:
             return {}
         if function == ORDERED_DICT and len(arguments) == 1:
+            self.spend(len(arguments[0]))
             return {plain_key(key): value for key, value in arguments[0]}
         if function == TYPED and arguments[0] in (TENSOR, *PARAMETERS) and arguments[1] in CLASSES:
             return self.call(arguments[0], arguments[2])
         if function in (TENSOR, TENSOR_V1) and isinstance(arguments[0], Storage):
             _, offset, shape, strides, *_ = arguments
+            self.spend(len(shape) + len(strides))
             if not (type(shape) is type(strides) is tuple
                     and all(type(n) is int for n in (offset, *shape, *strides))):
                 raise PickleError("a tensor whose shape or strides are not tuples of ints")
@@ -293,9 +306,23 @@ def allowed(module: str, name: str) -> Global | Opaque:
     return Opaque(f"the pickle asks for {shown}, which builds no tensor; nothing was executed")
 
 
-def opaque_part(value: Any) -> Opaque | None:
-    """The first `Opaque` within a value's containers, which may be deep, and contain themselves."""
-    seen, left = set(), [value]
+def shown(value: Any, most: int = 80) -> str:
+    """A key or a number as a message has it: short and printable, whatever a file made of it."""
+    if isinstance(value, str):
+        return ascii(value[:most])[1:-1][:most]
+    if isinstance(value, int) and value.bit_length() <= 64:
+        return str(value)
+    return value.why[:most] if isinstance(value, Opaque) else f"a {type(value).__name__}"
+
+
+def opaque_part(value: Any, seen: set[int]) -> Opaque | None:
+    """The first `Opaque` within a value's containers, which may be deep, and contain themselves.
+
+    Args:
+      value: anything that a pickle gave.
+      seen: ids of containers that were looked into already; more are added.
+    """
+    left = [value]
     while left:
         part = left.pop()
         if isinstance(part, Opaque):

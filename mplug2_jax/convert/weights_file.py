@@ -18,7 +18,7 @@ from typing import Any
 from mplug2_jax.convert.safetensors_file import read_safetensors
 from mplug2_jax.convert.stored import CheckpointFileError, StoredTensor
 from mplug2_jax.convert.torch_legacy import is_legacy, read_legacy
-from mplug2_jax.convert.torch_pickle import Opaque, opaque_part
+from mplug2_jax.convert.torch_pickle import Opaque, opaque_part, shown
 from mplug2_jax.convert.torch_zip import read_torch
 
 Tensors = dict[str, StoredTensor]
@@ -117,13 +117,14 @@ def read_table(path: Path) -> Weights:
         if isinstance(value, StoredTensor):
             if not isinstance(name, str):
                 raise CheckpointFileError(f"{path}: a tensor in the table of weights has no name, "
-                                          f"but {opaque_why(name) or repr(name)}")
+                                          f"but {shown(name)}")
             kept[name] = value
     if all(0 in tensor.shape for tensor in kept.values()):
         raise CheckpointFileError(f"{path}: all its tensors are empty: the weights are in other "
                                   "files, as DeepSpeed's ZeRO-3 writes them; gather them with its "
                                   "zero_to_fp32.py")
-    return Weights(kept, {str(name)[:80]: opaque_why(value) or f"a {type(value).__name__}"
+    seen: set[int] = set()
+    return Weights(kept, {shown(name): opaque_why(value, seen) or f"a {type(value).__name__}"
                           for name, value in table.items() if not isinstance(value, StoredTensor)})
 
 
@@ -158,7 +159,7 @@ def find_table(path: Path, content: Any) -> dict[Any, Any] | None:
     table = named_table(content) or itself(content, FLOATING)
     if table is not None:
         return table
-    found = {str(key)[:80]: table for key, value in entries(content).items()
+    found = {shown(key): table for key, value in entries(content).items()
              if (table := named_table(value, 1) or itself(value)) is not None}
     if len(found) > 1:
         raise CheckpointFileError(f"{path}: holds several tables of weights, {', '.join(found)}; "
@@ -177,17 +178,18 @@ def lacking(content: Any) -> str:
            for part in (content, *found.values())):
         return "holds a whole module, which is code; save its state_dict() instead"
     where = f"under {' or '.join(TABLES)}" if found else "in it"
+    seen: set[int] = set()
     for name, value in found.items() or [("what stands", content)]:
-        if opaque := opaque_why(value):
-            return f"holds no table of weights {where}; {str(name)[:80]} in it is {opaque}"
-    shown = "; it has " + ", ".join(str(key)[:80] for key in found)[:400] if found else ""
+        if opaque := opaque_why(value, seen):
+            return f"holds no table of weights {where}; {shown(name)} in it is {opaque}"
+    has = "; it has " + ", ".join(map(shown, found))[:400] if found else ""
     plain = f": a {type(next(iter(found.values()))).__name__}, not a tensor" if found else ""
-    return f"holds no table of weights {where}{shown}{plain}"
+    return f"holds no table of weights {where}{has}{plain}"
 
 
-def opaque_why(value: Any) -> str:
-    """Why something in a value was not built, or nothing."""
-    opaque = opaque_part(value)
+def opaque_why(value: Any, seen: set[int]) -> str:
+    """Why something in a value was not built, or nothing; `seen` as of `opaque_part`."""
+    opaque = opaque_part(value, seen)
     return opaque.why if opaque else ""
 
 
@@ -196,7 +198,7 @@ def json_beside(path: Path, name: str) -> dict[str, Any]:
     one; empty where there is none, or no table in it."""
     try:
         found = json.loads(((path if path.is_dir() else path.parent) / name).read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
@@ -212,7 +214,7 @@ def read_index(path: Path) -> Weights:
         files = sorted(set(places.values()))
     except OSError as error:
         raise CheckpointFileError(f"{path}: {error.strerror}") from None
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise CheckpointFileError(f"{path}: not an index: expected weight_map, a table of names "
                                   "and files") from None
     if not files:

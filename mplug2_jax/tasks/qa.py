@@ -164,9 +164,10 @@ def as_people_say(form: Callable[[str], str], said: str,
                   answers: Sequence[str]) -> tuple[str, list[str]]:
     """A prediction and people's answers, as VQAv2's rule is to compare them.
 
-    An answer with characters that no prediction has, "caf\u00e9" where a vocabulary drops accents,
-    is taken as the model would say it. Where people agree to the letter, which is then compared,
-    all is in lower case, as VQAv2's answers are.
+    What has characters that no generated text has, "caf\u00e9" where a vocabulary drops accents, is
+    taken as the model would say it, on both sides: a list's own spelling is given back. Where
+    people agree to the letter, which is then compared, all is in lower case, as VQAv2's answers
+    are.
 
     Args:
       form: a text as a generated one has it.
@@ -176,7 +177,10 @@ def as_people_say(form: Callable[[str], str], said: str,
     def bare(text: str) -> str:
         return "".join(text.split()).lower()
 
-    given = [text if bare(form(text)) == bare(text) else form(text) for text in answers]
+    def plain(text: str) -> str:
+        return text if bare(form(text)) == bare(text) else form(text)
+
+    said, given = plain(said), [plain(text) for text in answers]
     if len(set(answers)) > 1:
         return said, given
     return said.lower(), [text.lower() for text in given]

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from ml_collections import ConfigDict
 
 from configs import common, located
 
@@ -45,13 +46,65 @@ def test_another_project_s_data_of_the_same_name_are_not_taken(project, monkeypa
     assert located.find("runs/a/data", project / "runs/a") == project / "runs/a/data"
 
 
+def test_the_nearest_folder_above_wins_over_the_current_one(project, monkeypatch, caplog):
+    """This folder may be one further above that has the same by chance."""
+    above = project.parent
+    (above / "shared/d").mkdir(parents=True)
+    config = ConfigDict({"data": {"root": "shared/d"}})
+    for here in (above, above / "elsewhere", above.parent):
+        monkeypatch.chdir(here)
+        assert located.find("shared/d", project / "runs/a") == project / "shared/d"
+    monkeypatch.chdir(above)
+    with caplog.at_level("INFO"):
+        assert located.located(config, project / "runs/a").data.root == str(project / "shared/d")
+    assert f"at {project}/shared/d, and not at {above}/shared/d" in caplog.text
+    monkeypatch.chdir(project)
+    assert located.located(config, project / "runs/a") is config
+    (project / "runs/shared/d").mkdir(parents=True)
+    assert located.find("shared/d", project / "runs/a") == project / "runs/shared/d"
+
+
+def test_the_work_folder_s_own_data_are_not_those_of_another_name(project, monkeypatch):
+    """`data` of the project, or of a disk that is gone, is not what the run keeps for itself."""
+    work = project / "runs/a"
+    (work / "best").mkdir()
+    for here in (project.parent / "elsewhere", project):
+        monkeypatch.chdir(here)
+        for stated in ("/gone/data", "/gone/coco/data", "coco/data", "/gone/best", "checkpoints",
+                       "data", "/gone/checkpoints"):
+            assert located.find(stated, work) is None
+    assert located.find("/gone/vocab.model", work) == work / "data/vocab.model"
+    (project / "data").mkdir()
+    monkeypatch.chdir(work)
+    assert located.find("data", work) == project / "data"
+
+
 @pytest.mark.parametrize("stated", ["runs/a/data/vocab.model", "/gone/runs/a/data/vocab.model",
                                     "data/vocab.model", "/gone/vocab.model"])
 def test_a_run_that_was_moved_keeps_its_own_data(project, stated):
     (project / "runs/a").rename(project.parent / "moved")
     moved = project.parent / "moved"
     assert located.find(stated, moved) == moved / "data/vocab.model"
-    assert located.find("/gone/runs/a/data", moved) == moved / "data"
+
+
+@pytest.mark.parametrize("prefix", ["/gone/runs/a", "runs/a"])
+@pytest.mark.parametrize("name", ["renamed", "a"])
+def test_its_data_s_folder_is_known_by_a_file_in_it_or_by_its_own_name(project, prefix, name):
+    moved = project.parent / name
+    (project / "runs/a").rename(moved)
+    config = ConfigDict({"data": {"root": f"{prefix}/data", "tokenizer": "bert_uncased"},
+                         "evals": {"x": {"root": "/gone/coco/data"}}})
+    meta = {"best": {"root": f"{prefix}/data"}, "config": config.to_dict()}
+    known = name == "a"
+    assert located.located(config, moved).data.root == (
+        str(moved / "data") if known else f"{prefix}/data")
+    config.data.tokenizer = f"{prefix}/data/vocab.model"
+    found = located.located(config, moved)
+    assert found.data.root == str(moved / "data")
+    assert found.data.tokenizer == str(moved / "data/vocab.model")
+    assert found.evals.x.root == "/gone/coco/data"
+    meta["config"] = config.to_dict()
+    assert located.best_root(meta, moved / "best") == str(moved / "data")
 
 
 def test_a_folder_that_may_not_be_looked_into_is_passed_over(project, monkeypatch):

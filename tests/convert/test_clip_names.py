@@ -14,7 +14,9 @@ from safetensors.numpy import save_file
 from test_hugging_face import golden_bert
 from torch_files import tables, write
 
+from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.convert import clip_names, hugging_face
+from mplug2_jax.convert.layout import WeightsError
 from mplug2_jax.convert.weights_file import read_weights
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -163,3 +165,35 @@ def test_wide_towers_of_open_clip_have_other_heads(tmp_path):
     """ViT-H/14 is of width 1,280 and 16 heads: read as 20 heads it would be another function."""
     with pytest.raises(ValueError, match="width 1280 has heads of 80 numbers"):
         clip_names.check_kind(golden_bert(vision_width=1280), str(tmp_path / "x.bin"))
+
+
+@pytest.mark.parametrize("content, match", [
+    ({"num_attention_heads": 0}, "num_attention_heads = 0, expected a divisor of hidden_size"),
+    ({"num_attention_heads": 5}, "num_attention_heads = 5, expected a divisor of hidden_size"),
+    ({"num_attention_heads": -2}, "= -2, expected"), ({"num_attention_heads": 256}, "= 256, exp"),
+    ({"num_attention_heads": "2"}, "= 2, expected"), ({"hidden_size": 0}, "hidden_size = 0"),
+    ({"num_attention_heads": None}, "= None, expected"),
+])
+def test_heads_that_cannot_be_are_one_line(tmp_path, content, match):
+    vision = {"hidden_size": 128, "num_attention_heads": 2} | content
+    for config in ({"model_type": "clip_vision_model"} | vision,
+                   {"model_type": "clip", "vision_config": vision}):
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        with pytest.raises(ConfigError, match=match):
+            clip_names.check_kind(golden_bert(**SIZES), str(tmp_path))
+    (tmp_path / "config.json").unlink()
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(
+        {"model_cfg": {"vision_cfg": {"head_width": 0}}}))
+    with pytest.raises(ConfigError, match="heads of 0 numbers"):
+        clip_names.check_kind(golden_bert(**SIZES), str(tmp_path))
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf, 1e300])
+def test_numbers_that_are_not_finite_are_named(theirs, tmp_path, value):
+    arrays = {name: x.astype(np.float64) for name, x in theirs[0].items()}
+    name = "vision_model.encoder.layers.1.mlp.fc1.weight"
+    arrays[name][3, 5] = value
+    save_file(arrays, tmp_path / "x.safetensors")
+    with pytest.raises(WeightsError, match=f"^x: {name} holds numbers that are not finite"):
+        hugging_face.convert_clip(read_weights(tmp_path / "x.safetensors"), golden_bert(**SIZES),
+                                  "x")

@@ -16,7 +16,7 @@ import yaml
 from safetensors import numpy as safetensors
 from torch_files import released_state, write_state
 
-from configs import pretrain
+from configs import common, pretrain
 from mplug2_jax import tasks
 from mplug2_jax.checkpoints.manager import CheckpointError, Checkpoints, write_params
 from mplug2_jax.contracts.errors import ConfigError
@@ -302,6 +302,91 @@ def test_what_the_command_cannot_do_is_one_line(tmp_path):
         assert match in done.stderr.splitlines()[-1], done.stderr
         assert "Traceback" not in done.stderr
     assert not (tmp_path / "o").exists()
+
+
+# Cases of the command line in one process: what each raises.
+CASES = """
+import json, sys
+from absl import flags
+from mplug2_jax.convert import __main__ as convert
+for case in json.load(sys.stdin):
+    for name in ("config", "yaml", "bert_json", "out", "with", "drop", "teacher"):
+        flags.FLAGS[name].unparse()
+    try:
+        convert.main(*flags.FLAGS(["convert", *case])[1:])
+    except Exception as error:
+        print(type(error).__name__, error)
+"""
+
+
+def raised(*cases):
+    done = subprocess.run([sys.executable, "-c", CASES], capture_output=True, text=True, cwd=ROOT,
+                          input=json.dumps([[str(x) for x in case] for case in cases]))
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(cases), done.stderr[-3000:] + done.stdout
+    return lines
+
+
+def test_a_flag_that_a_command_has_no_use_for_is_an_error(tmp_path):
+    config, out, file = "--config=configs/msrvtt_caption.py:tiny", f"--out={tmp_path}/o", "none.pth"
+    deep = tmp_path / "deep.json"
+    deep.write_text("[" * 100_000)
+    expected = {
+        ("official", file, config, out, "--yaml=r.yaml"): "--yaml, --bert_json: they stand in",
+        ("official", file, config, out, "--bert_json=b.json"): "--yaml, --bert_json: they stand in",
+        ("bert", file, config, out, "--yaml=r.yaml"): "--yaml, --bert_json: bert has no use",
+        ("clip", file, out, "--bert_json=b"): "--yaml, --bert_json: clip has no use",
+        ("verify", "p", "--yaml=r.yaml", "--bert_json=b"): "--yaml, --bert_json: verify has no use",
+        ("verify", "p", out): "--out: verify writes nothing",
+        ("verify", "p", "--with=w"): "--with: verify has no use for it: it is for bert and clip",
+        ("verify", "p", config): "--config: verify takes that of the golden set",
+        ("official", file, config, out, "--with=w"): "--with: official has no use for it",
+        ("clip", file, config, out, "--drop=x"): "--drop: clip has no use for it",
+        ("bert", file, config, out, "--teacher"): "--teacher: bert has no momentum copies",
+        ("clip", file, config, out, "--with=w"): "none.pth: No such file",
+        ("official", GOLDEN / "tiny_qa.pth", out, f"--yaml={deep}", f"--bert_json={deep}"):
+            "deep.json: not valid: nested too deeply"}
+    for line, part in zip(raised(*expected), expected.values(), strict=True):
+        assert part in line and line.split()[0] in ("ValueError", "ConfigError",
+                                                    "CheckpointFileError"), line
+    assert not (tmp_path / "o").exists()
+
+
+def test_what_is_written_beside_is_of_the_same_model(tmp_path):
+    (tmp_path / "run.py").write_text(
+        "from configs import common\n"
+        "def get_config():\n"
+        "    config = common.base('tiny')\n"
+        "    config.task = common.task('pretrain')\n"
+        "    config.model.update(dict(vision_width=128, vision_layers=2, image_size=24, width=32,\n"
+        "        heads=4, mlp_dim=64, vocab_size=120, max_positions=40, text_layers=1))\n"
+        "    return config\n")
+    config = common.base("tiny").model.to_dict() | dict(
+        vision_width=128, vision_layers=2, image_size=24, width=32, heads=4, mlp_dim=64,
+        vocab_size=120, max_positions=40, text_layers=1)
+    model = ModelConfig.from_mapping(config)
+    shapes = jax.eval_shape(lambda: init_params(build(model, ("vision",), ()), jax.random.key(0)))
+    vision = jax.tree.map(lambda x: np.zeros(x.shape, np.float32), shapes)["vision"]
+    less = {name: value for name, value in vision.items() if name != "position"}
+    other = vision | {"position": np.zeros((3, 128), np.float32)}
+    cases = [
+        ("a", vision, config | {"temporal_stride": 2}, "model.temporal_stride = 2 there, 0 in"),
+        ("b", vision, config | {"position_gain": 2.0}, "model.position_gain = 2.0 there, 1.0 in"),
+        ("c", vision, config | {"heads": 2}, "model.heads = 2 there, 4 in --config"),
+        ("d", less, config, "vision/position is not there, (10, 128) in the model"),
+        ("e", other, config, "vision/position is (3, 128) there, (10, 128) in the model"),
+        ("f", other, {}, "vision/position is (3, 128) there"),
+        ("g", vision | {"more": np.zeros(2, np.float32)}, config, "vision/more is (2,) there, not"),
+        ("h", vision, config | {"dtype": "bfloat16", "dropout": 0.3, "scan": False}, None)]
+    for name, params, stored, _ in cases:
+        write_params(tmp_path / name, {"vision": params}, {"model": stored})
+    # Before anything is converted: the file is no BERT's.
+    lines = raised(*(("bert", GOLDEN / "hf_clip_vision_tiny.safetensors",
+                      f"--config={tmp_path}/run.py", f"--out={tmp_path}/out",
+                      f"--with={tmp_path / name}") for name, *_ in cases))
+    for (name, *_, part), line in zip(cases, lines, strict=True):
+        assert line.startswith(f"ConfigError --with={tmp_path / name}: {part}" if part else
+                               "ConfigError model.text_layers + "), line
 
 
 def test_parameters_alone_are_written_once(tmp_path):

@@ -1,6 +1,7 @@
 """Weights of Hugging Face as a start: where BERT's and CLIP's numbers go, and what stays fresh."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -8,10 +9,12 @@ import numpy as np
 import pytest
 from torch_files import write_state
 
+from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.convert import hugging_face, official
 from mplug2_jax.convert.layout import nest
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import build
+from mplug2_jax.preprocess.tokenizer import BERT_UNCASED, PACKAGED
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -128,13 +131,55 @@ def test_what_is_called_after_bert_is_refused_in_a_line(tmp_path, name, shape, m
     ('{"model_type": "bert", "num_attention_heads": 4}', None), ("{", None), ("[]", None),
     ('{"num_attention_heads": 4}', None),
     ('{"model_type": "bert", "num_attention_heads": 2}', "model.heads = 4: .* = 2"),
+    ('{"model_type": "bert", "hidden_act": "gelu_python"}', None),
+    ('{"model_type": "bert", "hidden_act": "relu"}', "hidden_act = relu: the text side computes"),
+    ('{"hidden_act": ["gelu_new"]}', "hidden_act = ..gelu_new..: the text side computes gelu"),
+    ("[" * 100_000, None),
     ('{"model_type": "xlm-roberta", "num_attention_heads": 4}', "is of xlm-roberta, expected bert"),
 ])
-def test_heads_of_bert_are_read_of_the_json_beside(tmp_path, content, match):
+def test_heads_and_activation_of_bert_are_read_of_the_json_beside(tmp_path, content, match):
     (tmp_path / "config.json").write_text(content)
     for source in (tmp_path, tmp_path / "model.safetensors"):
         if match:
             with pytest.raises(ValueError, match=match):
-                hugging_face.check_heads(golden_bert(), str(source))
+                hugging_face.check_facts(golden_bert(), str(source))
         else:
-            hugging_face.check_heads(golden_bert(), str(source))
+            hugging_face.check_facts(golden_bert(), str(source))
+
+
+@pytest.mark.parametrize("change, match", [
+    (lambda pieces: pieces, None),
+    (lambda pieces: [*pieces[:2000], pieces[2001], pieces[2000], *pieces[2002:]],
+     "the first difference is piece 2000: "),
+    (lambda pieces: pieces[:-1], "is another; the first difference is piece 30521: .. there, "),
+])
+def test_a_bert_of_another_vocabulary_is_refused(tmp_path, change, match):
+    """As many pieces, but others: PubMedBERT's, legal-bert's."""
+    pieces = change(hugging_face.pieces_of(PACKAGED[BERT_UNCASED]))
+    listed = json.dumps({"model": {"vocab": {piece: i for i, piece in enumerate(pieces)}}})
+    for name, content in (("vocab.txt", "\n".join(pieces) + "\n"), ("tokenizer.json", listed)):
+        folder = tmp_path / name.split(".")[0]
+        folder.mkdir()
+        (folder / name).write_text(content, encoding="utf-8")
+        for source in (folder, folder / "model.safetensors"):
+            if match:
+                with pytest.raises(ConfigError, match=match) as error:
+                    hugging_face.check_vocabulary(str(source), BERT_UNCASED)
+                assert "\n" not in str(error.value) and name in str(error.value)
+            else:
+                assert hugging_face.check_vocabulary(str(source), BERT_UNCASED) == []
+    own = str(tmp_path / "vocab/vocab.txt")  # the run's own, whichever it is
+    assert hugging_face.check_vocabulary(str(tmp_path / "tokenizer"), own) == []
+    with pytest.raises(ConfigError, match="m.model: the vocab.txt .* another, a WordPiece"):
+        hugging_face.check_vocabulary(str(tmp_path / "vocab"), "m.model")
+
+
+@pytest.mark.parametrize("content", [None, '{"model": {"vocab": [["a", 0.1]]}}', "[" * 100_000])
+def test_a_vocabulary_that_cannot_be_compared_is_noted(tmp_path, content):
+    if content:
+        (tmp_path / "tokenizer.json").write_text(content)
+    note, = hugging_face.check_vocabulary(str(tmp_path), BERT_UNCASED)
+    assert "no vocab.txt or tokenizer.json" in note and note.endswith("bert_uncased")
+    (tmp_path / "vocab.txt").write_text("a\nb\n")
+    note, = hugging_face.check_vocabulary(str(tmp_path), str(tmp_path / "none.txt"))
+    assert note.endswith("none.txt cannot be read")

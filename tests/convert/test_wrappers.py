@@ -7,6 +7,7 @@ import enum
 import json
 import pickle
 import re
+import time
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -26,6 +27,7 @@ from torch_files import (
     write_legacy,
 )
 
+from mplug2_jax.convert import torch_pickle
 from mplug2_jax.convert.stored import CheckpointFileError
 from mplug2_jax.convert.weights_file import IN_FOLDER, read_weights
 
@@ -260,6 +262,64 @@ def test_damaged_old_files_are_errors_of_one_line(tmp_path):
         refused(path, match)
     wrong = dict(storages) | {"0": np.ones(7, np.float32)}
     refused(write_legacy(path, table(pickles), wrong), "storage 0 has 7 elements instead of 6")
+
+
+@pytest.mark.parametrize("version, match", [
+    (text("\x1b[31m\n" + "x" * 99), r"of version .x1b.31m.nxxxxxx+, not 1001"),
+    (b"\x8b" + (10_000).to_bytes(4, "little") + b"\x01" * 10_000, "of version a int, not"),
+    (b")" + b"\x85" * 100_000, "of version a tuple, not 1001"),
+    (b"cmine\nNet\n", "of version refused: the pickle"), (b"N", "of version a NoneType"),
+    (number(1000), "of version 1000, not 1001")])
+def test_another_version_of_an_old_file_is_told_safely(tmp_path, version, match):
+    pickles, storages = tables(model=STATE)
+    path = write_legacy(tmp_path / "x.bin", table(pickles), storages)
+    path.write_bytes(path.read_bytes().replace(number(1001) + b".", version + b".", 1))
+    with pytest.raises(CheckpointFileError, match=match) as error:
+        read_weights(path)
+    assert str(error.value).isprintable() and len(str(error.value)) < 200 + len(str(path))
+
+
+def test_keys_are_told_safely(tmp_path):
+    huge = b"\x8b" + (10_000).to_bytes(4, "little") + b"\x01" * 10_000
+    for key, match in ((huge, "a int"), (text("a\n\x1b[0m"), r"a.n.x1b.0m"), (b")", "refused: a")):
+        for content in (b"}" + key + number(1) + b"s", b"}" + key + b"cmine\nNet\ns"):
+            refused(write(tmp_path / "x.pth", content), f"no table of weights .*{match}")
+        pickles, storages = tables(model=STATE)
+        path = write(tmp_path / "x.pth", pickles["model"] + key + b"Ns", storages)
+        assert re.match(match, *read_weights(path).left_out)
+
+
+def test_what_entries_share_is_looked_into_once(tmp_path):
+    """A file of some hundred kilobytes took minutes."""
+    pickles, storages = tables(model=STATE)
+    shared = b"](" + number(1) * 50_000 + b"eq\xff"
+    entries = {f"e{i}": b"]" + (b"h\xff" if i else shared) + b"a" for i in range(5_000)}
+    path = write(tmp_path / "x.pth", pickles["model"] + table(entries)[1:], storages)
+    began = time.process_time()
+    assert set(read_weights(path).left_out.values()) == {"a list"}
+    assert time.process_time() - began < 5  # 250 million steps are not to be had in that
+
+
+def test_a_pickle_of_too_many_operations_is_refused(tmp_path, monkeypatch):
+    pickles, storages = tables(model=STATE)
+    monkeypatch.setattr(torch_pickle, "MAX_OPERATIONS", 10_000)
+    assert_same(write(tmp_path / "x.pth", table(pickles), storages))
+    many = b"](" + b"".join(number(i % 256) + b"N\x86" for i in range(1_000)) + b"eq\xff"
+    again = b"0ccollections\nOrderedDict\nh\xff\x85R"  # each makes a dict of a thousand
+    state = b"0cmine\nNet\nh\xffb"
+    filled = b"}(" + b"".join(number(i % 256) + b"N" for i in range(1_000)) + b"uq\xff"
+    for content in (b"N0" * 10_000 + b"}", many + again * 20, filled + state * 60):
+        path = write(tmp_path / "x.pth", content)
+        refused(path, "refused: more than 10,000 operations")
+    refused(write_legacy(path, b"N0" * 10_000 + b"}", {}), "more than 10,000 operations")
+    monkeypatch.setattr(torch_pickle, "MAX_OPERATIONS", 100_000)
+    refused(write(path, b"N0" * 10_000 + b"}"), "holds no table of weights")
+
+
+def test_an_index_that_is_deep_is_one_line(tmp_path):
+    path = tmp_path / "model.safetensors.index.json"
+    path.write_text('{"weight_map": ' + "[" * 100_000)
+    refused(path, "not an index")
 
 
 def test_the_parameters_of_a_torchscript_program(tmp_path):

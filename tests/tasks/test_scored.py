@@ -133,3 +133,8 @@ def test_who_generates_exactly_the_answer_is_right():
     listed = [row | {"prediction": row["answer"]} for row in rows]
     assert qa.score(listed, "image")["image_qa_accuracy"].value == 1
     assert qa.score(listed, "image")["image_qa_vqa_accuracy"].value == 1
+    # Some say it with its accent, some without; one is to be told from another word either way.
+    people = ["caf\u00e9"] * 5 + ["cafe", "Caf\u00e9", "bar", "bar", "bar"]
+    for said, expected in (("caf\u00e9", 1), ("cafe", 1), ("na\u00efve", 0)):
+        row = rows[0] | {"prediction": said, "answer": "caf\u00e9", "answers": people}
+        assert qa.score([row], "image")["image_qa_vqa_accuracy"].value == expected
