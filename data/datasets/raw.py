@@ -233,14 +233,15 @@ class RawFolder:
         return self._find(name, suffixes, folders)
 
     def ending(self, path: str) -> Media | Missing:
-        """The file whose path ends as this one does: in `DIR` or a subfolder, the longest ending.
+        """The file of this path in `DIR` or a subfolder; else that of its longest ending in `DIR`.
 
-        Lists of files name them under the folders of the machine that they were made on.
+        Lists of files name them under the folders of the machine that they were made on. What is
+        left of such a path has its own folders: below another one it is another file.
         """
         parts = [part for part in path.split("/") if part not in ("", ".", "..")]
         near = [folder for folder in self.folders if os.sep not in folder]
         for start in range(len(parts)):
-            found = self.exactly("/".join(parts[start:]), *near)
+            found = self.exactly("/".join(parts[start:]), *(("",) if start else near))
             if isinstance(found, Media):
                 return found
         return Missing(path)

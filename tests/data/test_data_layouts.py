@@ -352,6 +352,17 @@ def test_images_of_coco_under_the_names_of_either_year(place, tmp_path):
         assert entry.media == Media(place) and entry.id == "42", dataset
 
 
+def test_a_list_of_another_machine_gives_no_clip_of_another_split(tmp_path):
+    put(tmp_path / "val/0001.mp4", clip(0))
+    put(tmp_path / "train/0002.mp4", clip(1))
+    put(tmp_path / "train.jsonl", "".join(
+        json.dumps({"video": f"/data/train/{name}.mp4", "caption": name}) + "\n"
+        for name in ("0001", "0002")))
+    found = said(read("release_jsonl", tmp_path)["train"])
+    assert found == {"/data/train/0001": (None, ["0001"]),
+                     "/data/train/0002": ("train/0002.mp4", ["0002"])}
+
+
 def test_vqav2_of_lavis(tmp_path):
     """LAVIS 1.0.0.dev1, coco/defaults_vqa.yaml: vqa_train.json and the like, as ALBEF made them."""
     put(tmp_path / "annotations/vqa_train.json", [

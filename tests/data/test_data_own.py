@@ -153,6 +153,20 @@ def test_a_clip_is_found_however_it_is_named(way, raw, tmp_path):
     assert (entry.id, entry.kind, entry.media.path) == ("clips/0.mp4", "video", "clips/0.mp4")
 
 
+@pytest.mark.parametrize("name, place", [
+    ("/data/train/0001.mp4", None), ("/data/train/sub/0001.mp4", None), ("val/0001.mp4", "val/"),
+    ("/data/val/0001.mp4", "val/"), ("0001.mp4", "val/"), (r"D:\data\train\0001.mp4", None),
+    ("9.jpg", None), ("vid/9.jpeg", None), ("9.bmp", None), ("3.mp4", None), ("9", "vid/9.mp4"),
+    ("vid/9.avi", "vid/9.mp4"), ("pic/3.png", "pic/3.jpg")])
+def test_no_other_medium_stands_in_for_one_that_is_missing(name, place, tmp_path):
+    for file in ("val/0001.mp4", "vid/9.mp4"):
+        put(tmp_path / "raw" / file, clip(0))
+    put(tmp_path / "raw/pic/3.jpg", image(0))
+    entry = one(tmp_path / "raw", tmp_path, {"path": name, "caption": "a"})
+    found = None if isinstance(entry.media, Missing) else entry.media.path
+    assert found == (place + "0001.mp4" if place == "val/" else place)
+
+
 def test_names_with_marks_are_found_in_either_form(tmp_path):
     for number, (disk, said) in enumerate((("cafe\u0301.mp4", "caf\u00e9.mp4"),
                                            ("\u00fcber 50%.mp4", "u\u0308ber 50%.mp4"))):
