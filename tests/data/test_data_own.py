@@ -587,6 +587,48 @@ def test_latin_and_packed_and_marked_tables(raw, tmp_path):
         assert entry.fields["texts"] == ["café"], name
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-16", "utf-32", "utf-8-sig"])
+def test_tables_in_any_encoding(encoding, raw, tmp_path):
+    text = separated([{"path": "clips/0.mp4", "caption": "日本 café"}])
+    for name, packed in (("t.csv", False), ("z.csv.gz", True)):
+        data = text.encode(encoding)
+        put(tmp_path / name, gzip.compress(data) if packed else data)
+        ((entry,),) = read(raw, tmp_path / name).values()
+        assert entry.fields["texts"] == ["日本 café"], name
+
+
+def test_a_bad_byte_costs_no_other_letter_of_its_table(raw, tmp_path, capsys):
+    put(tmp_path / "t.csv", "path,caption\nclips/0.mp4,日本 café\nclips/1.mp4,".encode()
+        + b"caf\xe9 \x93q\x94\n" + "clips/2.mp4,naïve\n".encode())
+    entries = read(raw, tmp_path / "t.csv")["train"]
+    assert [entry.fields["texts"] for entry in entries] == [["日本 café"], ["café “q”"], ["naïve"]]
+    assert "t.csv is not all UTF-8, first in line 3" in capsys.readouterr().err
+
+
+def test_lists_and_lines_of_json_pass_for_each_other(raw, tmp_path):
+    row = {"path": "clips/0.mp4", "caption": "a"}
+    for name, text in (("l.jsonl", json.dumps([row], indent=1)), ("m.ndjson", json.dumps([row])),
+                       ("n.jsonl", f"\n[1]\n{json.dumps(row)}\n"),
+                       ("o.json", f"{json.dumps(row)}\n{json.dumps(row)}\n")):
+        put(tmp_path / name, text)
+        first = read(raw, tmp_path / name)["train"][0]
+        assert first.fields["texts"] == ["a"], name
+    for name in ("c.json", "c.jsonl"):
+        put(tmp_path / name, "[\n" + f"{json.dumps(row)},\n" * 2 + "]\n")
+        with pytest.raises(DataError, match="c.jsonl? is not JSON: .*line [34]"):
+            read(raw, tmp_path / name)
+
+
+def test_a_table_without_any_column_says_what_its_first_row_is(raw, tmp_path):
+    for name, text, reason in (("a.jsonl", "{'path': 1}\n{'path': 2}\n", "a.jsonl:1: not JSON"),
+                               ("b.json", "[[1, 2], [3]]", "b.json:1: expected an object, not list"),
+                               ("c.json", "[{}]", "c.json:1: an object without a name"),
+                               ("d.json", "[]", "no column that is known to name media")):
+        put(tmp_path / name, text)
+        with pytest.raises(DataError, match=reason):
+            read(raw, tmp_path / name)
+
+
 def test_json_by_media(raw, tmp_path):
     for told, texts in (({"clips/0.mp4": "a", "clips/1.mp4": ["b", "c"]}, [["a"], ["b", "c"]]),
                         ({"0": {"captions": ["a"]}, "1": {"captions": "b"}}, [["a"], ["b"]]),

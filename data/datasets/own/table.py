@@ -167,6 +167,9 @@ class _Reader:
             stem if stems.count(stem) == 1 else f"{folder}_{stem}")
 
     def _read_table(self, table: Table, split: str) -> None:
+        if not table.columns and (first := next(iter(table.read([])), None)):
+            raise DataError(f"{first.place}: {first.fault or 'an object without a name'}: no row "
+                            "of the table has columns")
         roles = columns.find(table.name, table.columns, self.options.given, table.embedded)
         used = ", ".join(f"{role}={','.join(names)}" for role, names in roles.items())
         print(f"{table.name}: {used}", flush=True)
