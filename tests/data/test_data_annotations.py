@@ -160,6 +160,25 @@ def test_tables_of_commas(tmp_path):
         list(read_table(tmp_path / "t.csv", ("videoid", "name")))
 
 
+def test_rows_with_more_cells_than_columns_are_odd(tmp_path):
+    put(tmp_path / "t.csv", "videoid,name\n1,a\n2,b, c\n3,d, ,\n4,e,,x\n5,\"f, g\"\n")
+    odd: list[tuple] = []
+    found = list(read_table(tmp_path / "t.csv", ("videoid", "name"),
+                            odd=lambda path, place, reason: odd.append((place, reason))))
+    assert [(row["videoid"], row["name"]) for row in found] == [("1", "a"), ("3", "d"),
+                                                                ("5", "f, g")]
+    assert odd == [("line 3", "has 3 cells, the first line 2"),
+                   ("line 5", "has 4 cells, the first line 2")]
+
+
+@pytest.mark.parametrize("name, suffix", [("release_jsonl", "jsonl"), ("albef_json", "json")])
+def test_lists_whose_splits_fall_together_are_an_error(name, suffix, tmp_path):
+    for stem in ("a-b", "a_b"):
+        put(tmp_path / f"{stem}.{suffix}", '[{"image": "a.jpg", "video": "v", "caption": "x"}]')
+    with pytest.raises(DataError, match=f"a-b.{suffix} and a_b.{suffix} would both be .*'a_b'"):
+        read(name, tmp_path)
+
+
 def test_lists_and_lines_of_json_pass_for_each_other(tmp_path):
     put(tmp_path / "train.jsonl", '[\n{"video_id": "v", "caption": "a"},\n{"caption": "b"}]')
     put(tmp_path / "ssv2.json", '{"id": 1, "label": "x"}\n{"id": "2"}\n')

@@ -399,6 +399,25 @@ def test_splits_by_column_and_by_file(raw, tmp_path):
                   "val": [["validation-00000-of-00001"]]}
 
 
+def test_splits_that_fall_together_are_one_line(raw, tmp_path):
+    row = {"path": "clips/0.mp4", "caption": "a"}
+    for first, second in (("训练", "测试"), ("fold-1", "fold 1"), ("été", "ôté")):
+        rows = [row | {"split": one} for one in (first, f" {first}", second)]
+        message = f"the splits '{first}' and '{second}' would both be called .*rename one"
+        with pytest.raises(DataError, match=message):
+            read(raw, table(tmp_path, rows))
+        assert len(read(raw, table(tmp_path, rows[:2]))) == 1
+        with pytest.raises(DataError, match=message):
+            read(raw, *(table(tmp_path, [row], f"{one}.json") for one in (first, second)))
+        for one in (first, second):
+            save(tmp_path / first / one, pa.table({"path": ["clips/0.mp4"], "text": ["a"]}))
+        put(tmp_path / first / "dataset_dict.json", json.dumps({"splits": [first, second]}))
+        with pytest.raises(DataError, match=message):
+            read(raw, tmp_path / first)
+    known = [row | {"split": one} for one in ("valid", "dev", "Validation", "val")]
+    assert list(read(raw, table(tmp_path, known))) == ["val"]
+
+
 def test_a_share_never_divides_a_medium(raw, tmp_path):
     rows = [{"path": f"clips/{n % 4}.mp4", "caption": f"{n}", "start": n // 4, "end": n // 4 + 1}
             for n in range(12)]
@@ -620,10 +639,11 @@ def test_lists_and_lines_of_json_pass_for_each_other(raw, tmp_path):
 
 
 def test_a_table_without_any_column_says_what_its_first_row_is(raw, tmp_path):
-    for name, text, reason in (("a.jsonl", "{'path': 1}\n{'path': 2}\n", "a.jsonl:1: not JSON"),
-                               ("b.json", "[[1, 2], [3]]", "b.json:1: expected an object, not list"),
-                               ("c.json", "[{}]", "c.json:1: an object without a name"),
-                               ("d.json", "[]", "no column that is known to name media")):
+    for name, text, reason in (
+            ("a.jsonl", "{'path': 1}\n{'path': 2}\n", "a.jsonl:1: not JSON"),
+            ("b.json", "[[1, 2], [3]]", "b.json:1: expected an object, not list"),
+            ("c.json", "[{}]", "c.json:1: an object without a name"),
+            ("d.json", "[]", "no column that is known to name media")):
         put(tmp_path / name, text)
         with pytest.raises(DataError, match=reason):
             read(raw, tmp_path / name)

@@ -15,7 +15,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.datasets.own.rows import SPLITS, Row, Table, split_name, split_of_file
+from data.datasets.own.rows import Row, Table
+from data.datasets.split_names import SPLITS, split_name, split_of_file
 from mplug2_jax.contracts.errors import DataError
 
 DICT, STATE, INFO = "dataset_dict.json", "state.json", "dataset_info.json"
@@ -135,7 +136,8 @@ def open_arrow(path: Path) -> list[Table]:
         if not isinstance(names, list) or not names:
             raise DataError(f"{path / DICT} names no splits")
         folders = [path / Path(str(name)).name for name in names]
-        return [_saved(folder, split_name(folder.name)) for folder in folders]
+        taken: dict[str, str] = {}
+        return [_saved(folder, split_name(folder.name, taken)) for folder in folders]
     if (path / STATE).is_file():
         return [_saved(path, "")]
     files = sorted(one for one in path.rglob("*") if one.suffix.lower() in FILES)

@@ -2,8 +2,8 @@
 
 A name is looked for below the raw folder, then beside the table, then in the raw folder's
 subfolders and theirs, without a suffix too, then in the tar files there. A path of another machine
-is looked for by its longest ending, which begins at the raw folder. Whatever is found must lie, links resolved, in the raw folder
-or in one of the further roots.
+is looked for by its longest ending, which begins at the raw folder. Whatever is found must lie,
+links resolved, in the raw folder or in one of the further roots.
 """
 
 import functools

@@ -12,9 +12,10 @@ from typing import Any
 
 from data.datasets.own import arrow_files, columns, opening, pictures, places, said, text_files
 from data.datasets.own.arrow_files import Cell
-from data.datasets.own.rows import SPLITS, Table, split_name, split_of_file
+from data.datasets.own.rows import Table
 from data.datasets.own.said import Said
 from data.datasets.raw import Dataset, Entry, Media, Missing, RawFolder
+from data.datasets.split_names import SPLITS, split_name, split_of_file
 from mplug2_jax.contracts.errors import DataError, MediaError
 
 NAME = "table"
@@ -136,6 +137,7 @@ class _Reader:
         self.records: dict[str, dict[tuple, _Record]] = {}
         self.faults: dict[str, list[Entry]] = {}
         self.duplicates = self.rows = 0
+        self._taken: dict[str, str] = {}  # by the name of a split what it is called in the tables
         self._found = functools.cache(self._find)
         self._size = functools.cache(self._read_size)
         roots = [Path(root).absolute() for root in options.roots]
@@ -164,7 +166,7 @@ class _Reader:
         stem = path.name.partition(".")[0]
         folder = path.absolute().parent.name
         return split_of_file(stem) or SPLITS.get(folder.casefold()) or split_name(
-            stem if stems.count(stem) == 1 else f"{folder}_{stem}")
+            stem if stems.count(stem) == 1 else f"{folder}_{stem}", self._taken)
 
     def _read_table(self, table: Table, split: str) -> None:
         if not table.columns and (first := next(iter(table.read([])), None)):
@@ -183,7 +185,7 @@ class _Reader:
             except ValueError as error:
                 self._fault(split, row.place, str(error))
                 continue
-            one.split = split_name(one.split) if one.split else split
+            one.split = split_name(one.split, self._taken) if one.split else split
             held.append(one)
         told = pictures.decide(table.name, (box for one in held for _, box in one.boxes),
                                pictures.read_told(self.options.boxes))

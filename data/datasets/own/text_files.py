@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from data.datasets.own.columns import KNOWN, plain
-from data.datasets.own.rows import SPLITS, Row, Table, of_dicts, split_name
+from data.datasets.own.rows import Row, Table, of_dicts
+from data.datasets.split_names import SPLITS, split_name
 from data.datasets.texts import decoded
 from mplug2_jax.contracts.errors import DataError
 
@@ -178,7 +179,8 @@ def open_json(path: Path, named: Collection[str]) -> list[Table]:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        if text.lstrip().startswith("{") and "\n{" in text.strip():  # several objects: `datasets` writes lines under this name
+        # Several objects: `datasets` writes lines under this name.
+        if text.lstrip().startswith("{") and "\n{" in text.strip():
             return [open_json_lines(path)]
         raise DataError(f"{path} is not JSON: {_line(error)}") from error
     if isinstance(found, Mapping) and found and all(
