@@ -21,6 +21,7 @@ from data.datasets import Missing, RawFolder, own
 from data.datasets.own import opening
 from data.pipeline import open_split
 from data.prepare.__main__ import main
+from data.prepare.plan import Plan, make_plan
 from data.prepare.problems import PROBLEMS
 from data.records import record
 from mplug2_jax.contracts.errors import DataError, MediaError
@@ -114,7 +115,9 @@ def test_numbers_lists_and_nulls_of_any_format(raw, tmp_path):
 @pytest.mark.parametrize("told, wanted", [
     ("a", ["a"]), (["a", "b"], ["a", "b"]), ([["a", "b"], ["c"]], ["a", "b", "c"]),
     ('["a", "b"]', ["a", "b"]), ("['a', 'b']", ["a", "b"]), ("['a' 'b']", ["a", "b"]),
-    ("['it''s' \"b\"]", ["it", "s", "b"]), ("[laughs]", ["[laughs]"]), (2, ["2"]), (2.5, ["2.5"]),
+    ("['it''s' \"b\"]", ["it", "s", "b"]), ("[laughs]", ["[laughs]"]),
+    ("[{{1,2,3,4}}]", ["[{{1,2,3,4}}]"]), ("[{[1]: 2}]", ["[{[1]: 2}]"]),
+    (2, ["2"]), (2.5, ["2.5"]),
     (True, ["True"]), (["a", None, " "], ["a"]), ([{"raw": "a"}, {"raw": "b"}], ["a", "b"]),
     ("cut \ud83d", ["cut ?"]), ("a\r\nb ", ["a\nb"]), ("none", ["none"]), ("N/A", ["N/A"])])
 def test_captions(told, wanted, raw, tmp_path):
@@ -367,6 +370,14 @@ def test_pictures_beside_a_table_of_datasets(raw, tmp_path):
     assert [entry.media.path for entry in entries] == ["pictures/0.jpg", "pictures/1.jpg"]
 
 
+def test_names_that_are_no_utf8_are_shared_too(tmp_path):
+    for number in range(3):
+        put_tar(tmp_path / f"raw/\udcff{number}.tar", {f"{number}.jpg": image(number)})
+    rows = [{"path": f"{number}", "caption": "a"} for number in range(3)]
+    found = read(tmp_path / "raw", table(tmp_path, rows), share="0.3")
+    assert [len(found[split]) for split in ("train", "val")] == [2, 1]
+
+
 def test_bytes_in_base64_are_media_too(raw, tmp_path):
     import base64
     packed = base64.b64encode(image(0)).decode()
@@ -431,6 +442,42 @@ def test_a_share_never_divides_a_medium(raw, tmp_path):
     drawn = {frozenset(entry.media.path for entry in read(
         raw, table(tmp_path, rows), share="0.25", seed=seed)["val"]) for seed in range(9)}
     assert len(drawn) > 1
+
+
+def test_a_share_takes_the_same_bytes_under_any_name_together(raw, tmp_path):
+    made = embedded([f"{n}.jpg" for n in range(12)], [image(n % 4) for n in range(12)],
+                    caption=[f"{n}" for n in range(12)])
+    pq.write_table(made, tmp_path / "t.parquet")
+    for seed in range(4):
+        found = read(raw, tmp_path / "t.parquet", share="val=0.25,test=0.25", seed=seed)
+        bytes_of = {split: {opening.read_media(raw, entry.media) for entry in entries}
+                    for split, entries in found.items()}
+        assert [len(bytes_of[split]) for split in ("train", "val", "test")] == [2, 1, 1]
+        assert len(set.union(*bytes_of.values())) == 4 and sum(map(len, found.values())) == 12
+
+
+def test_a_share_keeps_images_together_that_records_join(raw, tmp_path, capsys):
+    for name in "abcdefgh":
+        put(tmp_path / f"raw/{name}.jpg", image(ord(name)))
+    pairs = ["ab", "bc", "ef", "d", "c", "gh", "h"]  # abc, ef, gh, d
+    rows = [{"images": [f"{one}.jpg" for one in pair], "caption": pair} for pair in pairs]
+    groups = [{"ab", "bc", "c"}, {"ef"}, {"gh", "h"}, {"d"}]
+    for seed in range(6):
+        found = read(tmp_path / "raw", table(tmp_path, rows), share="val=0.25", seed=seed)
+        said = [{entry.fields["texts"][0] for entry in found[split]} for split in ("train", "val")]
+        assert all(any(group <= one for one in said) for group in groups)
+        media = [media for entry in found["val"] for media in (
+            entry.media if isinstance(entry.media, list) else [entry.media])]
+        assert len({one.path for one in media}) in (1, 2)  # a quarter of eight, at most
+        again = read(tmp_path / "raw", table(tmp_path, rows[::-1]), share="val=0.25", seed=seed)
+        assert {entry.id for entry in again["val"]} == {entry.id for entry in found["val"]}
+    assert "several splits" not in capsys.readouterr().err
+    with pytest.raises(DataError, match="3 media, in 1 groups .* cannot be divided"):
+        read(tmp_path / "raw", table(tmp_path, rows[:2]), share="0.5")
+    rows = [{"images": ["a.jpg", "b.jpg"], "text": "x", "split": "train"},
+            {"images": ["c.jpg", "b.jpg"], "text": "y", "split": "val"}]
+    read(tmp_path / "raw", table(tmp_path, rows))
+    assert "1 media stand in several splits" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("share, message", [
@@ -509,13 +556,14 @@ def one_boxes(raw, tmp_path, row, **options):
 def test_an_odd_box_costs_its_row(raw, tmp_path):
     good = {"image": "pictures/0.jpg", "phrase": "it", "box": [10, 5, 30, 10]}
     odd = {"beyond": [10, 5, 90, 10], "three": [1, 2, 3], "turned": [30, 10, 10, 5],
-           "words": "left of it", "nan": [float("nan"), 1, 2, 3], "null": None,
+           "words": "left of it", "set": "{{1,2,3,4}}", "hash": "[{[1]: 2}]", "null": None,
+           "nan": [float("nan"), 1, 2, 3],
            "two": [[10, 5, 30, 10], [1, 1, 3, 3]]}
     rows = [good | {"phrase": f"it {name}", "box": box} for name, box in odd.items()]
     entries = read(raw, table(tmp_path, [good, *rows]))["train"]
     assert entries[0].fields["boxes"] == [{"phrase": "it", "box": [0.25, 0.25, 0.75, 0.5]}]
     assert len(entries) == 1 + len(faults(entries)) == 1 + len(odd)
-    assert {entry.id for entry in entries[1:]} == {f"t.json:{n}" for n in range(2, 9)}
+    assert {entry.id for entry in entries[1:]} == {f"t.json:{n}" for n in range(2, 11)}
 
 
 def test_boxes_of_another_format_are_one_error(raw, tmp_path):
@@ -707,6 +755,40 @@ def test_what_was_missing_is_counted_and_named(raw, tmp_path, capsys):
         capsys.readouterr().out)
     assert main([*arguments, f"--table={path}", "--share=0.1"]) == 1  # made otherwise
     assert "with share=, not 0.1" in capsys.readouterr().err
+
+
+def test_an_edited_table_is_not_what_was_prepared(raw, tmp_path, capsys):
+    rows = [{"path": "clips/0.mp4", "caption": "a"}]
+    (tmp_path / "raw").symlink_to(raw)
+    put(tmp_path / "raw/own/t.json", rows)
+    arguments = ["table", f"--raw={tmp_path}/raw", "--processes=1"]
+    for told, edit in ((f"{tmp_path}/t.json", lambda: table(tmp_path, rows)),
+                       ("own/t.json", lambda: put(raw / "own/t.json", rows)),
+                       (f"{tmp_path}/folder", lambda: WRITERS["parquet"](
+                           tmp_path / "folder", rows))):
+        (tmp_path / "folder").mkdir(exist_ok=True)
+        rows[0]["caption"] = "a"
+        edit()
+        again = [*arguments, f"--table={told}", f"--out={tmp_path}/of {told.replace('/', ' ')}"]
+        assert main(again) == 0 and main(again) == 0, told
+        rows[0]["caption"] = "b"
+        edit()
+        capsys.readouterr()
+        assert main(again) == 1, told
+        assert "with contents=" in capsys.readouterr().err
+    dataset = own.dataset(own.Options(("own/t.json",)), raw)
+    assert dataset.settings["tables"] == f"{raw}/own/t.json"
+
+
+def test_an_edited_table_is_not_what_was_begun(raw, tmp_path):
+    def planned(caption: str) -> Plan:
+        path = table(tmp_path, [{"path": "clips/0.mp4", "caption": caption}])
+        dataset = own.dataset(own.Options((str(path),)), raw)
+        return make_plan(dataset, RawFolder(raw), tmp_path / "work", 10)
+
+    assert planned("a").shards == planned("a").shards == {"train": 1}
+    with pytest.raises(DataError, match="was begun with contents="):
+        planned("b")
 
 
 def test_warnings_of_what_may_be_no_intention(raw, tmp_path, capsys):

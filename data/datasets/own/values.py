@@ -93,7 +93,8 @@ def _python_list(text: str) -> Any:
             return [ast.literal_eval(token.string) for token in tokens[1:-1]
                     if token.type == tokenize.STRING]
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError, tokenize.TokenError, MemoryError, RecursionError):
+    # A set in a set, or a list as a name, has no hash: TypeError.
+    except (ValueError, TypeError, SyntaxError, tokenize.TokenError, MemoryError, RecursionError):
         return None
 
 
@@ -174,7 +175,7 @@ def _parsed(text: str) -> Any:
     except (ValueError, RecursionError):
         try:
             found = ast.literal_eval(text.strip())
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             return None
     return found if isinstance(found, list | tuple | dict) else None
 
