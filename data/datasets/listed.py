@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from data.datasets import coco
+from data.datasets.folders import hidden
 from data.datasets.raw import (
     Dataset,
     Entry,
@@ -128,7 +129,7 @@ def _by_split(paths: Iterable[Path]) -> dict[str, Path]:
 
 
 def _lists(raw: RawFolder, pattern: str) -> list[Path]:
-    return [path for path in sorted(raw.root.glob(pattern)) if not path.name.startswith(".")]
+    return [path for path in sorted(raw.root.glob(pattern)) if not hidden(path.name)]
 
 
 def _read_release(raw: RawFolder) -> dict[str, Iterable[Entry]]:

@@ -304,6 +304,18 @@ def test_msvd_of_clip4clip(tmp_path):
         "a_1_2": ("MSVD_Videos/a_1_2.AVI", ["a bird", "it flies"])}
 
 
+def test_lists_above_the_raw_folder_are_not_read(tmp_path):
+    raw = tmp_path / "deep/raw"
+    put(raw / "MSR_VTT.json", {"annotations": [{"image_id": "video0", "caption": "a"}]})
+    put(raw / "video0.mp4", clip(0))
+    for above in (tmp_path / "deep", tmp_path):
+        put(above / "high-quality/structured-symlinks/train_list_full.txt", "video0\n")
+    with pytest.raises(DataError, match="is not there"):
+        read("msrvtt", raw)
+    put(raw / "high-quality/structured-symlinks/train_list_full.txt", "video0\n")
+    assert said(read("msrvtt", raw)["train"]) == {"video0": ("video0.mp4", ["a"])}
+
+
 def test_coco_and_flickr_of_lavis_and_hugging_face(tmp_path):
     """LAVIS 1.0.0.dev1, {coco/defaults_cap,flickr30k/defaults}.yaml; nlphuji/flickr30k."""
     coco = tmp_path / "coco"

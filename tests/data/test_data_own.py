@@ -410,6 +410,18 @@ def test_splits_by_column_and_by_file(raw, tmp_path):
                   "val": [["validation-00000-of-00001"]]}
 
 
+def test_hidden_files_are_no_parts_of_a_folder_of_tables(raw, tmp_path):
+    for name in ("train.parquet", "._train.parquet", ".cache/old.parquet"):
+        put(tmp_path / "t" / name, b"\0\5\x16\7")
+    pq.write_table(pa.table({"path": ["clips/0.mp4"], "text": ["a"]}), tmp_path / "t/train.parquet")
+    told = own.Options((str(tmp_path / "t"),))
+    before = own.dataset(told).settings
+    ((entry,),) = read(raw, tmp_path / "t").values()
+    assert entry.fields["texts"] == ["a"]
+    put(tmp_path / "t/.DS_Store", "x")
+    assert own.dataset(told).settings == before
+
+
 def test_splits_that_fall_together_are_one_line(raw, tmp_path):
     row = {"path": "clips/0.mp4", "caption": "a"}
     for first, second in (("训练", "测试"), ("fold-1", "fold 1"), ("été", "ôté")):

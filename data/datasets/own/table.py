@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from data.datasets.folders import hidden
 from data.datasets.own import (
     arrow_files,
     columns,
@@ -280,7 +281,7 @@ def _contents(paths: list[Path]) -> str:
         for path in paths:
             inner = sorted(path.rglob("*")) if path.is_dir() else []
             for one in inner:
-                if one.is_file():
+                if one.is_file() and not hidden(one.relative_to(path)):
                     stat = one.stat()
                     own = f"{one.relative_to(path)}\0{stat.st_size}\0{stat.st_mtime_ns}\0"
                     digest.update(own.encode("utf-8", "surrogateescape"))
