@@ -409,6 +409,25 @@ def test_refcoco_of_mdetr(name, prefix, tmp_path):
         ("left cat", [0.25, 0.1, 0.75, 0.6]), ("cat", [0.25, 0.1, 0.75, 0.6])]
 
 
+def test_boxes_of_refcoco_lie_in_their_image(tmp_path):
+    boxes = {"whole": [0, 0, 40, 20], "beyond": [30, 10, 20.5, 15], "before": [-4, -2, 14, 12],
+             "outside": [41, 2, 5, 5], "empty": [10, 2, 0, 10], "turned": [10, 2, -5, 10],
+             "nan": [float("nan"), 2, 5, 5], "far": [1, 1, float("inf"), 5], "three": [1, 2, 3]}
+    put(tmp_path / "finetune_refcoco_train.json", json.dumps({
+        "images": [{"id": n, "original_id": 7, "caption": name, "height": 20, "width": 40,
+                    "file_name": "COCO_train2014_000000000007.jpg"}
+                   for n, name in enumerate(boxes)],
+        "annotations": [{"id": n, "image_id": n, "bbox": box}
+                        for n, box in enumerate(boxes.values())]}))
+    put(tmp_path / "train2014/COCO_train2014_000000000007.jpg", image(0))
+    folder = RawFolder(tmp_path)
+    (entry,) = DATASETS["refcoco"].read(folder)["train"]
+    assert {box["phrase"]: box["box"] for box in entry.fields["boxes"]} == {
+        "whole": [0, 0, 1, 1], "beyond": [0.75, 0.5, 1, 1], "before": [0, 0, 0.25, 0.5]}
+    assert [place for _, place, _ in folder.left_out] == [f"item {n}" for n in range(4, 10)]
+    assert "is no box in 40 x 20 pixels" in folder.left_out[0][2]
+
+
 def test_visual_genome_with_the_images_of_gqa(tmp_path):
     """GQA's images.zip has those of Visual Genome too, in one folder (cs.stanford.edu/.../gqa)."""
     put(tmp_path / "image_data.json", [{"image_id": 1, "width": 40, "height": 20}])

@@ -117,7 +117,7 @@ def test_numbers_lists_and_nulls_of_any_format(raw, tmp_path):
     ('["a", "b"]', ["a", "b"]), ("['a', 'b']", ["a", "b"]), ("['a' 'b']", ["a", "b"]),
     ("['it''s' \"b\"]", ["it", "s", "b"]), ("[laughs]", ["[laughs]"]),
     ("[{{1,2,3,4}}]", ["[{{1,2,3,4}}]"]), ("[{[1]: 2}]", ["[{[1]: 2}]"]),
-    (2, ["2"]), (2.5, ["2.5"]),
+    (2, ["2"]), (2.5, ["2.5"]), (2.0, ["2"]), ("2.0", ["2.0"]),
     (True, ["True"]), (["a", None, " "], ["a"]), ([{"raw": "a"}, {"raw": "b"}], ["a", "b"]),
     ("cut \ud83d", ["cut ?"]), ("a\r\nb ", ["a\nb"]), ("none", ["none"]), ("N/A", ["N/A"])])
 def test_captions(told, wanted, raw, tmp_path):
@@ -565,6 +565,30 @@ def one_boxes(raw, tmp_path, row, **options):
     return one(raw, tmp_path, row, **options).fields["boxes"]
 
 
+def test_a_row_without_a_box_keeps_its_caption(raw, tmp_path):
+    row = {"image": "pictures/0.jpg", "caption": "it"}
+    for empty in (None, "", [], "[]", float("nan")):
+        entry = one(raw, tmp_path, row | {"box": empty})
+        assert entry.fields == {"texts": ["it"]}, empty
+        assert "'box' is empty" in faults([one(raw, tmp_path, {
+            "image": "pictures/0.jpg", "phrase": "it", "box": empty})])[0]
+    sides = dict.fromkeys("xywh")
+    assert one(raw, tmp_path, row | sides, box="x,y,w,h").fields == {"texts": ["it"]}
+    assert "expected a box" in faults([one(raw, tmp_path, row | sides | {"x": 1},
+                                           box="x,y,w,h")])[0]
+
+
+def test_whole_numbers_of_columns_with_nulls(raw, tmp_path):
+    made = pa.table({"video_id": [2.0, None, 1.0], "question": ["a?"] * 3,
+                     "answer": [3.0, 1.0, 2.5], "question_id": pa.array([7.0, 8.0, None])})
+    pq.write_table(made, tmp_path / "t.parquet")
+    first, second, odd = read(raw, tmp_path / "t.parquet")["train"]
+    assert [first.media.path, second.media.path] == ["clips/2.mp4", "clips/1.mp4"]
+    assert first.fields["questions"] == [{"question": "a?", "answer": "3", "id": "7"}]
+    assert second.fields["questions"] == [{"question": "a?", "answer": "2.5"}]
+    assert "names no medium" in faults([odd])[0]
+
+
 def test_an_odd_box_costs_its_row(raw, tmp_path):
     good = {"image": "pictures/0.jpg", "phrase": "it", "box": [10, 5, 30, 10]}
     odd = {"beyond": [10, 5, 90, 10], "three": [1, 2, 3], "turned": [30, 10, 10, 5],
@@ -572,7 +596,7 @@ def test_an_odd_box_costs_its_row(raw, tmp_path):
            "nan": [float("nan"), 1, 2, 3],
            "two": [[10, 5, 30, 10], [1, 1, 3, 3]]}
     rows = [good | {"phrase": f"it {name}", "box": box} for name, box in odd.items()]
-    entries = read(raw, table(tmp_path, [good, *rows]))["train"]
+    entries = read(raw, table(tmp_path, [good, *rows]), boxes="xyxy")["train"]
     assert entries[0].fields["boxes"] == [{"phrase": "it", "box": [0.25, 0.25, 0.75, 0.5]}]
     assert len(entries) == 1 + len(faults(entries)) == 1 + len(odd)
     assert {entry.id for entry in entries[1:]} == {f"t.json:{n}" for n in range(2, 11)}
@@ -582,6 +606,12 @@ def test_boxes_of_another_format_are_one_error(raw, tmp_path):
     row = {"image": "pictures/0.jpg", "phrase": "it"}
     with pytest.raises(DataError, match="1 of 2 boxes end before .* say --boxes=xywh"):
         read(raw, table(tmp_path, [row | {"box": [20, 5, 10, 5]}, row | {"box": [1, 2, 30, 10]}]))
+    large = [row | {"box": [1, 2, 30 + n % 9, 10]} for n in range(19)]
+    few = [row | {"box": [20, 5, 10, 5]}] * 2
+    with pytest.raises(DataError, match="2 of 21 boxes end before .* else --boxes=xyxy"):
+        read(raw, table(tmp_path, [*large, *few]))
+    entries = read(raw, table(tmp_path, [*large, few[0]]))["train"]  # an odd one of twenty
+    assert len(entries[0].fields["boxes"]) == 9 and "ends before" in faults(entries)[0]
     with pytest.raises(DataError, match="1 of 2 boxes lie within 0 to 1, the others beyond"):
         read(raw, table(tmp_path, [row | {"box": [0.1, 0.1, 0.2, 0.3]},
                                    row | {"box": [1, 2, 30, 10]}]))

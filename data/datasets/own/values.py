@@ -35,7 +35,7 @@ def null(value: Any) -> bool:
 
 
 def word(value: Any) -> str:
-    """A cell as text, "" for nothing: 2 is "2", True is "True".
+    """A cell as text, "" for nothing: 2 is "2", as is 2.0, and True is "True".
 
     Raises:
         ValueError: it is a list, an object or bytes.
@@ -46,6 +46,8 @@ def word(value: Any) -> str:
         return word(value[0])
     if isinstance(value, Mapping | list | tuple | bytes):
         raise ValueError(f"expected a text, not {_shown(value)}")
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        value = int(value)  # whole numbers beside an empty cell are floats in many a table
     # Half a pair of UTF-16, which JSON can name, is no letter that could be written.
     text = str(value).encode("utf-8", "replace").decode("utf-8")
     return text.replace("\r\n", "\n").replace("\0", "").strip()
