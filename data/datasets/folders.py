@@ -10,7 +10,7 @@ import errno
 import os
 import sys
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mplug2_jax.contracts.errors import DataError
@@ -35,11 +35,16 @@ def without_suffix(name: str) -> str:
     return stem if suffix.lower() in _ALL else name
 
 
-def _key(name: str) -> str:
+def medium_key(name: str) -> str:
     """What the names of one medium have in common."""
     while (stem := without_suffix(name)) != name and stem:
         name = stem
     return (name if name.isascii() else unicodedata.normalize("NFC", name)).replace(" ", "_")
+
+
+def hidden(path: str | os.PathLike) -> bool:
+    """Whether a path, or a folder in it, is hidden, as the `._NAME` that Macs put beside a file."""
+    return any(part.startswith(".") and part not in (".", "..") for part in Path(path).parts)
 
 
 class Listing:
@@ -47,16 +52,19 @@ class Listing:
 
     Args:
         files, folders: what lies in it.
+
+    Attributes:
+        keys: by `medium_key` the files that have it, sorted.
     """
 
     def __init__(self, files: list[str], folders: list[str]):
         self.files, self.folders = frozenset(files), sorted(folders)
-        self._by_key: dict[str, list[str]] = {}
+        self.keys: dict[str, list[str]] = {}
         for name in sorted(files):
-            self._by_key.setdefault(_key(name), []).append(name)
+            self.keys.setdefault(medium_key(name), []).append(name)
         for name in folders:  # one that is called like a medium is told of when it is read
             if kind_of(name):
-                self._by_key.setdefault(_key(name), []).append(name)
+                self.keys.setdefault(medium_key(name), []).append(name)
 
     def find(self, stem: str, suffixes: tuple[str, ...]) -> str | None:
         """The file of a name with or without a suffix, of one of these suffixes or of none."""
@@ -69,7 +77,7 @@ class Listing:
 
         if stem in self.files and os.path.splitext(stem)[1].lower() in ranks:
             return stem
-        found = self._by_key.get(_key(stem), ())
+        found = self.keys.get(medium_key(stem), ())
         fitting = [name for name in found if os.path.splitext(name)[1].lower() in ranks]
         if fitting:
             return min(fitting, key=rank)
@@ -95,6 +103,7 @@ class Folders:
         Raises:
             DataError: it cannot be read, for a reason that is not its permissions.
         """
+        folder = folder.rstrip(os.sep)
         if folder not in self._listed:
             self._listed[folder] = self._list(folder)
         return self._listed[folder]
@@ -132,6 +141,32 @@ class Folders:
             seen.add(real)
             yield place, sorted(self.listing(place).files)
             waiting += reversed(self.inner(place))
+
+
+class Holding:
+    """Which folders hold a name: one that is nowhere costs a look, not one into each of thousands.
+
+    Args:
+        tree: that they are of.
+        parents: folders; they are listed one after the other, when a name is in none before.
+        inner: what is below each of them.
+    """
+
+    def __init__(self, tree: Folders, parents: Iterable[str], inner: str):
+        self._tree = tree
+        self._rest = (os.path.join(parent, inner) for parent in parents)
+        self._found: dict[str, list[str]] = {}
+
+    def places(self, name: str) -> Iterator[str]:
+        """The folders that hold a file of the name's `medium_key`, in the order of the parents."""
+        wanted = medium_key(name)
+        yield from tuple(self._found.get(wanted, ()))
+        for folder in self._rest:
+            keys = self._tree.listing(folder).keys
+            for key in keys:
+                self._found.setdefault(key, []).append(folder)
+            if wanted in keys:
+                yield folder
 
 
 def _is_folder(entry: os.DirEntry) -> bool:

@@ -10,8 +10,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
+from data.datasets.folders import hidden
 from data.datasets.raw import Dataset, Entry, Missing, RawFolder
-from data.datasets.text_folder import SPLITS, passages
+from data.datasets.split_names import SPLITS, words
+from data.datasets.text_folder import passages
 from data.datasets.texts import decoded
 from mplug2_jax.contracts.errors import DataError
 from mplug2_jax.contracts.machine import machine_error
@@ -23,8 +25,9 @@ _LINES = ("*.jsonl", "*.jsonl.gz", "*.jsonl.bz2", "*.json.gz", "*.json.bz2")
 def read(raw: RawFolder, names: tuple[str, ...]) -> dict[str, Iterable[Entry]]:
     """The `text` of every line, as records of `text_folder.PASSAGE_WORDS` words.
 
-    A file belongs to the split that a folder above it is named after, or that its own name says:
-    `c4-validation.00000-of-00008.json.gz` is of `val`. All others are `train`.
+    A file belongs to the split that a folder above it is named after, or that its own name says, in
+    any capitals (`split_names`): `c4-validation.00000-of-00008.json.gz` is of `val`. All others are
+    `train`.
 
     Args:
         raw: the folder; files are looked for at any depth.
@@ -47,7 +50,7 @@ def _files(raw: RawFolder, names: tuple[str, ...]) -> list[Path]:
     found: dict[Path, Path] = {}
     for folder, files in raw.tree.walk():
         for name in files:
-            if any(fnmatch.fnmatch(name, pattern) for pattern in names):
+            if not hidden(name) and any(fnmatch.fnmatch(name, pattern) for pattern in names):
                 path = raw.root / folder / name
                 found.setdefault(path.with_suffix("") if path.suffix in _OPEN else path, path)
     return sorted(found.values())
@@ -55,10 +58,9 @@ def _files(raw: RawFolder, names: tuple[str, ...]) -> list[Path]:
 
 def _split(path: Path) -> str:
     """`train`, `val` or `test` of a file, relative to the raw folder."""
-    words = path.name.replace(".", "-").replace("_", "-").split("-")
-    for said in (*path.parts[:-1], *words):
+    for said in (*map(str.casefold, path.parts[:-1]), *words(path.name)):
         if said in SPLITS:
-            return {"validation": "val"}.get(said, said)
+            return SPLITS[said]
     return "train"
 
 

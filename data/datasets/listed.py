@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from data.datasets import coco
+from data.datasets.folders import hidden
 from data.datasets.raw import (
     Dataset,
     Entry,
@@ -116,13 +117,24 @@ def file_name(path: str) -> str:
     return os.path.basename(path)
 
 
-def _split(path: Path) -> str:
-    return "".join(c if c.isalnum() else "_" for c in path.stem)
+def _by_split(paths: Iterable[Path]) -> dict[str, Path]:
+    """The files by the names of their splits; raises DataError where two have the same."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        split = "".join(c if c.isalnum() else "_" for c in path.stem)
+        if found.setdefault(split, path) != path:
+            raise DataError(f"{found[split]} and {path.name} would both be the split {split!r}: "
+                            "rename one of them")
+    return found
+
+
+def _lists(raw: RawFolder, pattern: str) -> list[Path]:
+    return [path for path in sorted(raw.root.glob(pattern)) if not hidden(path.name)]
 
 
 def _read_release(raw: RawFolder) -> dict[str, Iterable[Entry]]:
     """Each `<split>.jsonl` of the folder is a split; the lines of a video make one record."""
-    paths = {_split(path): path for path in sorted(raw.root.glob("*.jsonl"))}
+    paths = _by_split(_lists(raw, "*.jsonl"))
     if not paths:
         raise DataError(f"--raw={raw.root} holds no <split>.jsonl")
     return splits(raw, paths, "video")
@@ -130,7 +142,7 @@ def _read_release(raw: RawFolder) -> dict[str, Iterable[Entry]]:
 
 def _read_images(raw: RawFolder, key: str) -> dict[str, Iterable[Entry]]:
     """Each `*.json` of the folder whose items have this key is a split, named after the file."""
-    found = {_split(path): path for path in sorted(raw.root.glob("*.json")) if _has(path, key)}
+    found = _by_split(path for path in _lists(raw, "*.json") if _has(path, key))
     if not found:
         raise DataError(f'--raw={raw.root} holds no *.json that is a list of {{"image", "{key}"}}')
     return splits(raw, found, "image", wanted=key)

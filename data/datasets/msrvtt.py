@@ -121,7 +121,8 @@ def _archive(raw: RawFolder, path: Path, lists: dict[str, str], chosen: dict | N
 def _deep(raw: RawFolder, path: Path, name: str) -> Path | None:
     """A list beside the archive's captions, or where it was unpacked."""
     above = os.path.relpath(path.parent.parent, raw.root)
-    return raw.optional(os.path.normpath(f"{above}/{_LISTS}{name}"), _LISTS + name, name)
+    beside = [] if above.startswith("..") else [os.path.normpath(f"{above}/{_LISTS}{name}")]
+    return raw.optional(*beside, _LISTS + name, name)
 
 
 def read_1ka(raw: RawFolder) -> dict[str, Iterable[Entry]]:

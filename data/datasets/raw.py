@@ -17,6 +17,8 @@ from data.datasets.folders import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
     Folders,
+    Holding,
+    hidden,
     kind_of,
     within,
     without_suffix,
@@ -156,6 +158,7 @@ class RawFolder:
         self.tree, self._origin = Folders(self.root), self.root
         self.left_out: list[tuple[str, str, str]] = []  # file, place in it, reason
         self._first: dict[Path, OddItem] = {}
+        self._held: dict[tuple[str, bool], Holding] = {}
 
     def part(self, folder: Path) -> "RawFolder":
         """A folder in it, on its own; what is left out there is noted here."""
@@ -178,11 +181,11 @@ class RawFolder:
         return found
 
     def optional(self, *names: str) -> Path | None:
-        """As `file`, but None where there is none."""
+        """As `file`, but None where there is none; a hidden one is none."""
         for pattern in ("", "*/"):
             for name in names:
                 for path in sorted(self.root.glob(pattern + name)):
-                    if path.is_file():
+                    if path.is_file() and not hidden(path.relative_to(self.root)):
                         return path
         return None
 
@@ -229,21 +232,28 @@ class RawFolder:
 
     def exactly(self, name: str, *folders: str) -> Media | Missing:
         """The file of that name, which may start with folders of its own; of media, its kind."""
-        suffixes = {"video": VIDEO_SUFFIXES, "image": IMAGE_SUFFIXES}.get(kind_of(name), ())
-        return self._find(name, suffixes, folders)
+        return self._find_exactly(name, folders)
 
     def ending(self, path: str) -> Media | Missing:
-        """The file whose path ends as this one does: in `DIR` or a subfolder, the longest ending.
+        """The file of this path in `DIR` or a subfolder; else that of its longest ending in `DIR`.
 
-        Lists of files name them under the folders of the machine that they were made on.
+        Lists of files name them under the folders of the machine that they were made on. What is
+        left of such a path has its own folders: below another one it is another file.
         """
         parts = [part for part in path.split("/") if part not in ("", ".", "..")]
-        near = [folder for folder in self.folders if os.sep not in folder]
         for start in range(len(parts)):
-            found = self.exactly("/".join(parts[start:]), *near)
+            found = self._find_exactly("/".join(parts[start:]), ("",) if start else self._near)
             if isinstance(found, Media):
                 return found
         return Missing(path)
+
+    def _find_exactly(self, name: str, folders: tuple[str, ...]) -> Media | Missing:
+        suffixes = {"video": VIDEO_SUFFIXES, "image": IMAGE_SUFFIXES}.get(kind_of(name), ())
+        return self._find(name, suffixes, folders)
+
+    @functools.cached_property
+    def _near(self) -> tuple[str, ...]:
+        return tuple(folder for folder in self.folders if os.sep not in folder)
 
     def _find(
         self, stem: str, suffixes: tuple[str, ...], folders: tuple[str, ...]
@@ -252,8 +262,14 @@ class RawFolder:
         if path is None:
             return Missing(f"{stem!r} within --raw")
         inner, name = os.path.split(path)
-        for parent in folders or self.folders:
-            folder = os.path.join(parent, inner)
+        places: Iterable[str] = (os.path.join(parent, inner) for parent in folders)
+        if not folders or folders is self._near:
+            held = self._held.get((inner, bool(folders)))
+            if held is None:
+                held = self._held[inner, bool(folders)] = Holding(
+                    self.tree, folders or self.folders, inner)
+            places = held.places(name)
+        for folder in places:
             found = self.tree.listing(folder).find(name, suffixes)
             if found:
                 return Media(os.path.join(folder, found))

@@ -1,6 +1,7 @@
 """RefCOCO, RefCOCO+ and RefCOCOg: phrases that each point at one object of a COCO image."""
 
 import functools
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -143,13 +144,17 @@ def _image(images: RawFolder, name: str) -> Media | Missing:
 
 
 def _corners(path: Path, box: list[float], image: dict) -> list[float]:
-    """(x, y, w, h) in pixels to (x0, y0, x1, y1) in 0..1."""
+    """(x, y, w, h) in pixels to (x0, y0, x1, y1) in 0..1, of which what lies in the image."""
     width, height = require(path, image, "width", "height")
     try:
         x, y, w, h = box
-        return [x / width, y / height, (x + w) / width, (y + h) / height]
+        sides = [x / width, y / height, (x + w) / width, (y + h) / height]
+        x0, y0, x1, y1 = found = [min(max(side, 0.0), 1.0) for side in sides]
+        if all(map(math.isfinite, sides)) and x0 < x1 and y0 < y1:
+            return found
     except (TypeError, ValueError, ZeroDivisionError):
-        raise OddItem(path, f"{box!r:.60} is no box in {width} x {height} pixels") from None
+        pass
+    raise OddItem(path, f"{box!r:.60} is no box in {width} x {height} pixels")
 
 
 def _dataset(name: str, title: str, refs: str, phrases: dict[str, int]) -> Dataset:

@@ -26,7 +26,8 @@ def read_table(path: Path, columns: tuple[str, ...], delimiter: str = ",",
     """The rows of a CSV or TSV file with a header line, as dicts.
 
     Names of columns are found whatever their capitals and blanks at their ends. A comma's file may
-    turn out to have tabs or semicolons. A row that lacks some of the columns is odd.
+    turn out to have tabs or semicolons. A row that lacks some of the columns is odd, and so is one
+    with cells after them.
 
     Raises:
         DataError: the header lacks one of the columns.
@@ -57,6 +58,8 @@ def read_table(path: Path, columns: tuple[str, ...], delimiter: str = ",",
                 yield place, row
             elif len(row) < width:
                 yield place, OddItem(path, "has fewer columns than the first line")
+            elif any(cell.strip() for cell in row[len(keys):]):
+                yield place, OddItem(path, f"has {len(row)} cells, the first line {len(keys)}")
             elif any(cell.strip() for cell in row):
                 yield place, dict(zip(keys, row, strict=False))
 

@@ -5,10 +5,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from data.datasets.raw import Dataset, Entry, RawFolder
+from data.datasets.split_names import SPLITS
 from data.datasets.texts import lines
 from mplug2_jax.contracts.errors import DataError
 
-SPLITS = ("train", "val", "validation", "test")
 # A document of more words becomes several records, so that little is cut off: about 128 pieces.
 PASSAGE_WORDS = 96
 
@@ -16,12 +16,16 @@ PASSAGE_WORDS = 96
 def read(raw: RawFolder) -> dict[str, Iterable[Entry]]:
     """`SPLIT/**.txt`, or `*.txt` alone for a split `train`; empty lines are left out.
 
+    Folders of splits have any of the names of `split_names`; those of one split are joined.
+
     A record is a line, or `PASSAGE_WORDS` words of it; its id is the file, the line's number and
     the word's, from 1 on.
     """
-    top = [split for split in SPLITS if split in raw.tree.inner("")]
-    found = {split: [os.path.join(folder, name) for folder, names in raw.tree.walk(split)
-                     for name in names if _is_text(name)] for split in top}
+    found: dict[str, list[str]] = {split: [] for split in SPLITS.values()}
+    for top in raw.tree.inner(""):
+        if split := SPLITS.get(top.casefold()):
+            found[split] += [os.path.join(folder, name) for folder, names in raw.tree.walk(top)
+                             for name in names if _is_text(name)]
     if not any(found.values()):
         found = {"train": [name for name in sorted(raw.tree.listing("").files) if _is_text(name)]}
     if not any(found.values()):

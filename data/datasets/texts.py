@@ -23,13 +23,8 @@ _HEAD = 1 << 16  # bytes that a file's encoding is told from
 _ESCAPED = re.compile("[\udc80-\udcff]+")  # bytes that are no UTF-8, as "surrogateescape" has them
 
 
-def encoding(path: Path) -> str:
-    """The encoding of a text file, of its first bytes; raises DataError where it has none."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(_HEAD)
-    except OSError as error:
-        raise _unreadable(path, error) from error
+def encoding(head: bytes) -> str:
+    """The encoding of a text, told from its first bytes."""
     for mark, name in _MARKS:
         if head.startswith(mark):
             return name
@@ -48,7 +43,12 @@ def lines(path: Path) -> Iterator[str]:
     Raises:
         DataError: it cannot be read.
     """
-    name, warned = encoding(path), False
+    try:
+        with path.open("rb") as binary:
+            name = encoding(binary.read(_HEAD))
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    warned = False
     errors = "surrogateescape" if name == "utf-8-sig" else "replace"
     try:
         with path.open(encoding=name, errors=errors, newline="\n") as file:
@@ -56,20 +56,28 @@ def lines(path: Path) -> Iterator[str]:
                 if _ESCAPED.search(line):
                     if not warned:
                         warned = True
-                        print(f"warning: {path} is not all UTF-8, first in line {number}: what is "
-                              "not was read as Latin-1", file=sys.stderr, flush=True)  # fmt: skip
+                        _warn(path, number)
                     line = _ESCAPED.sub(_unescaped, line)
                 yield line
     except (OSError, UnicodeError) as error:
         raise _unreadable(path, error) from error
 
 
-def decoded(data: bytes) -> str:
-    """The text of a small file, see above; nothing is said of it."""
-    for mark, name in _MARKS:
-        if data.startswith(mark):
-            return data.decode(name, "replace")
-    return _ESCAPED.sub(_unescaped, data.decode("utf-8-sig", "surrogateescape"))
+def decoded(data: bytes, path: Path | None = None) -> str:
+    """The text of a file that is held, see above; what is said of it is said of that path."""
+    name = encoding(data[:_HEAD])
+    if name != "utf-8-sig":
+        return data.decode(name, "replace")
+    text = data.decode(name, "surrogateescape")
+    first = _ESCAPED.search(text)
+    if first and path:
+        _warn(path, text.count("\n", 0, first.start()) + 1)
+    return _ESCAPED.sub(_unescaped, text) if first else text
+
+
+def _warn(path: Path, line: int) -> None:
+    print(f"warning: {path} is not all UTF-8, first in line {line}: what is not was read as "
+          "Latin-1", file=sys.stderr, flush=True)
 
 
 def _unescaped(match: re.Match) -> str:

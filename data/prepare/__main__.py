@@ -56,7 +56,7 @@ def _table(options: dict) -> Dataset:
     roots = tuple(filter(None, options.pop("roots").split(",")))
     return own.dataset(own.Options(
         tuple(options.pop("table")), given, roots,
-        **{name: options.pop(name) for name in ("boxes", "share", "seed")}))
+        **{name: options.pop(name) for name in ("boxes", "share", "seed")}), options["raw"])
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -160,6 +160,85 @@ def test_tables_of_commas(tmp_path):
         list(read_table(tmp_path / "t.csv", ("videoid", "name")))
 
 
+def test_rows_with_more_cells_than_columns_are_odd(tmp_path):
+    put(tmp_path / "t.csv", "videoid,name\n1,a\n2,b, c\n3,d, ,\n4,e,,x\n5,\"f, g\"\n")
+    odd: list[tuple] = []
+    found = list(read_table(tmp_path / "t.csv", ("videoid", "name"),
+                            odd=lambda path, place, reason: odd.append((place, reason))))
+    assert [(row["videoid"], row["name"]) for row in found] == [("1", "a"), ("3", "d"),
+                                                                ("5", "f, g")]
+    assert odd == [("line 3", "has 3 cells, the first line 2"),
+                   ("line 5", "has 4 cells, the first line 2")]
+
+
+@pytest.mark.parametrize("name, suffix", [("release_jsonl", "jsonl"), ("albef_json", "json")])
+def test_lists_whose_splits_fall_together_are_an_error(name, suffix, tmp_path):
+    for stem in ("a-b", "a_b"):
+        put(tmp_path / f"{stem}.{suffix}", '[{"image": "a.jpg", "video": "v", "caption": "x"}]')
+    with pytest.raises(DataError, match=f"a-b.{suffix} and a_b.{suffix} would both be .*'a_b'"):
+        read(name, tmp_path)
+
+
+def test_hidden_files_are_no_annotations(tmp_path):
+    junk = b"\0\5\x16\7\0\2\0\0Mac OS X"
+    for folder in ("a", "b", "c", "d/train"):
+        put(tmp_path / f"{folder}/._train.{'json' if folder == 'b' else 'jsonl'}", junk)
+    put(tmp_path / "a/train.jsonl", '{"video": "v", "caption": "x"}\n')
+    put(tmp_path / "b/train.json", '[{"image": "a.jpg", "caption": "x"}]')
+    put(tmp_path / "c/train.jsonl", '{"text": "x"}\n')
+    for folder, name in (("a", "release_jsonl"), ("b", "albef_json"), ("c", "json_lines")):
+        found, left_out = read(name, tmp_path / folder)
+        assert {split: texts(entries) for split, entries in found.items()} == {"train": [["x"]]}
+        assert not left_out
+    put(tmp_path / "e/._results_2M_train.csv", junk)
+    put(tmp_path / "e/.cache/results_2M_train.csv", "videoid,page_dir,name\n1,p,old\n")
+    folder = RawFolder(tmp_path / "e")
+    assert folder.optional("*results_2M_train.csv") is None
+    put(tmp_path / "e/x/results_2M_train.csv", "videoid,page_dir,name\n1,p,new\n")
+    assert folder.optional("*results_2M_train.csv") == tmp_path / "e/x/results_2M_train.csv"
+
+
+def test_splits_of_text_by_any_of_their_names(tmp_path):
+    places = {"TEST/a": "test", "dev/a": "val", "Validation/a": "val", "training/a": "train",
+              "else/a": "train"}
+    for place in places:
+        put(tmp_path / f"lines/{place}.jsonl", json.dumps({"text": place}) + "\n")
+        put(tmp_path / f"folder/{place}.txt", f"{place}\n")
+    named = {"c4-validation.00000-of-00008": "val", "my_Valid": "val", "x-DEV.0": "val",
+             "Testing": "test", "devices": "train", "a_train": "train", "contest": "train"}
+    for place in named:
+        put(tmp_path / f"lines/{place}.jsonl", json.dumps({"text": place}) + "\n")
+    for name, folder, wanted in (("json_lines", "lines", places | named),
+                                 ("text_folder", "folder", places)):
+        found, _ = read(name, tmp_path / folder)
+        assert {said: split for split, entries in found.items()
+                for (said,) in texts(entries)} == {
+            said: split for said, split in wanted.items()
+            if name == "json_lines" or said != "else/a"}
+        assert list(found) == ["train", "val", "test"]
+
+
+def test_a_name_that_is_nowhere_costs_no_look_into_every_folder(tmp_path, monkeypatch):
+    for number in range(40):
+        put(tmp_path / f"{number:02d}/inner/{number}.mp4", clip(0))
+    raw, looks = RawFolder(tmp_path), []
+    assert raw.video("39").path == "39/inner/39.mp4"
+    assert raw.video("inner/38").path == "38/inner/38.mp4"
+    assert raw.ending("/data/37/inner/37.mp4").path == "37/inner/37.mp4"
+    listing = raw.tree.listing
+    monkeypatch.setattr(raw.tree, "listing", lambda folder: looks.append(folder) or listing(folder))
+    for look in (raw.video, raw.image, raw.exactly, raw.ending):
+        for name in ("gone", "inner/gone", "gone.mp4"):
+            assert isinstance(look(name), Missing)
+    looks.clear()
+    for number in range(10):
+        assert isinstance(raw.video(f"gone {number}"), Missing)
+        assert isinstance(raw.exactly(f"inner/gone {number}.mp4"), Missing)
+        raw.ending(f"gone {number}.mp4")
+    assert len(looks) == 0
+    assert raw.video("38").path == "38/inner/38.mp4" and len(looks) == 1
+
+
 def test_lists_and_lines_of_json_pass_for_each_other(tmp_path):
     put(tmp_path / "train.jsonl", '[\n{"video_id": "v", "caption": "a"},\n{"caption": "b"}]')
     put(tmp_path / "ssv2.json", '{"id": 1, "label": "x"}\n{"id": "2"}\n')

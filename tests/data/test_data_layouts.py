@@ -304,6 +304,18 @@ def test_msvd_of_clip4clip(tmp_path):
         "a_1_2": ("MSVD_Videos/a_1_2.AVI", ["a bird", "it flies"])}
 
 
+def test_lists_above_the_raw_folder_are_not_read(tmp_path):
+    raw = tmp_path / "deep/raw"
+    put(raw / "MSR_VTT.json", {"annotations": [{"image_id": "video0", "caption": "a"}]})
+    put(raw / "video0.mp4", clip(0))
+    for above in (tmp_path / "deep", tmp_path):
+        put(above / "high-quality/structured-symlinks/train_list_full.txt", "video0\n")
+    with pytest.raises(DataError, match="is not there"):
+        read("msrvtt", raw)
+    put(raw / "high-quality/structured-symlinks/train_list_full.txt", "video0\n")
+    assert said(read("msrvtt", raw)["train"]) == {"video0": ("video0.mp4", ["a"])}
+
+
 def test_coco_and_flickr_of_lavis_and_hugging_face(tmp_path):
     """LAVIS 1.0.0.dev1, {coco/defaults_cap,flickr30k/defaults}.yaml; nlphuji/flickr30k."""
     coco = tmp_path / "coco"
@@ -352,6 +364,17 @@ def test_images_of_coco_under_the_names_of_either_year(place, tmp_path):
         assert entry.media == Media(place) and entry.id == "42", dataset
 
 
+def test_a_list_of_another_machine_gives_no_clip_of_another_split(tmp_path):
+    put(tmp_path / "val/0001.mp4", clip(0))
+    put(tmp_path / "train/0002.mp4", clip(1))
+    put(tmp_path / "train.jsonl", "".join(
+        json.dumps({"video": f"/data/train/{name}.mp4", "caption": name}) + "\n"
+        for name in ("0001", "0002")))
+    found = said(read("release_jsonl", tmp_path)["train"])
+    assert found == {"/data/train/0001": (None, ["0001"]),
+                     "/data/train/0002": ("train/0002.mp4", ["0002"])}
+
+
 def test_vqav2_of_lavis(tmp_path):
     """LAVIS 1.0.0.dev1, coco/defaults_vqa.yaml: vqa_train.json and the like, as ALBEF made them."""
     put(tmp_path / "annotations/vqa_train.json", [
@@ -384,6 +407,25 @@ def test_refcoco_of_mdetr(name, prefix, tmp_path):
     assert entry.id == "581857" and isinstance(entry.media, Media)
     assert [(box["phrase"], box["box"]) for box in entry.fields["boxes"]] == [
         ("left cat", [0.25, 0.1, 0.75, 0.6]), ("cat", [0.25, 0.1, 0.75, 0.6])]
+
+
+def test_boxes_of_refcoco_lie_in_their_image(tmp_path):
+    boxes = {"whole": [0, 0, 40, 20], "beyond": [30, 10, 20.5, 15], "before": [-4, -2, 14, 12],
+             "outside": [41, 2, 5, 5], "empty": [10, 2, 0, 10], "turned": [10, 2, -5, 10],
+             "nan": [float("nan"), 2, 5, 5], "far": [1, 1, float("inf"), 5], "three": [1, 2, 3]}
+    put(tmp_path / "finetune_refcoco_train.json", json.dumps({
+        "images": [{"id": n, "original_id": 7, "caption": name, "height": 20, "width": 40,
+                    "file_name": "COCO_train2014_000000000007.jpg"}
+                   for n, name in enumerate(boxes)],
+        "annotations": [{"id": n, "image_id": n, "bbox": box}
+                        for n, box in enumerate(boxes.values())]}))
+    put(tmp_path / "train2014/COCO_train2014_000000000007.jpg", image(0))
+    folder = RawFolder(tmp_path)
+    (entry,) = DATASETS["refcoco"].read(folder)["train"]
+    assert {box["phrase"]: box["box"] for box in entry.fields["boxes"]} == {
+        "whole": [0, 0, 1, 1], "beyond": [0.75, 0.5, 1, 1], "before": [0, 0, 0.25, 0.5]}
+    assert [place for _, place, _ in folder.left_out] == [f"item {n}" for n in range(4, 10)]
+    assert "is no box in 40 x 20 pixels" in folder.left_out[0][2]
 
 
 def test_visual_genome_with_the_images_of_gqa(tmp_path):

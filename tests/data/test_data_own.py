@@ -21,6 +21,7 @@ from data.datasets import Missing, RawFolder, own
 from data.datasets.own import opening
 from data.pipeline import open_split
 from data.prepare.__main__ import main
+from data.prepare.plan import Plan, make_plan
 from data.prepare.problems import PROBLEMS
 from data.records import record
 from mplug2_jax.contracts.errors import DataError, MediaError
@@ -114,7 +115,9 @@ def test_numbers_lists_and_nulls_of_any_format(raw, tmp_path):
 @pytest.mark.parametrize("told, wanted", [
     ("a", ["a"]), (["a", "b"], ["a", "b"]), ([["a", "b"], ["c"]], ["a", "b", "c"]),
     ('["a", "b"]', ["a", "b"]), ("['a', 'b']", ["a", "b"]), ("['a' 'b']", ["a", "b"]),
-    ("['it''s' \"b\"]", ["it", "s", "b"]), ("[laughs]", ["[laughs]"]), (2, ["2"]), (2.5, ["2.5"]),
+    ("['it''s' \"b\"]", ["it", "s", "b"]), ("[laughs]", ["[laughs]"]),
+    ("[{{1,2,3,4}}]", ["[{{1,2,3,4}}]"]), ("[{[1]: 2}]", ["[{[1]: 2}]"]),
+    (2, ["2"]), (2.5, ["2.5"]), (2.0, ["2"]), ("2.0", ["2.0"]),
     (True, ["True"]), (["a", None, " "], ["a"]), ([{"raw": "a"}, {"raw": "b"}], ["a", "b"]),
     ("cut \ud83d", ["cut ?"]), ("a\r\nb ", ["a\nb"]), ("none", ["none"]), ("N/A", ["N/A"])])
 def test_captions(told, wanted, raw, tmp_path):
@@ -151,6 +154,20 @@ def places(raw: Path) -> dict[str, str]:
 def test_a_clip_is_found_however_it_is_named(way, raw, tmp_path):
     entry = one(raw, tmp_path, {"path": places(raw)[way], "caption": "a"})
     assert (entry.id, entry.kind, entry.media.path) == ("clips/0.mp4", "video", "clips/0.mp4")
+
+
+@pytest.mark.parametrize("name, place", [
+    ("/data/train/0001.mp4", None), ("/data/train/sub/0001.mp4", None), ("val/0001.mp4", "val/"),
+    ("/data/val/0001.mp4", "val/"), ("0001.mp4", "val/"), (r"D:\data\train\0001.mp4", None),
+    ("9.jpg", None), ("vid/9.jpeg", None), ("9.bmp", None), ("3.mp4", None), ("9", "vid/9.mp4"),
+    ("vid/9.avi", "vid/9.mp4"), ("pic/3.png", "pic/3.jpg")])
+def test_no_other_medium_stands_in_for_one_that_is_missing(name, place, tmp_path):
+    for file in ("val/0001.mp4", "vid/9.mp4"):
+        put(tmp_path / "raw" / file, clip(0))
+    put(tmp_path / "raw/pic/3.jpg", image(0))
+    entry = one(tmp_path / "raw", tmp_path, {"path": name, "caption": "a"})
+    found = None if isinstance(entry.media, Missing) else entry.media.path
+    assert found == (place + "0001.mp4" if place == "val/" else place)
 
 
 def test_names_with_marks_are_found_in_either_form(tmp_path):
@@ -353,6 +370,14 @@ def test_pictures_beside_a_table_of_datasets(raw, tmp_path):
     assert [entry.media.path for entry in entries] == ["pictures/0.jpg", "pictures/1.jpg"]
 
 
+def test_names_that_are_no_utf8_are_shared_too(tmp_path):
+    for number in range(3):
+        put_tar(tmp_path / f"raw/\udcff{number}.tar", {f"{number}.jpg": image(number)})
+    rows = [{"path": f"{number}", "caption": "a"} for number in range(3)]
+    found = read(tmp_path / "raw", table(tmp_path, rows), share="0.3")
+    assert [len(found[split]) for split in ("train", "val")] == [2, 1]
+
+
 def test_bytes_in_base64_are_media_too(raw, tmp_path):
     import base64
     packed = base64.b64encode(image(0)).decode()
@@ -385,6 +410,37 @@ def test_splits_by_column_and_by_file(raw, tmp_path):
                   "val": [["validation-00000-of-00001"]]}
 
 
+def test_hidden_files_are_no_parts_of_a_folder_of_tables(raw, tmp_path):
+    for name in ("train.parquet", "._train.parquet", ".cache/old.parquet"):
+        put(tmp_path / "t" / name, b"\0\5\x16\7")
+    pq.write_table(pa.table({"path": ["clips/0.mp4"], "text": ["a"]}), tmp_path / "t/train.parquet")
+    told = own.Options((str(tmp_path / "t"),))
+    before = own.dataset(told).settings
+    ((entry,),) = read(raw, tmp_path / "t").values()
+    assert entry.fields["texts"] == ["a"]
+    put(tmp_path / "t/.DS_Store", "x")
+    assert own.dataset(told).settings == before
+
+
+def test_splits_that_fall_together_are_one_line(raw, tmp_path):
+    row = {"path": "clips/0.mp4", "caption": "a"}
+    for first, second in (("训练", "测试"), ("fold-1", "fold 1"), ("été", "ôté")):
+        rows = [row | {"split": one} for one in (first, f" {first}", second)]
+        message = f"the splits '{first}' and '{second}' would both be called .*rename one"
+        with pytest.raises(DataError, match=message):
+            read(raw, table(tmp_path, rows))
+        assert len(read(raw, table(tmp_path, rows[:2]))) == 1
+        with pytest.raises(DataError, match=message):
+            read(raw, *(table(tmp_path, [row], f"{one}.json") for one in (first, second)))
+        for one in (first, second):
+            save(tmp_path / first / one, pa.table({"path": ["clips/0.mp4"], "text": ["a"]}))
+        put(tmp_path / first / "dataset_dict.json", json.dumps({"splits": [first, second]}))
+        with pytest.raises(DataError, match=message):
+            read(raw, tmp_path / first)
+    known = [row | {"split": one} for one in ("valid", "dev", "Validation", "val")]
+    assert list(read(raw, table(tmp_path, known))) == ["val"]
+
+
 def test_a_share_never_divides_a_medium(raw, tmp_path):
     rows = [{"path": f"clips/{n % 4}.mp4", "caption": f"{n}", "start": n // 4, "end": n // 4 + 1}
             for n in range(12)]
@@ -398,6 +454,42 @@ def test_a_share_never_divides_a_medium(raw, tmp_path):
     drawn = {frozenset(entry.media.path for entry in read(
         raw, table(tmp_path, rows), share="0.25", seed=seed)["val"]) for seed in range(9)}
     assert len(drawn) > 1
+
+
+def test_a_share_takes_the_same_bytes_under_any_name_together(raw, tmp_path):
+    made = embedded([f"{n}.jpg" for n in range(12)], [image(n % 4) for n in range(12)],
+                    caption=[f"{n}" for n in range(12)])
+    pq.write_table(made, tmp_path / "t.parquet")
+    for seed in range(4):
+        found = read(raw, tmp_path / "t.parquet", share="val=0.25,test=0.25", seed=seed)
+        bytes_of = {split: {opening.read_media(raw, entry.media) for entry in entries}
+                    for split, entries in found.items()}
+        assert [len(bytes_of[split]) for split in ("train", "val", "test")] == [2, 1, 1]
+        assert len(set.union(*bytes_of.values())) == 4 and sum(map(len, found.values())) == 12
+
+
+def test_a_share_keeps_images_together_that_records_join(raw, tmp_path, capsys):
+    for name in "abcdefgh":
+        put(tmp_path / f"raw/{name}.jpg", image(ord(name)))
+    pairs = ["ab", "bc", "ef", "d", "c", "gh", "h"]  # abc, ef, gh, d
+    rows = [{"images": [f"{one}.jpg" for one in pair], "caption": pair} for pair in pairs]
+    groups = [{"ab", "bc", "c"}, {"ef"}, {"gh", "h"}, {"d"}]
+    for seed in range(6):
+        found = read(tmp_path / "raw", table(tmp_path, rows), share="val=0.25", seed=seed)
+        said = [{entry.fields["texts"][0] for entry in found[split]} for split in ("train", "val")]
+        assert all(any(group <= one for one in said) for group in groups)
+        media = [media for entry in found["val"] for media in (
+            entry.media if isinstance(entry.media, list) else [entry.media])]
+        assert len({one.path for one in media}) in (1, 2)  # a quarter of eight, at most
+        again = read(tmp_path / "raw", table(tmp_path, rows[::-1]), share="val=0.25", seed=seed)
+        assert {entry.id for entry in again["val"]} == {entry.id for entry in found["val"]}
+    assert "several splits" not in capsys.readouterr().err
+    with pytest.raises(DataError, match="3 media, in 1 groups .* cannot be divided"):
+        read(tmp_path / "raw", table(tmp_path, rows[:2]), share="0.5")
+    rows = [{"images": ["a.jpg", "b.jpg"], "text": "x", "split": "train"},
+            {"images": ["c.jpg", "b.jpg"], "text": "y", "split": "val"}]
+    read(tmp_path / "raw", table(tmp_path, rows))
+    assert "1 media stand in several splits" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("share, message", [
@@ -473,22 +565,53 @@ def one_boxes(raw, tmp_path, row, **options):
     return one(raw, tmp_path, row, **options).fields["boxes"]
 
 
+def test_a_row_without_a_box_keeps_its_caption(raw, tmp_path):
+    row = {"image": "pictures/0.jpg", "caption": "it"}
+    for empty in (None, "", [], "[]", float("nan")):
+        entry = one(raw, tmp_path, row | {"box": empty})
+        assert entry.fields == {"texts": ["it"]}, empty
+        assert "'box' is empty" in faults([one(raw, tmp_path, {
+            "image": "pictures/0.jpg", "phrase": "it", "box": empty})])[0]
+    sides = dict.fromkeys("xywh")
+    assert one(raw, tmp_path, row | sides, box="x,y,w,h").fields == {"texts": ["it"]}
+    assert "expected a box" in faults([one(raw, tmp_path, row | sides | {"x": 1},
+                                           box="x,y,w,h")])[0]
+
+
+def test_whole_numbers_of_columns_with_nulls(raw, tmp_path):
+    made = pa.table({"video_id": [2.0, None, 1.0], "question": ["a?"] * 3,
+                     "answer": [3.0, 1.0, 2.5], "question_id": pa.array([7.0, 8.0, None])})
+    pq.write_table(made, tmp_path / "t.parquet")
+    first, second, odd = read(raw, tmp_path / "t.parquet")["train"]
+    assert [first.media.path, second.media.path] == ["clips/2.mp4", "clips/1.mp4"]
+    assert first.fields["questions"] == [{"question": "a?", "answer": "3", "id": "7"}]
+    assert second.fields["questions"] == [{"question": "a?", "answer": "2.5"}]
+    assert "names no medium" in faults([odd])[0]
+
+
 def test_an_odd_box_costs_its_row(raw, tmp_path):
     good = {"image": "pictures/0.jpg", "phrase": "it", "box": [10, 5, 30, 10]}
     odd = {"beyond": [10, 5, 90, 10], "three": [1, 2, 3], "turned": [30, 10, 10, 5],
-           "words": "left of it", "nan": [float("nan"), 1, 2, 3], "null": None,
+           "words": "left of it", "set": "{{1,2,3,4}}", "hash": "[{[1]: 2}]", "null": None,
+           "nan": [float("nan"), 1, 2, 3],
            "two": [[10, 5, 30, 10], [1, 1, 3, 3]]}
     rows = [good | {"phrase": f"it {name}", "box": box} for name, box in odd.items()]
-    entries = read(raw, table(tmp_path, [good, *rows]))["train"]
+    entries = read(raw, table(tmp_path, [good, *rows]), boxes="xyxy")["train"]
     assert entries[0].fields["boxes"] == [{"phrase": "it", "box": [0.25, 0.25, 0.75, 0.5]}]
     assert len(entries) == 1 + len(faults(entries)) == 1 + len(odd)
-    assert {entry.id for entry in entries[1:]} == {f"t.json:{n}" for n in range(2, 9)}
+    assert {entry.id for entry in entries[1:]} == {f"t.json:{n}" for n in range(2, 11)}
 
 
 def test_boxes_of_another_format_are_one_error(raw, tmp_path):
     row = {"image": "pictures/0.jpg", "phrase": "it"}
     with pytest.raises(DataError, match="1 of 2 boxes end before .* say --boxes=xywh"):
         read(raw, table(tmp_path, [row | {"box": [20, 5, 10, 5]}, row | {"box": [1, 2, 30, 10]}]))
+    large = [row | {"box": [1, 2, 30 + n % 9, 10]} for n in range(19)]
+    few = [row | {"box": [20, 5, 10, 5]}] * 2
+    with pytest.raises(DataError, match="2 of 21 boxes end before .* else --boxes=xyxy"):
+        read(raw, table(tmp_path, [*large, *few]))
+    entries = read(raw, table(tmp_path, [*large, few[0]]))["train"]  # an odd one of twenty
+    assert len(entries[0].fields["boxes"]) == 9 and "ends before" in faults(entries)[0]
     with pytest.raises(DataError, match="1 of 2 boxes lie within 0 to 1, the others beyond"):
         read(raw, table(tmp_path, [row | {"box": [0.1, 0.1, 0.2, 0.3]},
                                    row | {"box": [1, 2, 30, 10]}]))
@@ -573,6 +696,49 @@ def test_latin_and_packed_and_marked_tables(raw, tmp_path):
         assert entry.fields["texts"] == ["café"], name
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-16", "utf-32", "utf-8-sig"])
+def test_tables_in_any_encoding(encoding, raw, tmp_path):
+    text = separated([{"path": "clips/0.mp4", "caption": "日本 café"}])
+    for name, packed in (("t.csv", False), ("z.csv.gz", True)):
+        data = text.encode(encoding)
+        put(tmp_path / name, gzip.compress(data) if packed else data)
+        ((entry,),) = read(raw, tmp_path / name).values()
+        assert entry.fields["texts"] == ["日本 café"], name
+
+
+def test_a_bad_byte_costs_no_other_letter_of_its_table(raw, tmp_path, capsys):
+    put(tmp_path / "t.csv", "path,caption\nclips/0.mp4,日本 café\nclips/1.mp4,".encode()
+        + b"caf\xe9 \x93q\x94\n" + "clips/2.mp4,naïve\n".encode())
+    entries = read(raw, tmp_path / "t.csv")["train"]
+    assert [entry.fields["texts"] for entry in entries] == [["日本 café"], ["café “q”"], ["naïve"]]
+    assert "t.csv is not all UTF-8, first in line 3" in capsys.readouterr().err
+
+
+def test_lists_and_lines_of_json_pass_for_each_other(raw, tmp_path):
+    row = {"path": "clips/0.mp4", "caption": "a"}
+    for name, text in (("l.jsonl", json.dumps([row], indent=1)), ("m.ndjson", json.dumps([row])),
+                       ("n.jsonl", f"\n[1]\n{json.dumps(row)}\n"),
+                       ("o.json", f"{json.dumps(row)}\n{json.dumps(row)}\n")):
+        put(tmp_path / name, text)
+        first = read(raw, tmp_path / name)["train"][0]
+        assert first.fields["texts"] == ["a"], name
+    for name in ("c.json", "c.jsonl"):
+        put(tmp_path / name, "[\n" + f"{json.dumps(row)},\n" * 2 + "]\n")
+        with pytest.raises(DataError, match="c.jsonl? is not JSON: .*line [34]"):
+            read(raw, tmp_path / name)
+
+
+def test_a_table_without_any_column_says_what_its_first_row_is(raw, tmp_path):
+    for name, text, reason in (
+            ("a.jsonl", "{'path': 1}\n{'path': 2}\n", "a.jsonl:1: not JSON"),
+            ("b.json", "[[1, 2], [3]]", "b.json:1: expected an object, not list"),
+            ("c.json", "[{}]", "c.json:1: an object without a name"),
+            ("d.json", "[]", "no column that is known to name media")):
+        put(tmp_path / name, text)
+        with pytest.raises(DataError, match=reason):
+            read(raw, tmp_path / name)
+
+
 def test_json_by_media(raw, tmp_path):
     for told, texts in (({"clips/0.mp4": "a", "clips/1.mp4": ["b", "c"]}, [["a"], ["b", "c"]]),
                         ({"0": {"captions": ["a"]}, "1": {"captions": "b"}}, [["a"], ["b"]]),
@@ -631,6 +797,40 @@ def test_what_was_missing_is_counted_and_named(raw, tmp_path, capsys):
         capsys.readouterr().out)
     assert main([*arguments, f"--table={path}", "--share=0.1"]) == 1  # made otherwise
     assert "with share=, not 0.1" in capsys.readouterr().err
+
+
+def test_an_edited_table_is_not_what_was_prepared(raw, tmp_path, capsys):
+    rows = [{"path": "clips/0.mp4", "caption": "a"}]
+    (tmp_path / "raw").symlink_to(raw)
+    put(tmp_path / "raw/own/t.json", rows)
+    arguments = ["table", f"--raw={tmp_path}/raw", "--processes=1"]
+    for told, edit in ((f"{tmp_path}/t.json", lambda: table(tmp_path, rows)),
+                       ("own/t.json", lambda: put(raw / "own/t.json", rows)),
+                       (f"{tmp_path}/folder", lambda: WRITERS["parquet"](
+                           tmp_path / "folder", rows))):
+        (tmp_path / "folder").mkdir(exist_ok=True)
+        rows[0]["caption"] = "a"
+        edit()
+        again = [*arguments, f"--table={told}", f"--out={tmp_path}/of {told.replace('/', ' ')}"]
+        assert main(again) == 0 and main(again) == 0, told
+        rows[0]["caption"] = "b"
+        edit()
+        capsys.readouterr()
+        assert main(again) == 1, told
+        assert "with contents=" in capsys.readouterr().err
+    dataset = own.dataset(own.Options(("own/t.json",)), raw)
+    assert dataset.settings["tables"] == f"{raw}/own/t.json"
+
+
+def test_an_edited_table_is_not_what_was_begun(raw, tmp_path):
+    def planned(caption: str) -> Plan:
+        path = table(tmp_path, [{"path": "clips/0.mp4", "caption": caption}])
+        dataset = own.dataset(own.Options((str(path),)), raw)
+        return make_plan(dataset, RawFolder(raw), tmp_path / "work", 10)
+
+    assert planned("a").shards == planned("a").shards == {"train": 1}
+    with pytest.raises(DataError, match="was begun with contents="):
+        planned("b")
 
 
 def test_warnings_of_what_may_be_no_intention(raw, tmp_path, capsys):

@@ -15,7 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.datasets.own.rows import SPLITS, Row, Table, split_name, split_of_file
+from data.datasets.folders import hidden
+from data.datasets.own.rows import Row, Table
+from data.datasets.split_names import SPLITS, split_name, split_of_file
 from mplug2_jax.contracts.errors import DataError
 
 DICT, STATE, INFO = "dataset_dict.json", "state.json", "dataset_info.json"
@@ -135,10 +137,12 @@ def open_arrow(path: Path) -> list[Table]:
         if not isinstance(names, list) or not names:
             raise DataError(f"{path / DICT} names no splits")
         folders = [path / Path(str(name)).name for name in names]
-        return [_saved(folder, split_name(folder.name)) for folder in folders]
+        taken: dict[str, str] = {}
+        return [_saved(folder, split_name(folder.name, taken)) for folder in folders]
     if (path / STATE).is_file():
         return [_saved(path, "")]
-    files = sorted(one for one in path.rglob("*") if one.suffix.lower() in FILES)
+    files = sorted(one for one in path.rglob("*") if one.suffix.lower() in FILES
+                   and not hidden(one.relative_to(path)))
     if not files:
         raise DataError(f"--table={path} is a folder without {DICT}, {STATE} or *.parquet: "
                         "expected what datasets' save_to_disk writes, or Parquet files")
@@ -156,7 +160,8 @@ def _saved(folder: Path, split: str) -> Table:
         raise DataError(f"{folder} has its rows in another order than its files: call "
                         "flatten_indices() before save_to_disk()")
     said = [Path(str(one.get("filename", ""))).name for one in state.get("_data_files") or ()]
-    files = [folder / name for name in said] or sorted(folder.glob("*.arrow"))
+    files = [folder / name for name in said] or sorted(
+        one for one in folder.glob("*.arrow") if not hidden(one.name))
     if not files:
         raise DataError(f"{folder / STATE} names no files of data")
     own = split or split_of_file(str(state.get("_split") or ""))

@@ -14,7 +14,7 @@ from data import media as headers
 from mplug2_jax.contracts.errors import DataError, MediaError
 
 FORMATS, SCALES = ("xyxy", "xywh"), ("absolute", "relative")
-_SHARE = 0.05  # of a table's boxes, those that may be of another scale than the rest
+_SHARE = 0.05  # of a table's boxes, those that may be odd ones: turned, of another scale
 _SLACK = 1.0  # pixels that a box may reach beyond its picture, as rounding leaves them
 _SLACK_SHARE = 0.01  # and in shares of it
 _TURNED = (5, 6, 7, 8)  # EXIF's orientations that lie on the side
@@ -59,10 +59,12 @@ def decide(table: str, boxes: Iterable[tuple[tuple[float, ...], str]], told: Tol
     unnamed = [box for box, form in found if not form]
     form = told.form or "xyxy"
     crossed = sum(not (x1 > x0 and y1 > y0) for x0, y0, x1, y1 in unnamed)
-    # One that is turned is an odd one; of many, x and y would often be more than width and height.
-    if not told.form and 3 * crossed > len(unnamed) and all(w > 0 < h for _, _, w, h in unnamed):
+    # As x, y, width, height few look so where objects are large, or near the upper left.
+    sizes = all(w > 0 < h for _, _, w, h in unnamed)
+    if not told.form and sizes and crossed > _SHARE * len(unnamed):
         raise DataError(f"{table}: {crossed:,} of {len(unnamed):,} boxes end before they begin as "
-                        "x0, y0, x1, y1; if they are x, y, width, height, say --boxes=xywh")
+                        "x0, y0, x1, y1; if they are x, y, width, height, say --boxes=xywh, "
+                        "else --boxes=xyxy: those that end before are left out then")
     inside = sum(all(-_SLACK_SHARE <= side <= 1 + _SLACK_SHARE for side in box) for box, _ in found)
     scale = told.scale or ("relative" if found and inside >= (1 - _SHARE) * len(found)
                            else "absolute")

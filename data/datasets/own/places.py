@@ -2,8 +2,8 @@
 
 A name is looked for below the raw folder, then beside the table, then in the raw folder's
 subfolders and theirs, without a suffix too, then in the tar files there. A path of another machine
-is looked for by its longest ending. Whatever is found must lie, links resolved, in the raw folder
-or in one of the further roots.
+is looked for by its longest ending, which begins at the raw folder. Whatever is found must lie,
+links resolved, in the raw folder or in one of the further roots.
 """
 
 import functools
@@ -14,7 +14,7 @@ import re
 import tarfile
 import unicodedata
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from data.datasets.own import opening
@@ -121,8 +121,10 @@ class Places:
         starts = range(len(parts)) if name.startswith("/") else range(1)
         for start in starts:
             tail = "/".join(parts[start:])
-            for look in (self.raw.exactly, self.raw.video, self.raw.image):
-                found = look(tail)
+            # A shortened path has folders of its own: below another one it is another medium.
+            where = ("",) if start else ()
+            for look in self._looks(tail):
+                found = look(tail, *where)
                 path = self.raw.root / found.path if isinstance(found, Media) else None
                 if path and path.is_file():
                     yield str(path)
@@ -131,6 +133,14 @@ class Places:
             like = self._folded(folder).get(last.casefold(), [])
             if len(like) == 1 and os.path.isfile(os.path.join(folder, like[0])):
                 yield os.path.join(folder, like[0])
+
+    def _looks(self, name: str) -> list[Callable[..., Media | Missing]]:
+        """How a name is looked for; one that says a kind is none of the other."""
+        suffix = os.path.splitext(name)[1].lower()
+        by_kind = [look for look, others in ((self.raw.video, IMAGES),
+                                             (self.raw.image, VIDEO_SUFFIXES))
+                   if suffix not in others]
+        return [self.raw.exactly, *by_kind]
 
     def _list_folded(self, folder: str) -> dict[str, list[str]]:
         """The names in a folder by what they are without capitals."""

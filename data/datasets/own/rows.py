@@ -4,9 +4,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-SPLITS = {"train": "train", "training": "train", "val": "val", "valid": "val", "dev": "val",
-          "validation": "val", "test": "test", "testing": "test"}
-
 
 class Row(NamedTuple):
     """A row.
@@ -39,20 +36,6 @@ class Table:
     read: Callable[[list[str]], Iterable[Row]]
     embedded: frozenset[str] = field(default=frozenset())
     split: str = ""
-
-
-def split_name(said: str) -> str:
-    """A split as it is called on disk: train, val, test, or what it is called, in plain letters."""
-    plain = said.strip()
-    known = SPLITS.get(plain.casefold())
-    return known or "".join(c if c.isascii() and c.isalnum() else "_" for c in plain)
-
-
-def split_of_file(stem: str) -> str:
-    """The split that a file's name speaks of, such as `train-00000-of-00002`; "" for none."""
-    words = "".join(c if c.isalnum() else " " for c in stem).casefold().split()
-    found = {SPLITS[word] for word in words if word in SPLITS}
-    return found.pop() if len(found) == 1 else ""
 
 
 def of_dicts(name: str, rows: list[Row], split: str = "") -> Table:

@@ -125,6 +125,8 @@ def _questions(asked: Any, answered: Any, number: Any) -> list[tuple[str, list[s
 def _boxes(columns: tuple[str, ...], row: Mapping[str, Any],
            roles: Roles) -> list[tuple[str, Box]]:
     """The boxes of a row, each with the phrase of what it is around."""
+    if all(values.null(value(row, name)) for name in columns):
+        return []  # a row that says something else may have none
     if len(columns) == 4:
         sides = {name: value(row, name) for name in columns}
         try:
@@ -133,6 +135,8 @@ def _boxes(columns: tuple[str, ...], row: Mapping[str, Any],
             found = values.boxes(list(sides.values()))
     else:
         found = values.boxes(value(row, columns[0]))
+    if not found:
+        return []
     role = next(role for role in ("phrase", "caption", "label") if role in roles)
     phrases = values.words(value(row, roles[role][0]))
     if len(found) == 1:

@@ -3,23 +3,34 @@
 import functools
 import hashlib
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data.datasets.own import arrow_files, columns, opening, pictures, places, said, text_files
+from data.datasets.folders import hidden
+from data.datasets.own import (
+    arrow_files,
+    columns,
+    opening,
+    pictures,
+    places,
+    said,
+    shares,
+    text_files,
+)
 from data.datasets.own.arrow_files import Cell
-from data.datasets.own.rows import SPLITS, Table, split_name, split_of_file
+from data.datasets.own.record import Record
+from data.datasets.own.rows import Table
 from data.datasets.own.said import Said
+from data.datasets.own.shares import TRAIN
 from data.datasets.raw import Dataset, Entry, Media, Missing, RawFolder
+from data.datasets.split_names import SPLITS, split_name, split_of_file
 from mplug2_jax.contracts.errors import DataError, MediaError
 
 NAME = "table"
 SUMMARY = "a table of one's own, and the media that it names"
-TRAIN = "train"
 _SEPARATED = {".csv": "", ".tsv": "\t", ".tab": "\t", ".txt": ""}
 _JSON, _LINES = (".json",), (".jsonl", ".ndjson")
 
@@ -45,19 +56,26 @@ class Options:
     seed: int = 0
 
 
-def dataset(options: Options) -> Dataset:
+def dataset(options: Options, raw: str | os.PathLike = "") -> Dataset:
     """The dataset of some tables.
+
+    Args:
+        options: which, and what is said of them.
+        raw: the raw folder, in which tables may lie.
 
     Raises:
         DataError: an option is wrong.
     """
     pictures.read_told(options.boxes)
-    _shares(options.share)
-    settings = {
-        "tables": ", ".join(os.path.abspath(path) for path in options.tables),
+    shares.read_shares(options.share)
+    paths = [_given(path, Path(raw)) for path in options.tables]
+    settings: dict[str, str | int] = {
+        "tables": ", ".join(os.path.abspath(path) for path in paths),
         "columns": ", ".join(f"{role}={name}" for role, name in options.given.items() if name),
         "roots": ", ".join(os.path.abspath(path) for path in options.roots),
         "boxes": options.boxes, "share": options.share, "seed": options.seed}
+    if all(path.exists() for path in paths):  # of what is finished they may be gone
+        settings["contents"] = _contents(paths)
     return Dataset(NAME, SUMMARY, "video", functools.partial(read, options=options),
                    settings=settings)
 
@@ -88,61 +106,22 @@ def open_tables(path: Path, named: Iterable[str]) -> list[Table]:
                     f"{', '.join(arrow_files.FILES)}, or a folder of datasets or Parquet")
 
 
-@dataclass
-class _Record:
-    """A medium, or a part of one, and what the rows of it say."""
-
-    key: str  # of the whole medium
-    entry: Entry
-    seen: set = field(default_factory=set)
-
-    def add(self, one: Said, boxes: list[dict]) -> bool:
-        """Adds what a row says; whether any of it is new.
-
-        Raises:
-            ValueError: the medium has another class.
-        """
-        fields = self.entry.fields
-        if one.label and fields.get("label", one.label) != one.label:
-            raise ValueError(f"class {one.label!r}, where {self.entry.id} is {fields['label']!r}")
-        before = len(self.seen)
-        if one.label:
-            fields["label"] = one.label
-            self.seen.add(one.label)
-        for text in one.texts:
-            self._put("texts", text, text)
-        for question, answers, number in one.questions:
-            made: dict[str, Any] = {
-                "question": question, "answer": max(answers, key=answers.count, default="")}
-            if len(answers) > 1:
-                made["answers"] = answers
-            self._put("questions", (question, tuple(answers), number),
-                      made | ({"id": number} if number else {}))
-        for box in boxes:
-            self._put("boxes", (box["phrase"], tuple(box["box"])), box)
-        return len(self.seen) > before
-
-    def _put(self, name: str, key: Any, value: Any) -> None:
-        if (name, key) not in self.seen:
-            self.seen.add((name, key))
-            self.entry.fields.setdefault(name, []).append(value)
-
-
 class _Reader:
     """Reads tables to entries, each split in the order in which its media are first named."""
 
     def __init__(self, raw: RawFolder, options: Options):
         self.raw, self.options = raw, options
-        self.records: dict[str, dict[tuple, _Record]] = {}
+        self.records: dict[str, dict[tuple, Record]] = {}
         self.faults: dict[str, list[Entry]] = {}
         self.duplicates = self.rows = 0
+        self._taken: dict[str, str] = {}  # by the name of a split what it is called in the tables
         self._found = functools.cache(self._find)
         self._size = functools.cache(self._read_size)
         roots = [Path(root).absolute() for root in options.roots]
         for root in roots:
             if not root.is_dir():
                 raise DataError(f"--roots={root} is not a folder")
-        paths = [_given(path, raw) for path in options.tables]
+        paths = [_given(path, raw.root) for path in options.tables]
         beside = [path.absolute().parent for path in paths] + [
             path.absolute() for path in paths if path.is_dir()]
         self.places = places.Places(raw, roots, list(dict.fromkeys(beside)))
@@ -164,9 +143,12 @@ class _Reader:
         stem = path.name.partition(".")[0]
         folder = path.absolute().parent.name
         return split_of_file(stem) or SPLITS.get(folder.casefold()) or split_name(
-            stem if stems.count(stem) == 1 else f"{folder}_{stem}")
+            stem if stems.count(stem) == 1 else f"{folder}_{stem}", self._taken)
 
     def _read_table(self, table: Table, split: str) -> None:
+        if not table.columns and (first := next(iter(table.read([])), None)):
+            raise DataError(f"{first.place}: {first.fault or 'an object without a name'}: no row "
+                            "of the table has columns")
         roles = columns.find(table.name, table.columns, self.options.given, table.embedded)
         used = ", ".join(f"{role}={','.join(names)}" for role, names in roles.items())
         print(f"{table.name}: {used}", flush=True)
@@ -180,7 +162,7 @@ class _Reader:
             except ValueError as error:
                 self._fault(split, row.place, str(error))
                 continue
-            one.split = split_name(one.split) if one.split else split
+            one.split = split_name(one.split, self._taken) if one.split else split
             held.append(one)
         told = pictures.decide(table.name, (box for one in held for _, box in one.boxes),
                                pictures.read_told(self.options.boxes))
@@ -219,8 +201,7 @@ class _Reader:
         record = own_records.get(identity)
         if record is None:
             times = {"start": one.start or 0.0, "end": one.end or 0.0} if part else {}
-            record = _Record(f"{identity[0]}{identity[1]}",
-                             Entry(name + part, kind, media, times))
+            record = Record(self._members(key), Entry(name + part, kind, media, times))
         if not record.add(one, boxes) and identity in own_records:
             self.duplicates += 1
         own_records[identity] = record
@@ -246,6 +227,16 @@ class _Reader:
         if isinstance(place, list):
             return name, "images", place
         return name, places.kind(name, place, self.raw), place
+
+    def _members(self, key: Any) -> tuple[str, ...]:
+        """`Record.members`: of bytes that tables hold their digest, of others their names."""
+        if isinstance(key, tuple) and not isinstance(key, Cell):
+            several = [tuple(one) if isinstance(one, list) else one for one in key]
+            return tuple(member for one in several for member in self._members(one))
+        name, _, media = self._found(key)
+        if isinstance(media, list):
+            return tuple(map(self.places.name, media))
+        return (key.digest if isinstance(key, Cell) else name,)
 
     def _read_size(self, name: str, kind: str, key: Any) -> tuple[float, float]:
         media = self._found(key)[2]
@@ -275,66 +266,40 @@ def read(raw: RawFolder, options: Options) -> dict[str, Iterable[Entry]]:
     if reader.duplicates:
         print(f"{reader.duplicates:,} of {reader.rows:,} rows repeat what others say", flush=True)
     splits = {split: list(found.values()) for split, found in reader.records.items()}
-    _divide(splits, _shares(options.share), options.seed)
-    _warn(splits)
+    shares.divide(splits, shares.read_shares(options.share), options.seed)
+    shares.warn(splits)
     order = [one for one in (TRAIN, "val", "test") if one in splits or one in reader.faults]
     order += [one for one in (*splits, *reader.faults) if one not in order]
     return {split: _unique(splits.get(split, [])) + reader.faults.get(split, [])
             for split in dict.fromkeys(order)}
 
 
-def _given(path: str, raw: RawFolder) -> Path:
+def _contents(paths: list[Path]) -> str:
+    """A hash of what files hold, and of the names, sizes and times of what lies in folders."""
+    digest = hashlib.sha256()
+    try:
+        for path in paths:
+            inner = sorted(path.rglob("*")) if path.is_dir() else []
+            for one in inner:
+                if one.is_file() and not hidden(one.relative_to(path)):
+                    stat = one.stat()
+                    own = f"{one.relative_to(path)}\0{stat.st_size}\0{stat.st_mtime_ns}\0"
+                    digest.update(own.encode("utf-8", "surrogateescape"))
+            if not path.is_dir():
+                with path.open("rb") as file:
+                    digest.update(hashlib.file_digest(file, "sha256").digest())
+    except OSError as error:
+        raise DataError(f"--table={path} cannot be read: {error.strerror or error}") from error
+    return digest.hexdigest()[:16]
+
+
+def _given(path: str, root: Path) -> Path:
     """A table's path; one that is not there may lie in the raw folder."""
-    inner = raw.root / path
+    inner = root / path
     return Path(path) if Path(path).exists() or not inner.exists() else inner
 
 
-def _shares(said: str) -> dict[str, float]:
-    """`val=0.1,test=0.05` by split; a number alone is that of `val`.
-
-    Raises:
-        DataError: it is none of them, or all of it.
-    """
-    shares: dict[str, float] = {}
-    for part in filter(None, (part.strip() for part in said.split(","))):
-        name, mark, number = part.rpartition("=")
-        name = split_name(name) if mark else "val"
-        try:
-            shares[name] = float(number)
-        except ValueError:
-            shares[name] = 0.0
-        if not 0 < shares[name] < 1 or name == TRAIN or not name:
-            raise DataError(f"--share={said}: expected such as val=0.1,test=0.1: shares of the "
-                            "training media that other splits get")
-    if sum(shares.values()) >= 1:
-        raise DataError(f"--share={said}: nothing is left for {TRAIN}")
-    return shares
-
-
-def _divide(splits: dict[str, list[_Record]], shares: dict[str, float], seed: int) -> None:
-    """Gives other splits their shares of the training media, in the order of a hash of each name.
-
-    So a medium is of one split whatever is said of it, and whatever the table's order.
-    """
-    if there := [split for split in shares if split in splits]:
-        raise DataError(f"--share={','.join(shares)}: the tables have a split {there[0]!r} already")
-    if not shares:
-        return
-    keys = {record.key for record in splits.get(TRAIN, ())
-            if not isinstance(record.entry.media, Missing)}
-    drawn = sorted(keys, key=lambda key: hashlib.sha256(f"{seed}:{key}".encode()).digest())
-    if len(drawn) <= len(shares):
-        raise DataError(f"--share={','.join(shares)}: {len(drawn)} media cannot be divided")
-    of: dict[str, str] = {}
-    for split, share in shares.items():
-        count = max(1, round(share * len(drawn)))
-        of |= dict.fromkeys([key for key in drawn if key not in of][:count], split)
-    whole = splits.pop(TRAIN)
-    for split in (TRAIN, *shares):
-        splits[split] = [one for one in whole if of.get(one.key, TRAIN) == split]
-
-
-def _unique(records: list[_Record]) -> list[Entry]:
+def _unique(records: list[Record]) -> list[Entry]:
     """The entries, those of equal names with a number behind."""
     taken: Counter[str] = Counter()
     for record in records:
@@ -343,23 +308,3 @@ def _unique(records: list[_Record]) -> list[Entry]:
         if taken[name] > 1:
             record.entry.id = f"{name}#{taken[name]}"
     return [record.entry for record in records]
-
-
-def _warn(splits: dict[str, list[_Record]]) -> None:
-    """Says what of the splits may be no intention."""
-    where: dict[str, set[str]] = {}
-    for split, records in splits.items():
-        for record in records:
-            where.setdefault(record.key, set()).add(split)
-        kinds = Counter(one.entry.kind for one in records
-                        if not isinstance(one.entry.media, Missing))
-        if len(kinds) > 1:
-            said_kinds = ", ".join(f"{count:,} of {kind}" for kind, count in kinds.items())
-            _say(f"{split} holds {said_kinds}: a stream reads one kind; give each a table")
-    shared = [key for key, of in where.items() if len(of) > 1]
-    if shared:
-        _say(f"{len(shared):,} media stand in several splits, the first: {shared[0]}")
-
-
-def _say(line: str) -> None:
-    print(f"warning: {line}", file=sys.stderr, flush=True)

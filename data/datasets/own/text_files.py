@@ -1,6 +1,5 @@
 """Tables as text: CSV and its like, JSON in the forms that programs write, JSON lines."""
 
-import codecs
 import csv
 import gzip
 import json
@@ -11,19 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from data.datasets.own.columns import KNOWN, plain
-from data.datasets.own.rows import SPLITS, Row, Table, of_dicts, split_name
+from data.datasets.own.rows import Row, Table, of_dicts
+from data.datasets.split_names import SPLITS, split_name
+from data.datasets.texts import decoded
 from mplug2_jax.contracts.errors import DataError
 
 SEPARATORS = ",;\t|"
 KEY, VALUE = "key", "caption"  # columns of an object by media: their names, and a text of each
 _ROW_LINES = 1_000  # lines of one row at most: a quote that is never closed ends somewhere
-_BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"),
-         (codecs.BOM_UTF32_BE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"),
-         (codecs.BOM_UTF16_BE, "utf-16"))
 
 
 def read_text(path: Path) -> str:
-    """A file's text, which may be packed: UTF-8, what a byte-order mark says, or else Latin-1.
+    """A file's text, which may be packed, in the encodings of `texts`.
 
     Raises:
         DataError: it cannot be read.
@@ -34,14 +32,7 @@ def read_text(path: Path) -> str:
             data = gzip.decompress(data)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be read: {_line(error)}") from error
-    coding = next((name for mark, name in _BOMS if data.startswith(mark)), "utf-8")
-    try:
-        return data.decode(coding)
-    except UnicodeDecodeError:
-        if coding not in ("utf-8", "utf-8-sig"):
-            raise DataError(f"{path} is not {coding}, which its first bytes say") from None
-        # Of Latin-1 Windows' form, whose few gaps are control characters there.
-        return data.decode("cp1252", errors="replace").removeprefix("ï»¿")
+    return decoded(data, path)
 
 
 def open_separated(path: Path, separator: str = "") -> Table:
@@ -139,9 +130,12 @@ def _fits(cells: list[str], width: int) -> bool:
 
 
 def open_json_lines(path: Path) -> Table:
-    """A table with an object a line."""
+    """A table with an object a line; or a JSON list of them, which some call so."""
+    text = read_text(path)
+    if text.lstrip().startswith("[") and (found := _whole_list(path, text)) is not None:
+        return _table(path, found, (), "")
     rows = []
-    for number, line in enumerate(read_text(path).split("\n"), 1):
+    for number, line in enumerate(text.split("\n"), 1):
         place = f"{path.name}:{number}"
         if not line.strip():
             continue
@@ -152,6 +146,19 @@ def open_json_lines(path: Path) -> Table:
             continue
         rows.append(_row(place, found))
     return of_dicts(path.name, rows)
+
+
+def _whole_list(path: Path, text: str) -> list | None:
+    """A file that is one list; None where its first line is whole: an odd one among lines."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        try:
+            json.loads(text.lstrip().partition("\n")[0])
+        except (ValueError, RecursionError):
+            raise DataError(f"{path} is not JSON: {_line(error)}") from error
+        return None
+    return found if isinstance(found, list) else None
 
 
 def open_json(path: Path, named: Collection[str]) -> list[Table]:
@@ -172,7 +179,8 @@ def open_json(path: Path, named: Collection[str]) -> list[Table]:
     try:
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        if "\n{" in text.strip():  # several objects: `datasets` writes lines under this name
+        # Several objects: `datasets` writes lines under this name.
+        if text.lstrip().startswith("{") and "\n{" in text.strip():
             return [open_json_lines(path)]
         raise DataError(f"{path} is not JSON: {_line(error)}") from error
     if isinstance(found, Mapping) and found and all(

@@ -35,7 +35,7 @@ def null(value: Any) -> bool:
 
 
 def word(value: Any) -> str:
-    """A cell as text, "" for nothing: 2 is "2", True is "True".
+    """A cell as text, "" for nothing: 2 is "2", as is 2.0, and True is "True".
 
     Raises:
         ValueError: it is a list, an object or bytes.
@@ -46,6 +46,8 @@ def word(value: Any) -> str:
         return word(value[0])
     if isinstance(value, Mapping | list | tuple | bytes):
         raise ValueError(f"expected a text, not {_shown(value)}")
+    if isinstance(value, float | np.floating) and float(value).is_integer():
+        value = int(value)  # whole numbers beside an empty cell are floats in many a table
     # Half a pair of UTF-16, which JSON can name, is no letter that could be written.
     text = str(value).encode("utf-8", "replace").decode("utf-8")
     return text.replace("\r\n", "\n").replace("\0", "").strip()
@@ -93,7 +95,8 @@ def _python_list(text: str) -> Any:
             return [ast.literal_eval(token.string) for token in tokens[1:-1]
                     if token.type == tokenize.STRING]
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError, tokenize.TokenError, MemoryError, RecursionError):
+    # A set in a set, or a list as a name, has no hash: TypeError.
+    except (ValueError, TypeError, SyntaxError, tokenize.TokenError, MemoryError, RecursionError):
         return None
 
 
@@ -174,7 +177,7 @@ def _parsed(text: str) -> Any:
     except (ValueError, RecursionError):
         try:
             found = ast.literal_eval(text.strip())
-        except (ValueError, SyntaxError, MemoryError, RecursionError):
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
             return None
     return found if isinstance(found, list | tuple | dict) else None
 
