@@ -213,9 +213,16 @@ def measure(folder, tokenizer, clips, pictures, options) -> None:
                 function, other, threads, count // 2)  # fmt: skip
     if importlib.util.find_spec("decord"):
         figures["decord, 16 frames"] = lambda: in_threads(decord_decode, clips, threads, count)
+    in_rounds(figures, options.rounds)
+    stages(folder, tokenizer, {"crop and flip": (plain, 6), "RandAugment(2, 5)": (strong, 6),
+                               "images": (image, 12)})
+
+
+def in_rounds(figures: dict[str, Callable[[], float]], rounds: int) -> None:
+    """Prints how many a second each gives, the median of rounds in turn, and what one costs."""
     measured: dict[str, list[float]] = {name: [] for name in figures}
     busy: dict[str, list[float]] = {name: [] for name in figures}  # processors in use
-    for _ in range(options.rounds):
+    for _ in range(rounds):
         for name, function in figures.items():
             wall, processor = time.perf_counter(), time.process_time()
             measured[name].append(function())
@@ -227,8 +234,6 @@ def measure(folder, tokenizer, clips, pictures, options) -> None:
             f"{name:36} {statistics.median(values):8.1f} /s {statistics.median(cost):7.1f} ms of "
             "processor  (rounds: " + ", ".join(f"{value:.1f}" for value in values) + " /s)"
         )
-    stages(folder, tokenizer, {"crop and flip": (plain, 6), "RandAugment(2, 5)": (strong, 6),
-                               "images": (image, 12)})
 
 
 def stages(folder, tokenizer, streams: dict) -> None:
