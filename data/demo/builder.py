@@ -26,11 +26,7 @@ _AT_ONCE = 32  # of them a process makes
 
 @dataclass(frozen=True)
 class Settings:
-    """What the corpus depends on: the seed, and the number of records of each split.
-
-    Of the scenes to train on, `two_digits` percent have two digits. Which word belongs to which
-    digit is learned from these alone. Of the held-out scenes it is a quarter.
-    """
+    """What the corpus depends on: the seed, and the number of records of each split."""
 
     seed: int = 0
     video_train: int = 5000
@@ -41,14 +37,10 @@ class Settings:
     image_test: int = 256
     text_train: int = 5000
     text_validation: int = 200
-    two_digits: int = 67
 
     def sizes(self) -> dict[str, int]:
         """Records by split; raises DataError where so many cannot be made."""
-        sizes = {name: size for name, size in asdict(self).items()
-                 if name not in ("seed", "two_digits")}
-        if not 0 <= self.two_digits <= 100:
-            raise DataError(f"--two_digits={self.two_digits} must be a percentage, 0 to 100")
+        sizes = {name: size for name, size in asdict(self).items() if name != "seed"}
         for name, size in sizes.items():
             if size < 1:
                 raise DataError(f"--{name}={size} must be at least 1")
@@ -85,7 +77,7 @@ def prepare(out: str | os.PathLike, settings: Settings, processes: int = 2) -> d
     """
     out, sizes = Path(out), settings.sizes()
     splits = {
-        split: functools.partial(_make_records, split, size, settings, processes)
+        split: functools.partial(_make_records, split, size, settings.seed, processes)
         for split, size in sizes.items()
     }
     written = builder.write(MovingDigits, out, splits, asdict(settings))
@@ -96,22 +88,20 @@ def prepare(out: str | os.PathLike, settings: Settings, processes: int = 2) -> d
     return sizes
 
 
-def _make_records(split: str, size: int, settings: Settings, processes: int) -> Iterator[dict]:
+def _make_records(split: str, size: int, seed: int, processes: int) -> Iterator[dict]:
     kind, part = split.split("_")
     glyphs = moving_digits.handwriting()[part]
-    make = functools.partial(moving_digits.make_record, kind, part, settings.seed, glyphs=glyphs)
-    crowded = {"two_digits": settings.two_digits} if part == "train" else {}
-    numbers = list(moving_digits.scene_numbers(size, **crowded))
+    make = functools.partial(moving_digits.make_record, kind, part, seed, glyphs=glyphs)
     # Sentences and small splits take less time to make than processes to start.
     if processes == 1 or kind == "text" or size < _WORTH_A_POOL:
-        yield from map(make, numbers)
+        yield from map(make, range(size))
         return
-    jobs = [(make, numbers[first : first + _AT_ONCE]) for first in range(0, size, _AT_ONCE)]
+    jobs = [(make, range(size)[first : first + _AT_ONCE]) for first in range(0, size, _AT_ONCE)]
     made = workers.run(_make_some, jobs, processes, _describe, ordered=True)
     yield from itertools.chain.from_iterable(made)
 
 
-def _make_some(job: tuple[Callable[[int], dict], list[int]],
+def _make_some(job: tuple[Callable[[int], dict], range],
                progress: workers.Progress) -> list[dict]:
     make, made = job[0], []
     for number in job[1]:
@@ -120,7 +110,7 @@ def _make_some(job: tuple[Callable[[int], dict], list[int]],
     return made
 
 
-def _describe(job: tuple[Callable[[int], dict], list[int]], number: int) -> str:
+def _describe(job: tuple[Callable[[int], dict], range], number: int) -> str:
     at = f"at record {number}" if number >= 0 else "about to begin"
     return f"{at} of records {job[1][0]} to {job[1][-1]}"
 

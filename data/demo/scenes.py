@@ -9,7 +9,6 @@ H.264 in MP4, and JPEG.
 import functools
 import io
 import itertools
-from collections.abc import Iterator
 from dataclasses import astuple, dataclass, replace
 
 import av
@@ -123,17 +122,6 @@ def lone(number: int) -> int:
 def double(number: int) -> int:
     """The number of the `number`-th scene of two digits."""
     return number * _PERIOD + _PERIOD - 1
-
-
-def scene_numbers(count: int, two_digits: int = 100 // _PERIOD) -> Iterator[int]:
-    """Numbers of `count` scenes of which `two_digits` percent, spread evenly, have two digits.
-
-    By default they are 0, 1, 2 ... in order.
-    """
-    for place in range(count):
-        doubles = place * two_digits // 100
-        crowded = (place + 1) * two_digits // 100 > doubles
-        yield double(doubles) if crowded else lone(place - doubles)
 
 
 @functools.lru_cache(maxsize=16)

@@ -35,9 +35,9 @@ def test_a_run_says_otherwise_for_all_of_its_streams():
     config.data.epoch_over = MEDIA
     assert checks.validate(config).streams["video"].epoch_unit == MEDIA
     joint = demo.get_config()
-    assert {one.epoch_unit for one in checks.validate(joint).streams.values()} == {ITEMS}
-    joint.data.epoch_over = ""
     assert {one.epoch_unit for one in checks.validate(joint).streams.values()} == {MEDIA}
+    joint.data.epoch_over = ITEMS
+    assert {one.epoch_unit for one in checks.validate(joint).streams.values()} == {ITEMS}
 
 
 @pytest.mark.parametrize("change, message", [

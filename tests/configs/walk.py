@@ -80,7 +80,8 @@ def convert() -> None:
     for words in (["bert", "bert.safetensors", "--out=BERT_DIR"],
                   ["clip", str(cuts.CLIP), "--with=BERT_DIR", f"--out={START}"]):
         subprocess.run([sys.executable, "-m", "mplug2_jax.convert", *words,
-                        f"--config={cuts.ROOT}/configs/pretrain.py:tiny", *sizes], check=True,
+                        f"--config={cuts.ROOT}/configs/pretrain.py:tiny", *sizes,
+                        "--config.data.tokenizer=vocab.txt"], check=True,
                        stdout=sys.stderr, env=os.environ | {"PYTHONPATH": str(cuts.ROOT)})
 
 

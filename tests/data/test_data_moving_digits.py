@@ -175,23 +175,6 @@ def test_neighbours_differ_in_meaning(start):
     assert len(scenes) == moving_digits.DISTINCT >= 256
 
 
-@pytest.mark.parametrize("share", [0, 1, 25, 50, 67, 100])
-def test_a_share_of_the_scenes_has_two_digits(share):
-    numbers = list(moving_digits.scene_numbers(300, share))
-    crowded = [len(moving_digits.scene_actors(0, "train", number)) == 2 for number in numbers]
-    assert sum(crowded) == 3 * share and len(set(numbers)) == 300
-    for start in range(0, 300, 100):  # spread evenly
-        assert abs(sum(crowded[start:start + 100]) - share) <= 1
-    assert list(moving_digits.scene_numbers(300)) == list(range(300))
-
-
-def test_training_scenes_alone_have_more(corpus):
-    for split, share in (("image_train", 67), ("text_train", 67), ("image_test", 25)):
-        source = open_split(corpus, split)
-        counts = [len(scene(annotation(source, index))) for index in range(len(source))]
-        assert counts.count(2) == share * len(counts) // 100
-
-
 def test_first_captions_of_the_written_test_split_differ(corpus):
     source = open_split(corpus, "video_test")
     texts = {annotation(source, index)["texts"][0] for index in range(len(source))}
@@ -316,8 +299,7 @@ def test_records_do_not_depend_on_the_process_that_makes_them(monkeypatch):
                 for record in made
             ]
             for made in (
-                moving_digits_builder._make_records(split, 5, SIZES, processes)
-                for processes in (1, 2)
+                moving_digits_builder._make_records(split, 5, 0, processes) for processes in (1, 2)
             )
         )
         assert shared == alone
@@ -336,8 +318,7 @@ def test_preparing_with_other_settings_is_refused(corpus, capsys):
 
 
 @pytest.mark.parametrize(
-    ("flag", "message"), [("--video_test=481", "at most 480"), ("--image_train=0", "at least 1"),
-                          ("--two_digits=101", "a percentage")]
+    ("flag", "message"), [("--video_test=481", "at most 480"), ("--image_train=0", "at least 1")]
 )
 def test_impossible_sizes_are_refused(tmp_path, capsys, flag, message):
     assert prepare.main(["moving_digits", f"--out={tmp_path}", flag]) == 1

@@ -59,9 +59,9 @@ def test_training_logs_learns_and_writes(trained):
     assert "best checkpoint: step 12, video_caption_cider" in output
     (validated,) = (workdir / "validation.jsonl").read_text().splitlines()
     assert {"video_caption_cider", "image_qa_accuracy", "step"} <= json.loads(validated).keys()
-    # Eight examples a step, of 288 questions about clips, 208 about images, and of 400 texts.
-    assert (logged[12]["video/epoch"], logged[12]["text/epoch"]) == (96 / 288, 0.24)
-    assert "| epoch image 0.46 text 0.24 video 0.33 |" in line
+    # Eight examples a step, of 48 records and of 400.
+    assert (logged[12]["video/epoch"], logged[12]["text/epoch"]) == (2.0, 0.24)
+    assert "| epoch image 2.00 text 0.24 video 2.00 |" in line
     assert list((workdir / "tensorboard").glob("events*"))
     # The rates of the steps themselves: a warm-up of two steps from where it ends, and back.
     rates = [logged[step]["learning_rate"] for step in logged]
