@@ -313,7 +313,6 @@ def test_media_of_a_server_and_of_a_store(raw, address, tmp_path, monkeypatch, c
 
 def test_a_store_without_its_package_is_one_line(raw, tmp_path, capsys):
     for name, package in (("s3://bucket/a.mp4", "s3fs"), ("gs://bucket/a.mp4", "gcsfs")):
-        pytest.importorskip("fsspec")
         path = table(tmp_path, [{"path": name, "caption": "a"}])
         assert main(["table", f"--raw={raw}", f"--table={path}", f"--out={tmp_path}"]) == 1
         (line,) = capsys.readouterr().err.splitlines()
