@@ -146,7 +146,7 @@ def converter(found, tensors):
     """Converts tensors as `compute` does, but moves no numbers: names are all that counts."""
     checks = {}
 
-    def names_only(tensors, layout, ours, resize):
+    def names_only(tensors, layout, ours, resize, source):
         return {slot.parameter: np.zeros(()) for slots in layout.values() for slot in slots}
 
     if found.kind in ("caption", "qa"):
