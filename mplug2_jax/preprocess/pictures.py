@@ -104,7 +104,12 @@ def format_of(data: bytes) -> str:
 
 
 def _scans(data: bytes) -> int:
-    """How many scans a JPEG's picture has; not those of others inside its segments or after it."""
+    """How many scans a JPEG's picture has; not those of others inside its segments or after it.
+
+    Or how many there are at most, where that is no more than it may have.
+    """
+    if (most := data.count(bytes((0xFF, _SCAN)))) <= _MAX_SCANS:  # a hundred times as fast
+        return most
     count, at = 0, 2
     while (found := _MARKER.search(data, at)) and found[1][0] != _END:
         count += found[1][0] == _SCAN
