@@ -1,11 +1,13 @@
 """A miniature of the demo corpus, and hand-made datasets with bad records, for the data tests."""
 
 import dataclasses
+from pathlib import Path
 
 import ml_collections
 import pytest
 import tensorflow_datasets as tfds
 from data_helpers import SIZES
+from raw_media import clip, image, put, put_tar
 
 from data.demo import builder as moving_digits_builder
 from data.prepare import builder
@@ -83,3 +85,15 @@ def write_records(tmp_path):
         return tmp_path
 
     return write
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory) -> Path:
+    """Clips, pictures, frames and a tar of them, that tables of one's own are about."""
+    folder = tmp_path_factory.mktemp("raw")
+    for number in range(4):
+        put(folder / f"clips/{number}.mp4", clip(number))
+        put(folder / f"pictures/{number}.jpg", image(number))
+        put(folder / f"frames/{number + 8}.jpg", image(number))  # 8, 9, 10, 11
+    put_tar(folder / "packed/some.tar", {"a/x.mp4": clip(1), "a/y.jpg": image(1), "y.txt": "no"})
+    return folder

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from raw_media import put
+
+from data.datasets import Missing, RawFolder, own
 
 Rows = list[dict]
 
@@ -103,3 +106,38 @@ WRITERS: dict[str, Callable[[Path, Rows], Path]] = {
     "datasets": _saved,
     "datasets of splits": _saved_dict,
 }
+
+
+def read(raw: Path, *tables: Path, roots=(), boxes="", share="", seed=0, **given) -> dict:
+    """The entries of each split."""
+    options = own.Options(tuple(map(str, tables)), given, tuple(map(str, roots)), boxes, share,
+                          seed)
+    return {split: list(entries)
+            for split, entries in own.dataset(options).read(RawFolder(raw)).items()}
+
+
+def table(folder: Path, rows: list[dict], name: str = "t.json") -> Path:
+    put(folder / name, rows)
+    return folder / name
+
+
+def one(raw: Path, tmp_path: Path, row: dict, **options):
+    """The entry of a table of one row."""
+    ((entry,),) = read(raw, table(tmp_path, [row]), **options).values()
+    return entry
+
+
+def faults(entries) -> list[str]:
+    return [entry.media.expected for entry in entries if isinstance(entry.media, Missing)]
+
+
+def stored(out: Path) -> dict[str, bytes]:
+    """All shards and indexes of what was prepared."""
+    return {path.name: path.read_bytes() for path in (out / "table/1.0.0").iterdir()
+            if "array_record" in path.name or path.suffix in (".arrow", ".tsv")}
+
+
+def embedded(paths: list[str | None], data: list[bytes | None], **more) -> pa.Table:
+    values = [{"bytes": one, "path": path} for one, path in zip(data, paths, strict=True)]
+    return pa.table({"image": pa.array(values, pa.struct([("bytes", pa.binary()),
+                                                          ("path", pa.string())]))} | more)
