@@ -364,3 +364,10 @@ def test_folders_are_walked_through_links_once_and_errors_are_said(tmp_path, mon
         monkeypatch.setattr(os, "scandir", refuses(number))
         with pytest.raises(kind, match=message):
             find_media([inside])
+
+
+def test_neither_wall_has_a_hole():
+    """Formats that name other files are not among the allowed ones, nor is any protocol."""
+    naming = {"concat", "dash", "hls", "image2", "image2pipe", "imf", "rtp", "rtsp", "sdp", "tee"}
+    assert not naming & set(opening.FORMATS.split(","))
+    assert opening._PROTOCOLS == "none"
