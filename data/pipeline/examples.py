@@ -10,7 +10,14 @@ import numpy as np
 from data.media import unpack_images
 from data.pipeline import augment
 from data.pipeline.labels import asks, label_field, mirrored
-from data.pipeline.prompts import choose, eval_prompt, prompt_lengths, train_prompt
+from data.pipeline.prompts import (
+    choose,
+    empty_prompt,
+    eval_prompt,
+    prompt_lengths,
+    train_prompt,
+    train_prompts,
+)
 from data.pipeline.sides import as_class
 from data.pipeline.units import unit_kind
 from data.pipeline.usable import words
@@ -69,8 +76,9 @@ def train_texts(
                             lambda text: bool(words(text, stream)), rng, number))
         fields |= _text_fields(texts[0], stream, tokenizer)
     if prompt_lengths(stream):
-        more, said = train_prompt(record, stream, tokenizer, rng,
-                                  None if kind == CLASSED else item)
+        more, said = (train_prompts(record, stream, tokenizer, rng) if stream.questions > 1 else
+                      train_prompt(record, stream, tokenizer, rng,
+                                   None if kind == CLASSED else item))
         fields |= more
         texts += said
     if stream.classes:
@@ -232,10 +240,10 @@ def eval_example(
 
 def empty_example(stream, tokenizer: Tokenizer) -> dict:
     """Fields of an example that fills up a batch: black frames and nothing but padding."""
-    fields = {}
-    for name, length in _text_lengths(stream).items():
-        fields[name] = np.full(length, tokenizer.pad_id, np.int32)
-        fields[f"{name}_mask"] = np.zeros(length, bool)
+    fields = empty_prompt(stream, tokenizer)
+    if stream.text_length:
+        fields["text"] = np.full(stream.text_length, tokenizer.pad_id, np.int32)
+        fields["text_mask"] = np.zeros(stream.text_length, bool)
     if stream.frames:
         shape = (stream.frames, stream.image_size, stream.image_size, 3)
         views = math.prod(stream.views)
@@ -254,11 +262,6 @@ def stack(examples: list[dict]) -> dict[str, np.ndarray]:
     batch = {key: np.stack([example[key] for example in examples]) for key in examples[0]}
     ids = {"pair_id", "index", "item"} & batch.keys()
     return batch | {key: batch[key].astype(np.int32) for key in ids}
-
-
-def _text_lengths(stream) -> dict[str, int]:
-    lengths = {"text": stream.text_length} if stream.text_length else {}
-    return lengths | prompt_lengths(stream)
 
 
 def _pair_fields(record: dict, stream, tokenizer: Tokenizer, training: bool) -> dict:

@@ -64,6 +64,37 @@ def train_prompt(
     return fields | more, texts
 
 
+def train_prompts(
+    record: dict, stream, tokenizer: Tokenizer, rng: np.random.Generator
+) -> tuple[dict, list[str]]:
+    """`train_prompt` of `stream.questions` = Q different ones of a record: `prompt, target [Q, L]`.
+
+    Where the record has fewer, the rows left over are padding.
+
+    Raises:
+        RecordError: the record has none that can be used.
+    """
+    usable = [n for n, one in enumerate(record["questions"]) if is_usable(one, stream)]
+    chosen = rng.permutation(usable)[: stream.questions] if usable else [None]
+    asked, texts = [], []
+    for number in chosen:  # of no usable one, its error
+        fields, said = train_prompt(record, stream, tokenizer, rng, number)
+        asked.append(fields)
+        texts += said
+    blank = empty_prompt(stream, tokenizer)
+    asked += [blank] * (stream.questions - len(asked))
+    return {name: np.stack([fields[name] for fields in asked]) for name in blank}, texts
+
+
+def empty_prompt(stream, tokenizer: Tokenizer) -> dict:
+    """Prompt and target, as far as the stream has them, of nothing but padding."""
+    fields = {}
+    for name, length in prompt_lengths(stream).items():
+        fields[name] = np.full(length, tokenizer.pad_id, np.int32)
+        fields[f"{name}_mask"] = np.zeros(length, bool)
+    return fields
+
+
 def eval_prompt(record: dict, item: int, stream, tokenizer: Tokenizer) -> dict:
     """The same of one question, caption or box of the record, with nothing random.
 

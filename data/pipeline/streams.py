@@ -10,7 +10,7 @@ from data.pipeline import augment
 from data.pipeline.prompts import ASKS, BOX_TARGET, TAGS, prompt_lengths
 from mplug2_jax.contracts.errors import DataError
 from mplug2_jax.contracts.options import read
-from mplug2_jax.contracts.streams import Source, Stream
+from mplug2_jax.contracts.streams import MEDIA, Source, Stream
 from mplug2_jax.preprocess.classes import class_names
 
 # What one example of an evaluation is, and the field whose items are counted.
@@ -106,6 +106,13 @@ def _check_ask(require, stream) -> None:
         f"target_length={length} must be at least {BOX_TARGET} with ask='box': a token for each "
         "side of the box, [CLS] and [SEP]",
     )
+    require(stream.questions > 0, f"questions={stream.questions} must be 1 or more")
+    if stream.questions > 1:
+        several = f"questions={stream.questions}"
+        require(ask == "question" and length > 0,
+                f"{several} needs ask='question' and a target_length")
+        require(stream.epoch_unit == MEDIA, f"{several} are of a medium: set "
+                f"data.epoch_over={MEDIA!r}, or questions=1")
 
 
 def _check_augmentation(require, stream) -> None:

@@ -77,6 +77,8 @@ class Stream:
     target_length: int = option(0, "ids of what it should say; 0 for no target field")
     ask: str = option("question", "what makes prompt and target: a question, a caption, a class, a "
                       "box")
+    questions: int = option(1, "training over media: so many questions of a medium at once, each a "
+                               "row beside the others; what is seen is encoded once")
     instruction: str | tuple = option("", "words in front of every prompt; of several wordings "
                                       "training draws one, evaluation takes the first")
     tags: str = option("", "what of the image follows a question, each after [SEP]: ocr, objects "
@@ -155,9 +157,10 @@ def check_wordings(instruction: str | tuple, place: str) -> None:
 def batch_shapes(stream: Stream) -> dict[str, jax.ShapeDtypeStruct]:
     """The arrays of a global training batch of a stream.
 
-    `video uint8 [B, T, H, W, 3]`, `text, prompt, target int32 [B, L]` with their bool masks, `label
-    [B]`, `box float32 [B, 4]`, as far as it has them; `pair_id int32 [B]`, `example_mask bool [B]`,
-    `media_id, text_id int32 [B, 2]`, the 64 bits of a hash, 0 for none.
+    `video uint8 [B, T, H, W, 3]`, `text, prompt, target int32 [B, L]` with their bool masks (of
+    several questions prompt and target are `[B, Q, L]`), `label [B]`, `box float32 [B, 4]`, as far
+    as it has them; `pair_id int32 [B]`, `example_mask bool [B]`, `media_id, text_id int32 [B, 2]`,
+    the 64 bits of a hash, 0 for none.
     """
     rows = stream.batch_size
     fields: dict[str, tuple[tuple[int, ...], Any]] = {
@@ -169,8 +172,9 @@ def batch_shapes(stream: Stream) -> dict[str, jax.ShapeDtypeStruct]:
     asked = stream.target_length or stream.ask in ALONE
     for text in ("text", "prompt", "target") if asked else ("text",):
         if length := getattr(stream, f"{text}_length"):
-            fields |= {text: ((rows, length), jnp.int32),
-                       f"{text}_mask": ((rows, length), jnp.bool_)}
+            several = (stream.questions,) if stream.questions > 1 and text != "text" else ()
+            shape = (rows, *several, length)
+            fields |= {text: (shape, jnp.int32), f"{text}_mask": (shape, jnp.bool_)}
     if stream.classes:
         fields["label"] = (rows,), jnp.float32 if stream.classes == SCORE else jnp.int32
     if stream.boxes:

@@ -128,22 +128,20 @@ def draw_texts(objectives: Objectives, batch: Batch, rng: Array) -> tuple[Rows, 
     Args:
       objectives: an objective of weight 0 is left out.
       batch: `example_mask`; `text` for "mlm" and "prefix_lm", `prompt` and `target` for "instruct",
-        each int32 `[B, L]` with its mask. What is not there is not asked.
+        each int32 `[B, L]` with its mask; of several questions prompt and target are `[B, Q, L]`.
+        What is not there is not asked.
       rng: the step's key.
 
     Returns:
       `{name: (ids, mask)}` of `[B, L]`, those with a teacher's targets first, and `{objective:
       goal}` with `labels [B, K]` and `share [B, K]`, each label's share of the batch's mean;
-      `positions [B, K]` for "mlm", else the decoder's input `ids, mask [B, K]`.
+      `positions [B, K]` for "mlm", else the decoder's input `ids, mask [B, K]`. Further questions
+      of an item are named "instruct.1" and so on.
     """
     vocabulary, example_mask = objectives.vocabulary, batch["example_mask"]
     mask_key, cut_key = jax.random.split(rng)
     rows: Rows = {}
     goals: Goals = {}
-
-    def generation(target, target_mask):
-        return {"ids": target[:, :-1], "mask": target_mask[:, :-1], "labels": target[:, 1:],
-                "share": losses.shares(losses.counted(target_mask, example_mask))}
 
     if "text" in batch and objectives.weight("mlm"):
         ids, mask = batch["text"], batch["text_mask"]
@@ -160,11 +158,36 @@ def draw_texts(objectives: Objectives, batch: Batch, rng: Array) -> tuple[Rows, 
         prefix, prefix_mask, target, target_mask = losses.split_prefix(
             cut_key, ids, mask, word_starts, vocabulary.sep_id, vocabulary.pad_id)
         rows["prefix_lm"] = prefix, prefix_mask
-        goals["prefix_lm"] = generation(target, target_mask)
+        goals["prefix_lm"] = _generation(target, target_mask, example_mask)
     if "prompt" in batch and "target" in batch and objectives.weight("instruct"):
-        rows["instruct"] = batch["prompt"], batch["prompt_mask"]
-        goals["instruct"] = generation(batch["target"], batch["target_mask"])
+        several = batch["prompt"].ndim == 3
+        asked = {name: batch[name] if several else batch[name][:, None]
+                 for name in ("prompt", "prompt_mask", "target", "target_mask")}
+        goal = _generation(asked["target"], asked["target_mask"], example_mask)
+        for number in range(asked["prompt"].shape[1]):
+            name = f"instruct.{number}" if number else "instruct"
+            rows[name] = asked["prompt"][:, number], asked["prompt_mask"][:, number]
+            goals[name] = {part: values[:, number] for part, values in goal.items()}
     return rows, goals
+
+
+def _generation(target: Array, mask: Array, example_mask: Array) -> dict[str, Array]:
+    """What of targets `[..., L]` the decoder reads and what it predicts; shares over them all."""
+    return {"ids": target[..., :-1], "mask": mask[..., :-1], "labels": target[..., 1:],
+            "share": losses.shares(losses.counted(mask, example_mask))}
+
+
+def _joined(memories: Rows, goals: Goals) -> dict[str, tuple[tuple[Array, Array], dict]]:
+    """Memory and goal of each objective; those of further questions are rows `[Q * B, ...]`."""
+    names: dict[str, list[str]] = {}
+    for name in goals:
+        names.setdefault(name.partition(".")[0], []).append(name)
+
+    def join(parts):
+        return parts[0] if len(parts) == 1 else jax.tree.map(lambda *a: jnp.concatenate(a), *parts)
+
+    return {name: (join([memories[one] for one in ones]), join([goals[one] for one in ones]))
+            for name, ones in names.items()}
 
 
 def language_losses(passes: Passes, memories: Rows, goals: Goals,
@@ -178,12 +201,13 @@ def language_losses(passes: Passes, memories: Rows, goals: Goals,
       teacher: its passes, its memories of the `SOFT` ones, and the weight of its targets.
     """
     metrics = {}
-    for name, goal in goals.items():  # apart, for an answer is much shorter than a caption
+    # Apart, for an answer is much shorter than a caption.
+    for name, (memory, goal) in _joined(memories, goals).items():
         soft = None
         if teacher is not None and name in SOFT:
             other, other_memories, alpha = teacher
             soft = other.logits(name, other_memories[name], goal), alpha
-        logits = passes.logits(name, memories[name], goal)
+        logits = passes.logits(name, memory, goal)
         metrics[name], metrics[f"{name}_hits"] = losses.language_modelling(
             logits, goal["labels"], goal["share"], soft)
     return metrics

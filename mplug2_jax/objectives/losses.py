@@ -147,8 +147,9 @@ def split_prefix(key: Array, ids: Array, mask: Array, word_start: Array, sep_id:
 
 
 def counted(target_mask: Array, example_mask: Array) -> Array:
-    """bool `[B, L - 1]`: which labels `target[:, 1:]` count, of masks `[B, L]` and `[B]`."""
-    return target_mask[:, 1:] & example_mask[:, None]
+    """bool `[B, ..., L - 1]`: which labels `target[..., 1:]` count, of items' mask `[B]`."""
+    wide = example_mask.reshape(-1, *(1,) * (target_mask.ndim - 1))
+    return target_mask[..., 1:] & wide
 
 
 def language_modelling(logits: Array, labels: Array, weights: Array,

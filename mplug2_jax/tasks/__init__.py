@@ -94,6 +94,9 @@ def streams(task: type[Task], found: Any, sections: Mapping[str, Any],
     for name, values in sections.items():
         checked[name] = task.stream(found, values, place.format(name))
         task.check_stream(found, name, checked[name])
+        if evaluates and checked[name].questions > 1:
+            raise ConfigError(f"{place.format(name)}.questions = {checked[name].questions}: an "
+                              "evaluation asks every question apart; expected 1")
         if evaluates and not task.by_loss:
             checked[name] = dataclasses.replace(checked[name], contrasts=False)
     return checked

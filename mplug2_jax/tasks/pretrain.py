@@ -146,7 +146,7 @@ class Pretrain(Task):
         logged("*_hits", "share of these tokens that are the likeliest", 1.0, "higher", False),
     )
     figures = (*learned, *held_out.figures(learned))
-    by_loss = True
+    by_loss = asks_several = True
     epoch_over = MEDIA
     epoch_source = ("release: `dataset/caption_dataset.py`, `pretrain_dataset_4m`, and "
                     "`video_pretrain_dataset.py`: an entry a medium, of its captions a random one")

@@ -1,5 +1,6 @@
 """What a step says of itself beside its task's figures: norms by module, and what it has read."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +9,8 @@ import jax.numpy as jnp
 import optax
 
 Batch = Mapping[str, Mapping[str, Any]]
-TEXTS = ("text", "prompt", "target")  # of a stream's batch: ids [B, L], and their masks
+# Of a stream's batch: ids [B, L], of several questions [B, Q, L], and their masks.
+TEXTS = ("text", "prompt", "target")
 
 
 def norms(name: str, tree: Mapping[str, Any]) -> dict[str, jax.Array]:
@@ -21,8 +23,9 @@ def norms(name: str, tree: Mapping[str, Any]) -> dict[str, jax.Array]:
 
 def tokens(batch: Batch) -> jax.Array:
     """Tokens of a step's texts, a float32 scalar: [CLS] and [SEP] count, padding does not."""
-    counts = (jnp.sum(rows[f"{text}_mask"] & rows["example_mask"][:, None])
-              for rows in batch.values() for text in TEXTS if f"{text}_mask" in rows)
+    counts = (jnp.sum(mask.sum(tuple(range(1, mask.ndim))) * rows["example_mask"])
+              for rows in batch.values() for text in TEXTS
+              if (mask := rows.get(f"{text}_mask")) is not None)
     return sum(counts, start=jnp.zeros((), jnp.int32)).astype(jnp.float32)
 
 
@@ -38,5 +41,5 @@ def amounts(batch: Batch) -> dict[str, int]:
         if "video" in rows:  # [B, T, H, W, 3]
             counts["frames"] += rows["video"].shape[0] * rows["video"].shape[1]
         counts["positions"] += sum(
-            rows[text].shape[0] * rows[text].shape[1] for text in TEXTS if text in rows)
+            math.prod(rows[text].shape) for text in TEXTS if text in rows)
     return {name: count for name, count in counts.items() if count}

@@ -33,12 +33,26 @@ def changed(path, value, config=None):
     ("data.streams.x", 1, "data.streams.x = 1: expected the keys of a stream"),
     ("data.streams.video.classes", "score", "data.streams.video.classes: task 'pretrain' has no"),
     ("data.streams.video.flip", 1, "data.streams.video.flip = 1: expected True or False"),
+    ("evals.video_qa.stream.questions", 4, "stream video_qa.questions = 4: task 'qa' asks one at a "
+     "time"),
     ("task.modality", "smell", "task.modality = 'smell': expected one of vision, text"),
 ])
 def test_wrong_sections_and_keys_are_named_with_their_place(path, value, message):
     with pytest.raises(ConfigError) as raised:
         checks.validate(changed(path, value))
     assert str(raised.value).startswith(message) and "\n" not in str(raised.value)
+
+
+def test_an_evaluation_asks_every_question_apart():
+    config = demo.get_config()
+    objectives = dict(vtc=0.0, vtm=0.0, mlm=0.0, prefix_lm=0.0, instruct=1.0)
+    config.evals.held_out = common.evaluation(
+        "pretrain", "video_test", 8, "video_validation", options=dict(objectives=objectives),
+        frames=4, image_size=48, prompt_length=14, target_length=4)
+    checks.validate(config)
+    config.evals.held_out.stream.questions = 2
+    with pytest.raises(ConfigError, match="questions = 2: an evaluation asks every question apart"):
+        checks.validate(config)
 
 
 def test_files_for_servers_are_each_of_one_evaluation_which_need_not_be_tuned():

@@ -9,6 +9,8 @@ from data import records
 from data.pipeline import SkipLog, eval_batches, references, resolve, train_batches
 from data.pipeline.sources import find_version
 from mplug2_jax.contracts.errors import ConfigError, DataError
+from mplug2_jax.contracts.options import read
+from mplug2_jax.contracts.streams import Stream, batch_shapes
 
 QUESTIONS = [{"question": "what colour is it?", "answer": "red", "answers": ["red", "red", "blue"]},
              {"question": "?", "answer": "no"}, {"question": "which digit?", "answer": ""}]
@@ -240,3 +242,41 @@ def test_training_draws_a_wording_and_evaluation_takes_the_first(written, tokeni
             common.stream("train", 8, instruction=wrong)
         with pytest.raises(ConfigError, match=r"source.instruction = .*: expected a text, or seve"):
             common.source("train", 1, instruction=wrong)
+
+
+def test_several_questions_of_a_medium_are_asked_at_once(write_records, tokenizer):
+    """Different ones that can be used, with their answers; where there are fewer, padding."""
+    asked = [{"question": f"which digit is {colour}?", "answer": digit} for colour, digit in
+             (("red", "one"), ("blue", "two"), ("green", "three"), ("white", "four"))]
+    root = write_records({"train": [
+        records.record("many", "image", image(0), [], [*asked, {"question": "?", "answer": "no"}]),
+        records.record("two", "image", image(1), [], asked[:2])]})
+    stream = common.stream("train", 2, questions=3, **LENGTHS)
+    pairs = {(one["question"].removesuffix("?"), one["answer"]) for one in asked}
+    drawn = set()
+    for _, batch in zip(range(12), train_batches(root, {"s": stream}, tokenizer, 0, threads=0),
+                        strict=False):
+        batch = batch["s"]
+        shapes = {name: (one.shape, one.dtype)
+                  for name, one in batch_shapes(read(Stream, dict(stream), "s")).items()}
+        assert shapes == {name: (one.shape, one.dtype) for name, one in batch.items()}
+        for row, number in enumerate(batch["pair_id"]):
+            one = {name: values[row] for name, values in batch.items()}
+            found = list(zip(*(said(one, name, tokenizer) for name in ("prompt", "target")),
+                             strict=True))
+            real = [pair for pair in found if any(pair)]
+            assert set(real) <= pairs and len(set(real)) == len(real) == (2 if number else 3)
+            assert one["target_mask"].any(axis=1).sum() == len(real)
+            drawn |= set() if number else set(real)
+    assert drawn == pairs
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    (dict(questions=0), "questions=0 must be 1 or more"),
+    (dict(questions=2, ask="caption"), "needs ask='question' and a target_length"),
+    (dict(questions=2, epoch_unit="items"), "set data.epoch_over='media', or questions=1"),
+])
+def test_several_questions_that_cannot_be_are_named(written, tokenizer, changes, message):
+    with pytest.raises(DataError, match=message):
+        next(train_batches(written, {"s": common.stream("train", 2, **LENGTHS, **changes)},
+                           tokenizer, 0, threads=0))

@@ -107,3 +107,41 @@ def test_a_teacher_says_nothing_of_it(made):
     given = len(jax.tree.leaves(params))
     assert not used & set(map(id, read.invars[:given]))
     assert used & set(map(id, read.invars[given:2 * given]))
+
+
+def test_several_questions_of_a_medium_are_rows_that_share_what_is_seen():
+    """The mean over the tokens of all of them, also of items that have fewer, also in parts."""
+    task = small.task("pretrain", TINY, objectives=WEIGHTS | {"mlm": 0.0})
+    params, rows = small.params_of(task.model), batch()["image_instruct"]
+    orders = [np.random.default_rng(n).permutation(4) for n in range(3)]
+
+    def several(name):
+        values = np.stack([np.asarray(rows[name])[order] for order in orders], axis=1)
+        if name in ("prompt_mask", "target_mask"):
+            values[1, 2] = False  # the second item has two questions
+        return jnp.asarray(values)  # [B, 3, L]
+
+    asked = rows | {name: several(name) for name in ASKED[:4]}
+
+    @jax.jit
+    def plain(params, rows):
+        flat = {name: rows[name].reshape(-1, rows[name].shape[2]) for name in ASKED[:4]}
+        flat["example_mask"] = jnp.repeat(rows["example_mask"], 3)
+        visual = jnp.repeat(task.call(params, "encode_visual", rows["video"]), 3, axis=0)
+        text = task.call(params, "encode_text", flat["prompt"], flat["prompt_mask"])
+        visual, text = task.call(params, "fuse", visual, text, flat["prompt_mask"])
+        return cross_entropy(task, params, flat, *with_visual(visual, text, flat["prompt_mask"]))
+
+    def loss(params, rows, one=task):
+        return one.loss(params, {"image": rows}, KEY)[0]
+
+    value, gradient = jax.jit(jax.value_and_grad(loss))(params, asked)
+    expected, plain_gradient = jax.jit(jax.value_and_grad(plain))(params, asked)
+    np.testing.assert_allclose(value, 2 * expected, rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, 2 * b, rtol=1e-3, atol=1e-6),
+                 gradient, plain_gradient)
+    parts = small.task("pretrain", TINY, objectives=WEIGHTS | {"mlm": 0.0}, accumulation=2)
+    np.testing.assert_allclose(jax.jit(lambda p, r: loss(p, r, parts))(params, asked), value,
+                               rtol=1e-5)
+    alone = rows | {name: rows[name][:, None] for name in ASKED[:4]}
+    np.testing.assert_allclose(jax.jit(loss)(params, alone), jax.jit(loss)(params, rows), rtol=1e-6)

@@ -51,6 +51,7 @@ class Task:
       card: two sentences, and the paper's section, for the table of tasks.
       fields: batch fields that a stream must give, each of a length that the stream has.
       expansion: an example of an evaluation: each "record", or each "question" or "box" of one.
+      asks_several: whether its streams may ask several questions of a medium at once.
       by_loss: whether evaluation computes the loss, so that its batches need all that this reads.
       epoch_over: what comes up once an epoch of training, where `data.epoch_over` does not say.
       epoch_source: whose choice that is; "" for a task that is not trained.
@@ -71,6 +72,7 @@ class Task:
     fields: ClassVar[tuple[str, ...]] = ()
     expansion: ClassVar[str] = "record"
     by_loss: ClassVar[bool] = False
+    asks_several: ClassVar[bool] = False
     epoch_over: ClassVar[str] = MEDIA
     epoch_source: ClassVar[str] = ""
     figures: ClassVar[tuple[Figure, ...]] = ()
@@ -162,6 +164,9 @@ class Task:
     def check_stream(cls, options: Any, name: str, stream: Stream) -> None:
         """Raises ConfigError if the stream of that name does not give what the task needs."""
         del options
+        if stream.questions > 1 and not cls.asks_several:
+            raise ConfigError(f"stream {name}.questions = {stream.questions}: task {cls.name!r} "
+                              "asks one at a time; expected 1")
         for field in cls.fields:
             if not getattr(stream, f"{field}_length"):
                 raise ConfigError(f"stream {name}.{field}_length = 0: task {cls.name!r} "
