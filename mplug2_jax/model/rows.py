@@ -1,6 +1,5 @@
 """Several texts an item: how their rows lie beside each other, and beside what is seen."""
 
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -37,23 +36,6 @@ def for_each(memory: Array | Shared) -> Array:
         return memory
     seen = take_shared(memory.items, memory.of)
     return seen if memory.own is None else jnp.concatenate([seen, memory.own], axis=1)
-
-
-def stack_rows(rows: Iterable[tuple[Array, Array]], pad_id: int) -> tuple[Array, Array]:
-    """R texts an item, `(ids, mask)` of `[B, L_r]` each, to ids and mask `[B * R, L]`.
-
-    Padded to the longest; an item's rows stand beside each other, so that a batch sharded over
-    devices stays where it is.
-    """
-    rows = list(rows)
-    length = max(ids.shape[1] for ids, _ in rows)
-
-    def widen(x, value):
-        return jnp.pad(x, ((0, 0), (0, length - x.shape[1])), constant_values=value)
-
-    ids = jnp.stack([widen(ids, pad_id) for ids, _ in rows], axis=1)  # [B, R, L]
-    mask = jnp.stack([widen(mask, False) for _, mask in rows], axis=1)
-    return ids.reshape(-1, length), mask.reshape(-1, length)
 
 
 def with_visual(visual: Array | Shared, text: Array, mask: Array) -> tuple[Any, Array]:

@@ -1,8 +1,8 @@
 """What is read of a text and predicted of it: masked words, what follows a prefix, a target.
 
 All versions of an item's text (as it is, masked, its prefix, an instruction, a wrong text) are rows
-of one pass. Here is what they are, the passes, and the losses of those that the decoder or the
-vocabulary head answers; `pretraining` composes them for pairs and for text alone.
+of one pass for each length. Here is what they are, the passes, and the losses of those that the
+decoder or the vocabulary head answers; `pretraining` composes them for pairs and for text alone.
 """
 
 import dataclasses
@@ -12,7 +12,6 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 
-from mplug2_jax.model.rows import stack_rows
 from mplug2_jax.objectives import losses
 
 Array = jax.Array
@@ -81,22 +80,29 @@ class Passes:
         key = None if self.rng is None else jax.random.fold_in(self.rng, self.keys)
         return self.apply(self.params, method, *args, rng=key)
 
-    def encode_texts(self, ids: Array, mask: Array) -> Array:
-        """`ids, mask [B, R, L]`, R texts an item, to tokens `[B, R, L, D]`."""
-        flat = ids.reshape(-1, ids.shape[2]), mask.reshape(-1, mask.shape[2])
-        tokens = self.call("encode_text", *flat)
-        return tokens.reshape(*ids.shape, tokens.shape[-1])
+    def encode_texts(self, rows: Rows) -> dict[str, Array]:
+        """Texts `{name: (ids, mask)}` of `[B, L]` to their tokens `[B, L, D]`."""
+        return {name: tokens for part in _by_length(rows)
+                for name, tokens in _unstack(part, self.call("encode_text", *_stack(part))).items()}
 
     def fuse(self, visual: Array, rows: Rows) -> dict[str, tuple[Array, Array, Array]]:
         """Fuses rows of tokens with `visual [B, S, D]`: `{name: (visual, text, mask)}`."""
-        text = jnp.stack([tokens for tokens, _ in rows.values()], axis=1)  # [B, R, L, D]
-        mask = jnp.stack([mask for _, mask in rows.values()], axis=1).reshape(-1, text.shape[2])
-        seen, text = self.call("fuse", visual, text.reshape(-1, *text.shape[2:]), mask)
-        if seen.shape[0] == visual.shape[0]:  # no connected layers: the same for all rows
-            seen = {name: seen for name in rows}
-        else:
-            seen = {name: part for name, (part, _) in unstack(list(rows), seen, mask).items()}
-        return {name: (seen[name], *part) for name, part in unstack(list(rows), text, mask).items()}
+        parts, lengths = _by_length(rows), [mask.shape[1] for _, mask in rows.values()]
+        # Each pass makes keys of all that is seen, and in the backward pass 4 products of it; a
+        # position of padding costs about 36 of them, forward and back.
+        padding = max(lengths) * len(lengths) - sum(lengths)
+        if 9 * padding < (len(parts) - 1) * visual.shape[1]:
+            parts = [_padded(rows)]
+        fused: dict[str, tuple[Array, Array, Array]] = {}
+        for part in parts:
+            seen, text = self.call("fuse", visual, *_stack(part))
+            # Without connected layers what is seen is the same for all rows.
+            shared = seen.shape[0] == visual.shape[0]
+            seen = dict.fromkeys(part, seen) if shared else _unstack(part, seen)
+            text = _unstack(part, text)
+            fused |= {name: (seen[name], text[name][:, :rows[name][1].shape[1]], rows[name][1])
+                      for name in part}
+        return {name: fused[name] for name in rows}
 
     def match(self, text: Array) -> Array:
         """Matching logits `[B, 2]` of fused text `[B, L, D]`."""
@@ -116,10 +122,35 @@ class Passes:
         return self.call("decode", goal["ids"], goal["mask"], *memory)[0]
 
 
-def unstack(names: list[str], tokens: Array, mask: Array) -> Rows:
-    """`[B * R, ...]` back to `{name: ([B, ...], [B, ...])}`."""
-    rows = len(names)
-    return {name: (tokens[i::rows], mask[i::rows]) for i, name in enumerate(names)}
+def _by_length(rows: Rows) -> list[Rows]:
+    """Rows of equal length together: those of a question are not padded to a caption's."""
+    lengths = dict.fromkeys(mask.shape[1] for _, mask in rows.values())
+    return [{name: row for name, row in rows.items() if row[1].shape[1] == length}
+            for length in lengths]
+
+
+def _padded(rows: Rows) -> Rows:
+    """Rows of tokens `[B, L, D]`, all of the greatest length."""
+    longest = max(mask.shape[1] for _, mask in rows.values())
+
+    def wide(x):
+        return jnp.pad(x, ((0, 0), (0, longest - x.shape[1]), *[(0, 0)] * (x.ndim - 2)))
+
+    return {name: (wide(tokens), wide(mask)) for name, (tokens, mask) in rows.items()}
+
+
+def _stack(rows: Rows) -> tuple[Array, Array]:
+    """R rows an item, `[B, L, ...]` each with its mask, to one `[B * R, L, ...]` and its mask.
+
+    An item's rows stand beside each other, so that a batch sharded over devices stays where it is.
+    """
+    texts, masks = (jnp.stack(parts, axis=1) for parts in zip(*rows.values(), strict=True))
+    return texts.reshape(-1, *texts.shape[2:]), masks.reshape(-1, masks.shape[2])
+
+
+def _unstack(rows: Rows, tokens: Array) -> dict[str, Array]:
+    """`[B * R, ...]` back to `{name: [B, ...]}`."""
+    return {name: tokens[i::len(rows)] for i, name in enumerate(rows)}
 
 
 def draw_texts(objectives: Objectives, batch: Batch, rng: Array) -> tuple[Rows, Goals]:
@@ -217,9 +248,3 @@ def weighted_total(metrics: Metrics, weights: Mapping[str, float]) -> Array:
     """The weighted sum of the objectives among `metrics`, a float32 scalar."""
     return sum((weights[name] * metrics[name] for name in OBJECTIVES if name in metrics),
                start=jnp.zeros(()))
-
-
-def stacked(rows: Rows, pad_id: int) -> tuple[Array, Array]:
-    """`{name: (ids, mask)}` of `[B, L]` to ids and mask `[B, R, L]`, padded to the longest."""
-    ids, mask = stack_rows(rows.values(), pad_id)
-    return ids.reshape(-1, len(rows), ids.shape[1]), mask.reshape(-1, len(rows), mask.shape[1])

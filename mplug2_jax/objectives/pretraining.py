@@ -6,8 +6,8 @@ without something seen; the instruction objective needs a `prompt` and a `target
 either. So a stream may have instructions beside its texts, or instructions alone.
 
 All versions of an item's text (as it is, masked, its prefix, an instruction, a wrong text) go
-through the text encoder in one pass and through the fusion as query rows of the same visual
-features, whose keys and values are computed once.
+through the text encoder in one pass for each length, and through the fusion as query rows of the
+same visual features, whose keys and values are computed once.
 
 With `task.accumulation` = n a batch is computed in n micro-batches, and the numbers stay those of
 the unsplit batch (but for dropout's draws). What is random is drawn for the whole batch first.
@@ -48,7 +48,6 @@ from mplug2_jax.objectives.language import (
     Rows,
     draw_texts,
     language_losses,
-    stacked,
     weighted_total,
 )
 from mplug2_jax.objectives.momentum import Momentum, Queue
@@ -80,10 +79,10 @@ def pair_losses(objectives: Objectives, params: Any, batch: Batch, rng: Array,
         texts = {"text": (batch["text"], batch["text_mask"]), **texts}
     if not texts:
         return jnp.zeros(()), {}, None
-    pairs = _Pairs(objectives, list(texts), goals, contrasts, momentum)
-    ids, mask = stacked(texts, objectives.vocabulary.pad_id)  # [B, R, L]
-    encoded, teacher = pairs.encode(params, batch[objectives.field], ids, mask, encode_key)
+    pairs = _Pairs(objectives, goals, contrasts, momentum)
+    encoded, teacher = pairs.encode(params, batch[objectives.field], texts, encode_key)
     features = {"visual": encoded["visual"], "tokens": encoded["tokens"]}
+    mask = {name: mask for name, (_, mask) in texts.items()}
     rows: dict[str, Any] = {"mask": mask, "goals": goals}
     if teacher is not None:
         rows["teacher"] = {name: teacher[name] for name in ("visual", "tokens")}
@@ -98,7 +97,8 @@ def pair_losses(objectives: Objectives, params: Any, batch: Batch, rng: Array,
             metrics["duplicates"] = duplicates({"pair_id": batch["pair_id"], **content},
                                                batch["example_mask"])
         if objectives.weight("vtm"):
-            more, given = pairs.negatives(encoded, mask, temperature, batch, visual_key, text_key)
+            more, given = pairs.negatives(encoded, mask["text"], temperature, batch,
+                                          visual_key, text_key)
             features |= more
             rows |= given
     total, fused_metrics = summed(pairs.fused, params, features, rows, fuse_key,
@@ -113,26 +113,24 @@ class _Pairs:
 
     Attributes:
       objectives, momentum: as of `pair_losses`.
-      names: of the texts of an item, in the order of their rows.
       goals: of `draw_texts`, for the whole batch; of these the names alone are used.
       contrasts: whether features are compared.
     """
 
     objectives: Objectives
-    names: list[str]
     goals: Goals
     contrasts: bool
     momentum: Momentum | None
 
-    def encode(self, params: Any, seen: Array, ids: Array, mask: Array, rng: Array,
+    def encode(self, params: Any, seen: Array, texts: Rows, rng: Array,
                ) -> tuple[dict[str, Any], dict[str, Any] | None]:
-        """Tokens `[B, S, D]` and `[B, R, L, D]`, and features, of the model and of its teacher."""
+        """Of the model and of its teacher what is seen, `[B, S, D]`, texts, and features."""
 
         def encode(params, rows, rng):
             passes = Passes(self.objectives.call, params, rng)
             visual = shard_batch(passes.call("encode", modality, rows["seen"]))  # [B, S, D]
-            tokens = passes.encode_texts(rows["ids"], rows["mask"])
-            firsts = {"firsts": (visual[:, :1], tokens[:, 0, :1])} if self.contrasts else {}
+            tokens = passes.encode_texts(rows["texts"])
+            firsts = {"firsts": (visual[:, :1], tokens["text"][:, :1])} if self.contrasts else {}
             return {"visual": visual, "tokens": tokens, **firsts}
 
         def whole(params, rows, rng):
@@ -147,11 +145,11 @@ class _Pairs:
             return encoded
 
         modality = self.objectives.modality
-        encoded = whole(params, {"seen": seen, "ids": ids, "mask": mask}, rng)
-        read = len([name for name in self.names if name == "text" or name in SOFT])
+        encoded = whole(params, {"seen": seen, "texts": texts}, rng)
+        read = {name: row for name, row in texts.items() if name == "text" or name in SOFT}
         if self.momentum is None or not read:
             return encoded, None
-        rows = {"seen": seen, "ids": ids[:, :read], "mask": mask[:, :read]}
+        rows = {"seen": seen, "texts": read}
         return encoded, jax.lax.stop_gradient(whole(self.momentum.params, rows, None))
 
     def contrast(self, encoded: dict[str, Any], teacher: dict[str, Any] | None,
@@ -179,29 +177,24 @@ class _Pairs:
         content = content_of(batch)
         wrong_text, has_text = hard_negatives(visual_key, visual, text, *common, content=content)
         wrong_visual, has_visual = hard_negatives(text_key, text, visual, *common, content=content)
-        features = {"wrong_text": take_rows(encoded["tokens"][:, 0], wrong_text, block),
+        features = {"wrong_text": take_rows(encoded["tokens"]["text"], wrong_text, block),
                     "wrong_visual": take_rows(encoded["visual"], wrong_visual, block)}
         share = losses.shares(jnp.stack([example_mask, has_text, has_visual], axis=1))  # [B, 3]
-        return features, {"wrong_mask": take_rows(mask[:, 0], wrong_text, block),
+        return features, {"wrong_mask": take_rows(mask, wrong_text, block),
                           "match_share": share}
-
-    def token_rows(self, tokens: Array, mask: Array, wanted: Any) -> Rows:
-        """Of `tokens [B, R, L, D]` those of the wanted names, with their masks."""
-        return {name: (tokens[:, i], mask[:, i]) for i, name in enumerate(self.names)
-                if name in wanted}
 
     def memories(self, fused: dict[str, tuple[Array, Array, Array]]) -> Rows:
         """Tokens `[B, S, D]` and masks: masked words are read where they stand, the rest by all."""
         return {name: part[1:] if name == "mlm" else with_visual(*part)
                 for name, part in fused.items() if name in self.goals}
 
-    def fused(self, params: Any, features: dict[str, Array], rows: dict[str, Any],
+    def fused(self, params: Any, features: dict[str, Any], rows: dict[str, Any],
               rng: Array) -> tuple[Array, Metrics]:
         """Matching and language objectives of some rows: their weighted sum; scalars by name."""
         passes, matches = Passes(self.objectives.call, params, rng), "wrong_text" in features
         metrics: Metrics = {}
-        to_fuse = self.token_rows(features["tokens"], rows["mask"], self.goals)
-        own = self.token_rows(features["tokens"], rows["mask"], ("text",))
+        to_fuse = _with_masks(features["tokens"], rows["mask"], self.goals)
+        own = _with_masks(features["tokens"], rows["mask"], ("text",))
         if matches:
             to_fuse |= own | {"wrong_text": (features["wrong_text"], rows["wrong_mask"])}
         fused = passes.fuse(features["visual"], to_fuse) if to_fuse else {}
@@ -215,11 +208,16 @@ class _Pairs:
         soft = None
         if self.momentum is not None and set(self.goals) & set(SOFT):
             teacher = Passes(self.objectives.call, self.momentum.params, None)
-            tokens = self.token_rows(rows["teacher"]["tokens"], rows["mask"], SOFT)
+            tokens = _with_masks(rows["teacher"]["tokens"], rows["mask"], SOFT)
             seen = teacher.fuse(rows["teacher"]["visual"], tokens)
             soft = teacher, self.memories(seen), self.momentum.alpha
         metrics |= language_losses(passes, self.memories(fused), rows["goals"], soft)
         return weighted_total(metrics, self.objectives.weights), metrics
+
+
+def _with_masks(tokens: dict[str, Array], mask: dict[str, Array], wanted: Any) -> Rows:
+    """The tokens `[B, L, D]` of the wanted names, with their masks."""
+    return {name: (one, mask[name]) for name, one in tokens.items() if name in wanted}
 
 
 def text_losses(objectives: Objectives, params: Any, batch: Batch, rng: Array,
@@ -238,23 +236,20 @@ def text_losses(objectives: Objectives, params: Any, batch: Batch, rng: Array,
     texts, goals = draw_texts(objectives, batch, draw_key)
     if not texts:
         return jnp.zeros(()), {}
-    ids, mask = stacked(texts, objectives.vocabulary.pad_id)
-    read = len(set(texts) & set(SOFT))  # by a teacher
+    read = set(texts) & set(SOFT)  # by a teacher
 
-    def memories(passes, ids, mask):
-        tokens = passes.encode_texts(ids, mask)
-        return {name: (tokens[:, i], mask[:, i])
-                for i, name in enumerate(list(texts)[:ids.shape[1]])}
+    def memories(passes, texts):
+        tokens = passes.encode_texts(texts)
+        return {name: (tokens[name], mask) for name, (_, mask) in texts.items()}
 
     def part(params, _, rows, rng):
         passes, soft = Passes(objectives.call, params, rng), None
         if momentum is not None and read:
             teacher = Passes(objectives.call, momentum.params, None)
-            soft = (teacher, memories(teacher, rows["ids"][:, :read], rows["mask"][:, :read]),
-                    momentum.alpha)
-        metrics = language_losses(passes, memories(passes, rows["ids"], rows["mask"]),
-                                  rows["goals"], soft)
+            soft_texts = {name: rows["texts"][name] for name in sorted(read)}
+            soft = teacher, memories(teacher, soft_texts), momentum.alpha
+        metrics = language_losses(passes, memories(passes, rows["texts"]), rows["goals"], soft)
         return weighted_total(metrics, objectives.weights), metrics
 
-    return summed(part, params, (), {"ids": ids, "mask": mask, "goals": goals}, pass_key,
+    return summed(part, params, (), {"texts": texts, "goals": goals}, pass_key,
                   objectives.accumulation)

@@ -1,5 +1,8 @@
 """The instruction objective: of a stream of its own, beside texts, of text alone, in parts."""
 
+import collections
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,6 +10,7 @@ import pytest
 import small
 
 from mplug2_jax.model.rows import with_visual
+from mplug2_jax.objectives.language import Passes
 
 TINY = small.model(vision_layers=1, universal_layers=1, fusion_layers=1, decoder_layers=1)
 # Beside it one that needs texts, and that a teacher has targets for.
@@ -145,3 +149,36 @@ def test_several_questions_of_a_medium_are_rows_that_share_what_is_seen():
                                rtol=1e-5)
     alone = rows | {name: rows[name][:, None] for name in ASKED[:4]}
     np.testing.assert_allclose(jax.jit(loss)(params, alone), jax.jit(loss)(params, rows), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("seen", "calls"), [(8, 2), (200, 1)])
+@pytest.mark.parametrize("layers", [dict(fusion_layers=2), dict(fusion_layers=2, fusion_stride=1)])
+def test_texts_of_each_length_are_read_apart_where_that_costs_less(made, seen, calls, layers):
+    """Encoded always, fused where little is seen; each is as it is alone, and keeps its length."""
+    task = small.task("pretrain", dataclasses.replace(TINY, **layers), objectives=WEIGHTS)
+    params, rng = small.params_of(task.model), np.random.default_rng(0)
+    counts = collections.Counter()
+
+    def call(params, method, *args, rng=None):
+        counts[method] += 1
+        return task.call(params, method, *args, rng=rng)
+
+    passes = Passes(call, params, None)
+    lengths = {"text": 11, "instruct": 6, "mlm": 11, "instruct.1": 6}
+    texts = {name: (jnp.asarray(rng.integers(5, 20, (2, length))),
+                    jnp.arange(length) < np.array([[length], [3]]))
+             for name, length in lengths.items()}
+    visual = jnp.asarray(rng.normal(size=(2, seen, TINY.width)), jnp.float32)
+    tokens = passes.encode_texts(texts)
+    rows = {name: (tokens[name], mask) for name, (_, mask) in texts.items()}
+    fused = passes.fuse(visual, rows)
+    assert counts == {"encode_text": 2, "fuse": calls} and list(fused) == list(lengths)
+    for name, (ids, mask) in texts.items():
+        alone = passes.encode_texts({name: (ids, mask)})[name]
+        shown = np.asarray(mask)
+        np.testing.assert_allclose(tokens[name][shown], alone[shown], rtol=1e-5, atol=1e-5)
+        (expected,) = passes.fuse(visual, {name: (alone, mask)}).values()
+        for found, one in zip(fused[name][:2], expected[:2], strict=True):
+            keep = shown if one.shape[:2] == shown.shape else ...
+            np.testing.assert_allclose(found[keep], one[keep], rtol=1e-4, atol=1e-5)
+        assert fused[name][2].shape == mask.shape
