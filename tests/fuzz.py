@@ -167,7 +167,7 @@ def read_table(folder: Path, name: str, data: bytes) -> str:
     except (DataError, OddItem) as error:
         one_line(error)
     with contextlib.redirect_stdout(told):
-        splits = own.dataset(own.Options((str(path),), share="test=0.3")).read(RawFolder(root))
+        splits = own.dataset(own.Options((str(path),))).read(RawFolder(root))
     return records_of(splits, root)
 
 
