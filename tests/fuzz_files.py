@@ -31,7 +31,8 @@ ODD = ("", "-1", "0", "1e999", "nan", "-0.5", "99999999999999999999", "\ud800", 
        "cell:image:table.csv", "\0", "x" * 5000, "[1, 2, 3, 4]", "[[[[", "{}", "null", "train",
        "val", "é", "１２", "0 0 5 5", "[NaN, 0, 1, 1]", "sftp://x/y.jpg", "%2e%2e/secret.jpg")
 VALUES = (None, True, False, 0, -1, 2**31, 2**63, 10**400, 1.5, -0.0, float("nan"), float("inf"),
-          [], {}, [[]], [None], {"bytes": "x", "path": None}, {"": 1}, [0, 0, 5, 5], [1, 2], [1e308] * 4,
+          [], {}, [[]], [None], {"bytes": "x", "path": None}, {"": 1}, [0, 0, 5, 5], [1, 2],
+          [1e308] * 4,
           *ODD)
 NUMBERS = (0, 1, 2, 3, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
 
@@ -107,7 +108,8 @@ def tars() -> Sound:
     long = [(f"{'long/' * 40}{n}.{suffix}", data) for n in range(2)
             for suffix, data in (("jpg", jpeg), ("txt", b"caption"))]
     return {"plain.tar": tar_of(samples), "told.tar": tar_of(told, format=tarfile.GNU_FORMAT),
-            "clips.tar": tar_of([("a.mp4", clip), ("a.txt", b"moves")], format=tarfile.USTAR_FORMAT),
+            "clips.tar": tar_of([("a.mp4", clip), ("a.txt", b"moves")],
+                                format=tarfile.USTAR_FORMAT),
             "pax.tar": tar_of(long, format=tarfile.PAX_FORMAT),
             "gnu.tar": tar_of(long, format=tarfile.GNU_FORMAT)}
 
@@ -403,7 +405,8 @@ def valid_tar(name: str, data: bytes, rng: Rng) -> bytes:
     field = {1: (124, 12), 2: (156, 1), 3: (0, 100), 4: (157, 100)}.get(way, (345, 155))
     values = {
         124: (b"0", b"77777777777", b"1", b"\x80" + b"\0" * 6 + b"\x01\0\0\0\0", b"00000001000",
-              b"\xff" * 12, b"\x80" + b"\x7f" * 11, b"-1", b"9", b"\x80\0\0\0\0\0\0\0\x7f\xff\xff\xff"),
+              b"\xff" * 12, b"\x80" + b"\x7f" * 11, b"-1", b"9",
+              b"\x80\0\0\0\0\0\0\0\x7f\xff\xff\xff"),
         156: tuple(bytes([one]) for one in b"0123456789gxLKSDVN\0\xff"),
     }.get(field[0], (b"../secret.jpg", b"/etc/passwd", b"a.jpg", b"\xff\xfe.jpg", b".", b"..jpg",
                      b"s0.JPG", b"\x1b[31m\n.txt", b"x" * 155, b"._a.jpg", b"d/../../x.jpg"))
@@ -525,7 +528,7 @@ VALID: dict[str, Callable[[str, bytes, Rng], bytes]] = {
 
 
 def damaged(kind: str, seed: int, number: int) -> tuple[str, bytes]:
-    """A file of a kind by its number: its name and its bytes; every second one stays a container."""
+    """A file of a kind by its number: its name and bytes; every second one stays whole."""
     sound = SOUND[kind]()
     rng = np.random.default_rng([seed, list(SOUND).index(kind), number])
     name = list(sound)[number // 2 % len(sound)]
