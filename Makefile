@@ -14,7 +14,7 @@ FAST := $(addprefix tests/,metrics model objectives parallel preprocess evaluati
 	checks.py configs.py keys.py stored.py)) $(addprefix --ignore=tests/,data/test_data_resume.py \
 	$(addprefix objectives/test_,momentum.py self_critical.py))
 
-.PHONY: setup setup-dev setup-peers demo demo-tasks joint plans dry-run instructions walks check lint types test-fast test test-full coverage docs clean
+.PHONY: setup setup-dev setup-peers demo demo-tasks joint plans dry-run instructions walks fuzz check lint types test-fast test test-full coverage docs clean
 
 setup: $(VENV)/.ready
 setup-dev: $(VENV)/.ready-dev
@@ -68,6 +68,10 @@ dry-run: setup-dev
 # Every config through the commands of its docstring, in small; the tests do so with some.
 walks: setup-dev
 	WALKS=all $(BIN)/python -m pytest tests/configs/test_walks.py
+
+# 5,000 damaged files of each kind through what opens them; the tests do so with some.
+fuzz: setup-dev
+	$(BIN)/python tests/fuzz.py
 
 # Before every commit: two minutes.
 check: lint types test-fast
