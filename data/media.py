@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from mplug2_jax.contracts.errors import MediaError
 from mplug2_jax.preprocess.guard import guarded
-from mplug2_jax.preprocess.pictures import opened, read_as_picture
+from mplug2_jax.preprocess.pictures import check_whole, opened, read_as_picture
 from mplug2_jax.preprocess.video import video_facts
 
 
@@ -27,10 +27,11 @@ class Facts(NamedTuple):
 
 
 def probe(kind: str, data: bytes) -> Facts:
-    """Opens a media file: an image as far as its header, a video as training will.
+    """Opens a media file as training will: whoever goes through here can be read there.
 
-    Of a video all packets are read and the first frame is decoded, in a process that is ended if it
-    takes too long, so that what goes through here is what training can read.
+    An image is decoded, of a JPEG the coefficients alone. Of a video all packets are read and the
+    first frame is decoded; of a picture that moves, its last frame too. All this in a process that
+    is ended if it takes too long.
 
     Args:
         kind: of `records.KINDS`. Of "text" there is nothing to know, of "other" nothing but that
@@ -90,15 +91,18 @@ def unpack_images(data: bytes) -> list[bytes]:
 
 def _probe_image(data: bytes) -> Facts:
     with opened(data) as picture:
-        return Facts(None, *picture.size, 1)
+        facts = Facts(None, *picture.size, 1)
+    guarded(check_whole, data, False)
+    return facts
 
 
 def _probe_video(data: bytes) -> Facts:
     if read_as_picture(data):
         with opened(data) as picture:
-            return Facts(None, *picture.size, picture.frames)
-    facts = guarded(video_facts, data)
-    return Facts(*map(_stated, facts))
+            facts = Facts(None, *picture.size, picture.frames)
+        guarded(check_whole, data, True)
+        return facts
+    return Facts(*map(_stated, guarded(video_facts, data)))
 
 
 def _stated(value: float) -> float | None:

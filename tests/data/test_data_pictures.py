@@ -262,8 +262,49 @@ def test_pictures_that_claim_enormous_sizes_are_refused_without_a_warning(side):
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF", "JPEG2000", "GIF", "BMP"])
 def test_a_file_cut_short_is_an_error_of_one_line(kind):
     data = encoded(np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8), kind)
-    with pytest.raises(MediaError, match="^undecodable image of [^\n]*$"):
-        decode_image(data[: len(data) // 2])
+    for end in (len(data) // 2, len(data) * 9 // 10):
+        for read in (decode_image, lambda cut: media.probe("image", cut),
+                     lambda cut: media.probe("images", media.pack_images([data, cut]))):
+            with pytest.raises(MediaError, match="^undecodable image of [^\n]*$"):
+                read(data[:end])
+
+
+@pytest.mark.parametrize("options", [dict(progressive=True), dict(restart_marker_rows=1), {}])
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+def test_preparing_takes_the_jpegs_that_training_reads_and_no_others(mode, options, monkeypatch):
+    """By many cuts and spoilt bytes; the one decodes an eighth of the pixels, the other all."""
+    monkeypatch.setattr(media, "guarded", lambda function, *given: function(*given))
+
+    def taken(read, spoilt: bytes) -> bool:
+        try:
+            read(spoilt)
+        except MediaError:
+            return False
+        return True
+
+    rng = np.random.default_rng(7)
+    pixels = Image.fromarray(rng.integers(0, 256, (6, 9, 3)).astype(np.uint8)).resize((90, 60))
+    data = encoded(pixels.convert(mode), "JPEG", **options)
+    spoilt = [data[:-cut] for cut in (1, 2, 3, 9, *rng.integers(10, len(data), 12))]
+    for _ in range(16):
+        changed = np.frombuffer(data, np.uint8).copy()
+        changed[rng.integers(0, len(data), 3)] = rng.integers(0, 256, 3)
+        spoilt.append(changed.tobytes())
+    found = [taken(decode_image, one) for one in spoilt]
+    assert [taken(lambda one: media.probe("image", one), one) for one in spoilt] == found
+    assert True in found and False in found
+
+
+@pytest.mark.parametrize("kind", ["WEBP", "PNG", "AVIF"])
+def test_preparing_finds_where_a_picture_that_moves_was_cut(kind):
+    first, *others = map(Image.fromarray, clear_frames())
+    data = encoded(first, kind, save_all=True, append_images=others, duration=100)
+    assert media.probe("video", data).frames == 4
+    for end in (len(data) * 3 // 4, len(data) * 9 // 10):
+        with pytest.raises(MediaError):
+            decode_video(data[:end], 4)
+        with pytest.raises(MediaError, match="^[^\n]*$"):
+            media.probe("video", data[:end])
 
 
 def test_heic_without_its_reader_is_one_clear_line(monkeypatch):
