@@ -6,12 +6,14 @@ write them, and tools that caption anew.
 
 import json
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from data.datasets.texts import decoded
 from data.datasets.values import plain
 
 SUFFIXES = (".txt", ".json", ".cls")
+MAX_MIB = 64  # of one of them
 
 
 def fields(have: Iterable[str], content: Callable[[str], bytes]) -> dict[str, Any]:
@@ -34,6 +36,30 @@ def fields(have: Iterable[str], content: Callable[[str], bytes]) -> dict[str, An
     if ".cls" in found:
         made["label"] = decoded(content(".cls")).strip()
     return made
+
+
+def content_of(path: Path, offset: int = 0, size: int = -1) -> bytes:
+    """The bytes of such a file, or of the member of a tar file that begins at `offset`.
+
+    Args:
+        path: of the file.
+        offset: its first byte.
+        size: number of bytes, as a tar's header says it; -1 for the rest of the file.
+
+    Raises:
+        ValueError: it is longer than `MAX_MIB`, or ends before its size.
+        OSError: it cannot be read.
+    """
+    most = MAX_MIB * 2**20
+    with path.open("rb") as file:
+        file.seek(offset)
+        # Never what is merely claimed: a damaged header may say terabytes.
+        data = file.read(most + 1 if size < 0 else min(size, most + 1))
+    if len(data) > most or size > most:
+        raise ValueError(f"has more than the {MAX_MIB} MiB that a caption may have")
+    if size > len(data):
+        raise ValueError(f"is cut off: {len(data):,} of its {size:,} bytes are there")
+    return data
 
 
 def meta(data: bytes) -> dict[str, Any]:

@@ -121,7 +121,7 @@ class Downloads:
         if f"{stem}.json" not in self._raw.tree.listing(folder).files:
             return ""
         try:
-            said = beside.meta((self._raw.root / folder / f"{stem}.json").read_bytes())
+            said = beside.meta(beside.content_of(self._raw.root / folder / f"{stem}.json"))
         except (ValueError, OSError):
             return ""
         return said["url"] if isinstance(said.get("url"), str) else ""
@@ -217,7 +217,7 @@ def caption_beside(raw: RawFolder, media: Media) -> list[str] | None:
 
     def content(suffix: str) -> bytes:
         try:
-            return (raw.root / folder / (stem + suffix)).read_bytes()
+            return beside.content_of(raw.root / folder / (stem + suffix))
         except OSError as error:
             raise ValueError(f"cannot be read: {error.strerror}") from None
 

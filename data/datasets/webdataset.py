@@ -110,9 +110,7 @@ def _of_folders(raw: RawFolder, shards: list[str]) -> Iterator[Entry]:
 def _sample(raw: RawFolder, name: str, members: Members) -> Entry:
     def content(suffix: str) -> bytes:
         media = members[suffix]
-        with (raw.root / media.path).open("rb") as file:
-            file.seek(media.offset)
-            return file.read(media.size)
+        return beside.content_of(raw.root / media.path, media.offset, media.size)
 
     for kind, suffixes in (("video", VIDEO_SUFFIXES), ("image", IMAGE_SUFFIXES)):
         for suffix in suffixes:
@@ -120,7 +118,7 @@ def _sample(raw: RawFolder, name: str, members: Members) -> Entry:
                 try:
                     fields = beside.fields(members, content)
                 except (ValueError, OSError) as error:
-                    lost = Missing(f"caption: {name}.json {error}", odd=True)
+                    lost = Missing(f"caption: what is beside {name} {error}", odd=True)
                     return Entry(name, kind, lost, {})
                 return Entry(name, kind, members[suffix], fields)
     return Entry(name, "image", Missing(f"an image or a video beside {', '.join(members)}"), {})

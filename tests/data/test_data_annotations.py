@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import unicodedata
 from pathlib import Path
 
@@ -367,6 +368,30 @@ def test_members_of_a_tar_need_not_follow_each_other(tmp_path):
         if isinstance(entry.media, Media):
             data = (tmp_path / entry.media.path).read_bytes()[entry.media.offset:]
             assert data[:entry.media.size] == image(int(entry.id))
+
+
+@pytest.mark.parametrize("claimed", [2**26 + 1, 2**33, 2**62, 600])
+def test_sizes_that_a_tar_merely_claims_are_not_read(claimed, tmp_path):
+    """Of the caption's header, at the shard's end; the sample in front of it is used."""
+    put_tar(tmp_path / "0.tar", {"a.jpg": image(0), "a.txt": "one", "b.jpg": image(1)})
+    shard = (tmp_path / "0.tar").read_bytes()
+    with tarfile.open(tmp_path / "0.tar") as tar:
+        end = tar.getmembers()[-1].offset_data + len(image(1))
+    header = tarfile.TarInfo("b.txt")
+    header.size = claimed
+    put(tmp_path / "0.tar", shard[:end + -end % 512] + header.tobuf(tarfile.GNU_FORMAT) + b"two")
+    found = {entry.id: entry for entry in read("webdataset", tmp_path)[0]["train"]}
+    assert found["a"].fields["texts"] == ["one"] and found["a"].media.size == len(image(0))
+    expected = "is cut off" if claimed < 2**20 else "more than the 64 MiB"
+    assert expected in found["b"].media.expected and found["b"].media.odd
+
+
+def test_a_caption_of_gigabytes_beside_an_image_is_none(tmp_path):
+    put(tmp_path / "0/a.jpg", image(0))
+    with (tmp_path / "0/a.txt").open("wb") as file:
+        file.truncate(2**40)  # sparse
+    (entry,) = read("webdataset", tmp_path)[0]["train"]
+    assert "more than the 64 MiB" in entry.media.expected
 
 
 def test_shards_that_were_joined_count_anew(tmp_path):
