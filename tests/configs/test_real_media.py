@@ -143,8 +143,9 @@ def prepared(clips, photographs, tmp_path_factory) -> Path:
 
 def test_preparing_keeps_their_bytes(prepared, clips, photographs):
     for kind, paths in (("video", list(clips.values())), ("image", photographs)):
-        records = [record for split in ("val", "test", "train")
-                   for record in open_split(prepared / kind / "prepared/table", split)]
+        splits = [open_split(prepared / kind / "prepared/table", name)
+                  for name in ("val", "test", "train")]
+        records = [split[place] for split in splits for place in range(len(split))]
         assert sorted(record["media"] for record in records) == sorted(
             path.read_bytes() for path in paths)
         assert all(len(record["texts"]) == 2 for record in records)
