@@ -33,7 +33,7 @@ HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 
 import fuzz_files  # noqa: E402
-from fuzz_files import SOUND  # noqa: E402
+from fuzz_sound import SOUND  # noqa: E402
 
 SECONDS = 30.0  # of one file, on the wall's clock
 # MiB over what the process had before a file: the largest picture that is opened has 89 million
@@ -77,7 +77,7 @@ def read_video(folder: Path, name: str, data: bytes) -> str:
     from mplug2_jax.preprocess.video import decode_video, video_facts
 
     del folder, name
-    if not fuzz_files_picture(data):
+    if not is_picture(data):
         video_facts(data)
     assert decode_video(data, 3).shape[0] == 3
     rng = np.random.default_rng(0)
@@ -86,7 +86,7 @@ def read_video(folder: Path, name: str, data: bytes) -> str:
     return ""
 
 
-def fuzz_files_picture(data: bytes) -> bool:
+def is_picture(data: bytes) -> bool:
     from mplug2_jax.preprocess.pictures import read_as_picture
 
     return read_as_picture(data)
