@@ -15,7 +15,7 @@ from pathlib import Path
 
 import av
 import numpy as np
-from fuzz_sound import SOUND, separated
+from fuzz_sound import SOUND, cells, separated
 
 Rng = np.random.Generator
 ODD = ("", "-1", "0", "1e999", "nan", "-0.5", "99999999999999999999", "\ud800", "\x1b[31m", "a\nb",

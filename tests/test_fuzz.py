@@ -3,32 +3,35 @@
 import os
 
 import fuzz
+import fuzz_files
+import fuzz_reading
 import pytest
+from fuzz_sound import SOUND
 
 
-@pytest.mark.parametrize("kind", fuzz.READ)
+@pytest.mark.parametrize("kind", fuzz_reading.READ)
 def test_damaged_files_are_read_or_refused_in_one_line(kind, tmp_path):
     inner = tmp_path.resolve() / "inner"
     inner.mkdir()
-    (tmp_path / "secret.jpg").write_bytes(fuzz.SOUND["image"]()["plain.jpg"])
+    (tmp_path / "secret.jpg").write_bytes(SOUND["image"]()["plain.jpg"])
     fuzz.media(inner / "media")
     found = []
     for number in range(30):
-        name, data = fuzz.fuzz_files.damaged(kind, 0, number)
-        assert (name, data) == fuzz.fuzz_files.damaged(kind, 0, number)
+        name, data = fuzz_files.damaged(kind, 0, number)
+        assert (name, data) == fuzz_files.damaged(kind, 0, number)
         with fuzz.fresh(inner) as own:
-            found.append((number, name, *fuzz.outcome(kind, own, name, data)))
+            found.append((number, name, *fuzz_reading.outcome(kind, own, name, data)))
     assert not [one for one in found if one[2] == "FAILED"]
     assert {one[2] for one in found} == {"good", "refused"}
 
 
 def test_an_error_that_nobody_foresaw_is_a_failure(tmp_path, monkeypatch):
     for error, seen in ((KeyError("x"), "KeyError: 'x'"),
-                        (fuzz.foreseen()[0]("a\nb"), "not one line")):
+                        (fuzz_reading.foreseen()[0]("a\nb"), "not one line")):
         def fails(*arguments, error=error):
             raise error
-        monkeypatch.setitem(fuzz.READ, "tar", fails)
-        status, why = fuzz.outcome("tar", tmp_path, "x.tar", b"")
+        monkeypatch.setitem(fuzz_reading.READ, "tar", fails)
+        status, why = fuzz_reading.outcome("tar", tmp_path, "x.tar", b"")
         assert status == "FAILED" and seen in why
 
 
