@@ -4,9 +4,13 @@ from typing import Any, NamedTuple
 
 import av
 import numpy as np
+from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import Interpolation, VideoReformatter
 
 _SKEW = 0.02  # of a matrix of right angles: a degree or so of rounding
+# Not a frame's own `side_data`: the two refer to each other, and the pixels of every frame that was
+# asked would stay until garbage is collected.
+_side_data: Any = SideDataContainer
 
 
 class Turning(NamedTuple):
@@ -25,9 +29,10 @@ def turning(frame: av.VideoFrame) -> Turning:
     Source: `libavutil/display.h` of FFmpeg; ISO/IEC 14496-12, the track header.
     """
     try:
-        side: Any = frame.side_data.get("DISPLAYMATRIX")
+        beside = _side_data(frame)
     except ValueError:  # of a kind that PyAV has no name for
         return _NUMBERED.get(frame.rotation, Turning())
+    side = beside.get("DISPLAYMATRIX") if len(beside) else None
     if side is None:
         return Turning()
     a, b, _, c, d = np.frombuffer(bytes(side), np.int32)[:5].astype(float)

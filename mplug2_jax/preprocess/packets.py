@@ -1,6 +1,7 @@
 """The packets of a video stream: when each is shown, where to start decoding, if all are there."""
 
 import bisect
+import itertools
 from collections.abc import Iterable, Iterator
 
 import av
@@ -135,52 +136,30 @@ class Packets:
         if self._keys[place : place + 1] == [number]:
             del self._keys[place]
 
-    def read(self, first: int) -> Iterator[tuple[int, av.Packet]]:
-        """The packets from one on, with their numbers."""
+    def read(self, first: int, end: int) -> Iterator[tuple[int, av.Packet]]:
+        """The packets from one on until before another, with their numbers."""
         if self._kept is not None:
-            yield from ((n, self._kept[n]) for n in range(first, len(self)))
-            return
+            return enumerate(itertools.islice(self._kept, first, end), first)
+        return self._read_again(first, min(end, len(self)))
+
+    def _read_again(self, first: int, end: int) -> Iterator[tuple[int, av.Packet]]:
         earliest, packets = self._found(first)
         for number, packet in enumerate(packets, earliest):
             self._clock.check()
-            if first <= number < len(self):
+            if number >= end:
+                break
+            if number >= first:
                 yield number, packet
 
     def _read(self) -> tuple[float, float]:
         """Reads all packets once; gives the seconds where the first begins and the last ends."""
-        own, kept, size = self._stream.index, self._kept, 0
-        hides = self._stream.codec_context.name in ("vp8", "libvpx")
-        read: tuple[VideoStream, ...] = ()
-        if self._stream.duration and self._format != "matroska":
-            # Its own duration is stated: nothing of the sound need be read.
-            read = (self._stream,)
-            for other in self._container.streams:
-                if other.index != own:
-                    other.discard = Discard.all
         begins: dict[int, int] = {}
         ends: dict[int, int] = {}  # of the last packet of each stream, in its own units
-        for total, packet in enumerate(self._packets(read)):
-            if total == _MAX_PACKETS:
-                raise MediaError(f"more than {_MAX_PACKETS} packets")
-            number, pts, dts = packet.stream_index, packet.pts, packet.dts
-            time = dts if pts is None else pts
-            if time is not None:
-                begins[number] = min(begins.get(number, time), time)
-                ends[number] = max(ends.get(number, time), time + (packet.duration or 0))
-            if number != own:
-                continue
-            self._clock.check()
-            self._marks.append((pts, dts, packet.size))
-            self._is_key.append(packet.is_keyframe)
-            # VP8 says in its first byte whether a frame is shown; others hide theirs in packets of
-            # ones that are.
-            hidden = packet.is_discard or (hides and not memoryview(packet)[0] & 0x10)
-            self._is_shown.append(not hidden)
-            size += packet.size
-            if kept is not None and size > _KEPT_BYTES:
-                self._kept = kept = None
-            if kept is not None:
-                kept.append(packet)
+        try:
+            self._read_all(begins, ends)
+        except av.FFmpegError:
+            if not self._ends_early():
+                raise
         self._clock.check()  # for then the file seems to end
         if not self._marks:
             raise MediaError("no frame in the video stream")
@@ -188,17 +167,56 @@ class Packets:
         start = min((begins[n] * units[n] for n in begins), default=0.0)
         return start, max((ends[n] * units[n] for n in ends), default=0.0)
 
-    def _packets(self, streams: tuple[VideoStream, ...]) -> Iterator[av.Packet]:
-        """Those of some streams (of none: of all) that are not empty, up to an unreadable one."""
-        try:
-            for packet in self._container.demux(*streams):
-                if packet.size:
-                    yield packet
-        except av.FFmpegError:
+    def _read_all(self, begins: dict[int, int], ends: dict[int, int]) -> None:
+        """`_read`, up to what cannot be read. What is done here is done for every packet."""
+        own, kept, total_size = self._stream.index, self._kept, 0
+        hides = self._stream.codec_context.name in ("vp8", "libvpx")
+        for total, packet in enumerate(self._container.demux(*self._streams_read())):
+            size = packet.size
+            if not size:
+                continue
+            if total >= _MAX_PACKETS:
+                raise MediaError(f"more than {_MAX_PACKETS} packets")
+            number, pts, dts = packet.stream_index, packet.pts, packet.dts
+            time = dts if pts is None else pts
+            if time is not None:
+                end = time + (packet.duration or 0)
+                if number not in ends or end > ends[number]:
+                    ends[number] = end
+                if number not in begins or time < begins[number]:
+                    begins[number] = time
+            if number != own:
+                continue
             self._clock.check()
-            # As the end of the file, which is too early where most of it is missing.
-            if not self._marks or not self._stated():
-                raise
+            self._marks.append((pts, dts, size))
+            self._is_key.append(packet.is_keyframe)
+            # VP8 says in its first byte whether a frame is shown; others hide theirs in packets of
+            # ones that are.
+            hidden = packet.is_discard or (hides and not memoryview(packet)[0] & 0x10)
+            self._is_shown.append(not hidden)
+            if kept is not None:
+                kept.append(packet)
+                total_size += size
+                if total_size > _KEPT_BYTES:
+                    self._kept = kept = None
+
+    def _streams_read(self) -> tuple[VideoStream, ...]:
+        """The streams whose packets are wanted, of none: all; others are not even read."""
+        if not self._stream.duration or self._format == "matroska":
+            return ()
+        # Its own duration is stated: nothing of the sound need be read.
+        for other in self._container.streams:
+            if other.index != self._stream.index:
+                other.discard = Discard.all
+        return (self._stream,)
+
+    def _ends_early(self) -> bool:
+        """Whether packets that cannot be read are as the end of the file.
+
+        That is too early where most of it is missing.
+        """
+        self._clock.check()
+        return bool(self._marks and self._stated())
 
     def _stated(self) -> float:
         """Seconds that the container says it lasts; 0 where it does not say."""
@@ -211,14 +229,16 @@ class Packets:
         stream, duration = self._stream, self._stated()
         if duration and stream.duration and self._format != "matroska":
             duration = stream.duration * self._unit
+        length = finish - self._origin
+        length += length / len(self)  # some say nothing of how long the last frame lasts
+        if not 0 < length < _COMPLETE * duration:
+            return
         # But for this one, unless it is in fragments of which earlier ones may have been left out,
         # they count the duration from 0, wherever the first packet is.
         from_0 = self._format != "mov" or b"moof" in self._data
         if from_0 and 0 < self._origin < duration:
             duration -= self._origin
-        length = finish - self._origin
-        length += length / len(self)  # some say nothing of how long the last frame lasts
-        if 0 < length < _COMPLETE * duration:
+        if length < _COMPLETE * duration:
             raise MediaError(f"truncated video: packets end at {length:.2f} s of {duration:.2f} s")
 
     def _known_times(self) -> list[int] | None:
@@ -226,20 +246,26 @@ class Packets:
         # AVI states no presentation times; those that are given for it are wrong after B-frames.
         if self._format == "avi":
             return None
-        times: list[int] = []
+        times = [pts for pts, _, _ in self._marks if pts is not None]
+        if len(times) < len(self):
+            return None
+        decoded = [dts for _, dts, _ in self._marks if dts is not None]
+        return times if decoded == sorted(decoded) else self._joined_times(times)
+
+    def _joined_times(self, times: list[int]) -> list[int]:
+        """Times that go on where those of files put together begin anew."""
+        joined: list[int] = []
         last: int | None = None
         shift = top = 0
         step = _BREAK / self._unit if self._unit else 0
-        for (pts, dts, _), is_key in zip(self._marks, self._is_key, strict=True):
-            if pts is None:
-                return None
+        for pts, (_, dts, _), is_key in zip(times, self._marks, self._is_key, strict=True):
             if is_key and last is not None and dts is not None and dts < last - step:
                 shift = top - pts  # it goes on where the part before ends
             if dts is not None:
                 last = dts
-            times.append(pts + shift)
-            top = max(top, times[-1] + 1)
-        return times
+            joined.append(pts + shift)
+            top = max(top, joined[-1] + 1)
+        return joined
 
     def _counted_times(self) -> list[int] | None:
         """Times of packets that are shown in the order of decoding; None where they may not be."""
@@ -256,9 +282,9 @@ class Packets:
     def _order(self) -> list[int] | None:
         if self._times is None:
             return None
-        shown = self.by_time(n for n, is_shown in enumerate(self._is_shown) if is_shown)
+        shown = self.by_time(itertools.compress(range(len(self)), self._is_shown))
         # Two frames at a time: nothing tells which is the first.
-        return shown if len({self._times[n] for n in shown}) == len(shown) else None
+        return shown if len(set(map(self._times.__getitem__, shown))) == len(shown) else None
 
     def _restarts(self) -> list[int]:
         """Numbers of the packets from which on the frames shown later need nothing earlier."""
@@ -267,7 +293,7 @@ class Packets:
             return list(range(len(self)))
         if codec.name not in _RESTARTING:
             return []
-        return [number for number, is_key in enumerate(self._is_key) if is_key]
+        return list(itertools.compress(range(len(self)), self._is_key))
 
     def _found(self, first: int) -> tuple[int, Iterator[av.Packet]]:
         """Some number up to `first`, and the packets from that one on, read again."""
@@ -278,22 +304,27 @@ class Packets:
         try:
             if known:
                 self._container.seek(min(known), stream=self._stream)
-                packets = self._packets((self._stream,))
+                packets = self._sought()
                 packet = next(packets)
                 number = self._numbers.get((packet.pts, packet.dts, packet.size), len(self))
                 if number <= first:
-                    return number, _again(packet, packets)
+                    return number, itertools.chain([packet], packets)
         except (av.FFmpegError, StopIteration):
             pass
         return 0, self._reopened()
+
+    def _sought(self) -> Iterator[av.Packet]:
+        """The stream's packets from where the container is, up to an unreadable one."""
+        try:
+            for packet in self._container.demux(self._stream):
+                if packet.size:
+                    yield packet
+        except av.FFmpegError:
+            if not self._ends_early():
+                raise
 
     def _reopened(self) -> Iterator[av.Packet]:
         with opened(self._data, self._clock) as (container, stream):
             for packet in container.demux(stream):
                 if packet.size:
                     yield packet
-
-
-def _again(first: av.Packet, rest: Iterator[av.Packet]) -> Iterator[av.Packet]:
-    yield first
-    yield from rest

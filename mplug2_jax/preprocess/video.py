@@ -4,6 +4,7 @@ Frames are as players show them: turned and mirrored by the display matrix; fiel
 video stay woven into one frame, as FFmpeg decodes them; pixels that are no squares stay as stored.
 """
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -299,12 +300,8 @@ class _Clip:
         return came
 
     def _run_packets(self, first: int, last: int) -> Iterator[tuple[int, av.Packet | None]]:
-        for number, packet in self.packets.read(first):
-            if number > last + self._fields:
-                break
-            packet.pts = number  # its frame has it too, whatever the container said
-            yield number, packet
-        yield len(self.packets), None  # drains the decoder
+        drain = (len(self.packets), None)
+        return itertools.chain(self.packets.read(first, last + 1 + self._fields), (drain,))
 
     def _count_through(
         self, choose: Callable[[int], np.ndarray], rng: np.random.Generator | None,
@@ -349,23 +346,30 @@ class _Clip:
     def _decode(self, number: int, packet: av.Packet | None, first: int) -> list[av.VideoFrame]:
         """The frames that come up with a packet, one of those from `first` on."""
         self._clock.check()
-        self.decoded += packet is not None
+        if packet is not None:
+            packet.pts = number  # its frame has it too, whatever the container said
+            self.decoded += 1
         try:
             frames = self._codec.decode(packet)
-            # What is left out costs nothing; nor does what waits, until it comes.
-            self._count(len(frames) if self._sparing else 1)
-            return frames
         except MemoryError:
             raise
         except av.FFmpegError as error:
             self._count(1)
-            total = len(self.packets)
-            if self.packets.leads(number, first):  # refers to what was cut off
-                return []
-            self.refused.add(number)
-            self.packets.no_restart(number)
-            if len(self.refused) > max(1, _REFUSED * total):
-                raise MediaError(
-                    f"{len(self.refused)} of {total} packets are damaged: {error.strerror}"
-                ) from error
+            self._refuse(number, first, error)
             return []
+        # What is left out costs nothing; nor does what waits, until it comes.
+        if frames or not self._sparing:
+            self._count(len(frames) if self._sparing else 1)
+        return frames
+
+    def _refuse(self, number: int, first: int, error: av.FFmpegError) -> None:
+        """Notes a packet that the decoder does not take, among those from `first` on."""
+        if self.packets.leads(number, first):  # refers to what was cut off
+            return
+        total = len(self.packets)
+        self.refused.add(number)
+        self.packets.no_restart(number)
+        if len(self.refused) > max(1, _REFUSED * total):
+            raise MediaError(
+                f"{len(self.refused)} of {total} packets are damaged: {error.strerror}"
+            ) from error
