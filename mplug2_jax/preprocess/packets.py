@@ -2,7 +2,9 @@
 
 import bisect
 import itertools
+import operator
 from collections.abc import Iterable, Iterator
+from typing import cast
 
 import av
 from av.container import InputContainer
@@ -27,6 +29,10 @@ _RESTARTING = {
 _MAX_PACKETS = 2_000_000  # of all streams; nine hours at 30 frames a second, with sound
 # Of packets that are kept; of a longer clip those are read again that are decoded.
 _KEPT_BYTES = 64_000_000
+# Called by `map`: what Python does for every packet of a clip takes longer than reading it.
+_PTS, _DTS, _SIZE, _DURATION, _IS_KEY, _IS_DISCARD = map(
+    operator.attrgetter, ("pts", "dts", "size", "duration", "is_keyframe", "is_discard")
+)
 _BREAK = 0.5  # seconds: times that go back by more begin another part, as of files put together
 
 
@@ -51,7 +57,9 @@ class Packets:
     def __init__(self, data: bytes, container: InputContainer, stream: VideoStream, clock: Clock):
         self._data, self._container, self._stream, self._clock = data, container, stream, clock
         self._format = container.format.name.split(",")[0]
-        self._marks: list[tuple[int | None, int | None, int]] = []  # pts, dts, size
+        self._pts: list[int | None] = []
+        self._dts: list[int | None] = []
+        self._sizes: list[int] = []
         self._is_key: list[bool] = []
         self._is_shown: list[bool] = []
         self._kept: list[av.Packet] | None = []
@@ -68,7 +76,7 @@ class Packets:
         self._keys = self._restarts()
 
     def __len__(self) -> int:
-        return len(self._marks)
+        return len(self._pts)
 
     @property
     def showing(self) -> int:
@@ -153,52 +161,65 @@ class Packets:
 
     def _read(self) -> tuple[float, float]:
         """Reads all packets once; gives the seconds where the first begins and the last ends."""
-        begins: dict[int, int] = {}
-        ends: dict[int, int] = {}  # of the last packet of each stream, in its own units
+        packets: list[av.Packet] = []
+        spans = _Spans()
         try:
-            self._read_all(begins, ends)
+            self._read_all(packets, spans)
         except av.FFmpegError:
-            if not self._ends_early():
+            if not self._ends_early(len(self) + len(packets)):
                 raise
         self._clock.check()  # for then the file seems to end
-        if not self._marks:
+        self._note(packets, spans)
+        if self._kept is not None:
+            self._kept = packets
+        if not len(self):
             raise MediaError("no frame in the video stream")
-        units = {one.index: float(one.time_base or 0) for one in self._container.streams}
-        start = min((begins[n] * units[n] for n in begins), default=0.0)
-        return start, max((ends[n] * units[n] for n in ends), default=0.0)
+        return spans.seconds(self._container)
 
-    def _read_all(self, begins: dict[int, int], ends: dict[int, int]) -> None:
-        """`_read`, up to what cannot be read. What is done here is done for every packet."""
-        own, kept, total_size = self._stream.index, self._kept, 0
-        hides = self._stream.codec_context.name in ("vp8", "libvpx")
+    def _read_all(self, packets: list[av.Packet], spans: "_Spans") -> None:
+        """Adds the stream's packets to a list, which is noted and emptied when it is too large."""
+        own, size = self._stream.index, 0
         for total, packet in enumerate(self._container.demux(*self._streams_read())):
-            size = packet.size
-            if not size:
+            if not packet.size:
                 continue
             if total >= _MAX_PACKETS:
                 raise MediaError(f"more than {_MAX_PACKETS} packets")
-            number, pts, dts = packet.stream_index, packet.pts, packet.dts
-            time = dts if pts is None else pts
-            if time is not None:
-                end = time + (packet.duration or 0)
-                if number not in ends or end > ends[number]:
-                    ends[number] = end
-                if number not in begins or time < begins[number]:
-                    begins[number] = time
+            number = packet.stream_index
             if number != own:
+                time = packet.dts if packet.pts is None else packet.pts
+                if time is not None:
+                    spans.add(number, time, time + (packet.duration or 0))
                 continue
-            self._clock.check()
-            self._marks.append((pts, dts, size))
-            self._is_key.append(packet.is_keyframe)
-            # VP8 says in its first byte whether a frame is shown; others hide theirs in packets of
-            # ones that are.
-            hidden = packet.is_discard or (hides and not memoryview(packet)[0] & 0x10)
-            self._is_shown.append(not hidden)
-            if kept is not None:
-                kept.append(packet)
-                total_size += size
-                if total_size > _KEPT_BYTES:
-                    self._kept = kept = None
+            packets.append(packet)
+            size += packet.size
+            if size > _KEPT_BYTES:
+                self._clock.check()
+                self._note(packets, spans)
+                packets.clear()
+                self._kept, size = None, 0
+
+    def _note(self, packets: list[av.Packet], spans: "_Spans") -> None:
+        """Adds what the stream's next packets say."""
+        pts, dts, lasting = (list(map(which, packets)) for which in (_PTS, _DTS, _DURATION))
+        times = pts
+        if None in pts:
+            times = [d if p is None else p for p, d in zip(pts, dts, strict=True)]
+        ends = [time + (lasts or 0) for time, lasts in zip(times, lasting, strict=True)
+                if time is not None]
+        if ends:
+            spans.add(self._stream.index, min(_known(times)), max(ends))
+        self._pts += pts
+        self._dts += dts
+        self._sizes += map(_SIZE, packets)
+        self._is_key += map(_IS_KEY, packets)
+        # VP8 says in its first byte whether a frame is shown; others hide theirs in packets of
+        # ones that are.
+        if self._stream.codec_context.name in ("vp8", "libvpx"):
+            self._is_shown += [
+                not one.is_discard and bool(memoryview(one)[0] & 0x10) for one in packets
+            ]
+        else:
+            self._is_shown += map(operator.not_, map(_IS_DISCARD, packets))
 
     def _streams_read(self) -> tuple[VideoStream, ...]:
         """The streams whose packets are wanted, of none: all; others are not even read."""
@@ -210,13 +231,13 @@ class Packets:
                 other.discard = Discard.all
         return (self._stream,)
 
-    def _ends_early(self) -> bool:
-        """Whether packets that cannot be read are as the end of the file.
+    def _ends_early(self, count: int) -> bool:
+        """Whether what cannot be read after so many packets is as the end of the file.
 
         That is too early where most of it is missing.
         """
         self._clock.check()
-        return bool(self._marks and self._stated())
+        return bool(count and self._stated())
 
     def _stated(self) -> float:
         """Seconds that the container says it lasts; 0 where it does not say."""
@@ -246,10 +267,10 @@ class Packets:
         # AVI states no presentation times; those that are given for it are wrong after B-frames.
         if self._format == "avi":
             return None
-        times = [pts for pts, _, _ in self._marks if pts is not None]
+        times = _known(self._pts)
         if len(times) < len(self):
             return None
-        decoded = [dts for _, dts, _ in self._marks if dts is not None]
+        decoded = _known(self._dts)
         return times if decoded == sorted(decoded) else self._joined_times(times)
 
     def _joined_times(self, times: list[int]) -> list[int]:
@@ -258,7 +279,7 @@ class Packets:
         last: int | None = None
         shift = top = 0
         step = _BREAK / self._unit if self._unit else 0
-        for pts, (_, dts, _), is_key in zip(times, self._marks, self._is_key, strict=True):
+        for pts, dts, is_key in zip(times, self._dts, self._is_key, strict=True):
             if is_key and last is not None and dts is not None and dts < last - step:
                 shift = top - pts  # it goes on where the part before ends
             if dts is not None:
@@ -272,7 +293,7 @@ class Packets:
         codec = self._stream.codec_context
         if codec.codec.reorder and codec.has_b_frames:
             return None
-        times = [dts for _, dts, _ in self._marks if dts is not None]
+        times = _known(self._dts)
         if len(times) == len(self) and all(a < b for a, b in zip(times, times[1:], strict=False)):
             return times
         self._unit = 1 / float(self._stream.average_rate or self._stream.base_rate or 25)
@@ -298,9 +319,9 @@ class Packets:
     def _found(self, first: int) -> tuple[int, Iterator[av.Packet]]:
         """Some number up to `first`, and the packets from that one on, read again."""
         if not self._numbers:
-            self._numbers = {mark: number for number, mark in enumerate(self._marks)}
-        pts, dts, _ = self._marks[first]
-        known = [time for time in (pts, dts) if time is not None]
+            marks = zip(self._pts, self._dts, self._sizes, strict=True)
+            self._numbers = {mark: number for number, mark in enumerate(marks)}
+        known = _known([self._pts[first], self._dts[first]])
         try:
             if known:
                 self._container.seek(min(known), stream=self._stream)
@@ -320,7 +341,7 @@ class Packets:
                 if packet.size:
                     yield packet
         except av.FFmpegError:
-            if not self._ends_early():
+            if not self._ends_early(len(self)):
                 raise
 
     def _reopened(self) -> Iterator[av.Packet]:
@@ -328,3 +349,30 @@ class Packets:
             for packet in container.demux(stream):
                 if packet.size:
                     yield packet
+
+
+def _known(times: list[int | None]) -> list[int]:
+    """Those of some times that are stated."""
+    if None not in times:
+        return cast(list[int], times)
+    return [time for time in times if time is not None]
+
+
+class _Spans:
+    """When the packets of each stream begin and end, in units of the stream."""
+
+    def __init__(self) -> None:
+        self._begins: dict[int, int] = {}
+        self._ends: dict[int, int] = {}
+
+    def add(self, stream: int, begin: int, end: int) -> None:
+        """Takes a packet of a stream, or several."""
+        self._begins[stream] = min(self._begins.get(stream, begin), begin)
+        self._ends[stream] = max(self._ends.get(stream, end), end)
+
+    def seconds(self, container: InputContainer) -> tuple[float, float]:
+        """Where the first of all streams begins, and where the last ends."""
+        units = {one.index: float(one.time_base or 0) for one in container.streams}
+        begins = (begin * units[stream] for stream, begin in self._begins.items())
+        ends = (end * units[stream] for stream, end in self._ends.items())
+        return min(begins, default=0.0), max(ends, default=0.0)

@@ -198,10 +198,11 @@ class _Clip:
     ) -> np.ndarray:
         """The frames that `choose` picks of so many by `rng`, as RGB, uint8 [T, H, W, 3]."""
         state: Mapping[str, Any] = {} if rng is None else rng.bit_generator.state
-        order = self.packets.shown
+        order = self.packets.shown or []
         absent = self.absent = self._cut_off() if order else set()
         for _ in range(_ROUNDS if order else 0):
-            order = [number for number in order or () if number not in absent]
+            if absent:
+                order = [number for number in order if number not in absent]
             if rng is not None:
                 rng.bit_generator.state = state  # one draw, whichever way the frames are found
             inside = within(self._seconds(order) if start or end else len(order), start, end)
