@@ -1,5 +1,6 @@
 """Video in the containers, codecs and states that people have: the frames of a plain decode."""
 
+import gc
 import io
 from collections import Counter
 
@@ -122,6 +123,18 @@ def test_a_phones_portrait_video_stands_upright():
     np.testing.assert_array_equal(found, [np.rot90(image, -1) for image in plain(data)])
     skew = [46341, 46341, 0, -46341, 46341, 0, 0, 0, 1 << 30]  # 45 degrees: nobody turns that
     assert decode_video(encode("libx264", "mp4", moving(6), matrix=skew), 2).shape[1:3] == (48, 64)
+
+
+def test_decoded_frames_do_not_wait_for_garbage_collection():
+    data = encode("libx264", "mp4", moving(6))
+    decode_video(data, 6)
+    gc.collect()
+    gc.disable()
+    try:
+        decode_video(data, 6)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 def test_degrees_say_the_same_as_matrices():
