@@ -25,7 +25,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
@@ -96,8 +96,9 @@ def work(kind: str, seed: int, numbers: range, folder: Path, answers: io.TextIOB
 
 @contextlib.contextmanager
 def fresh(inner: Path) -> Iterator[Path]:
-    """A folder of its own for one file."""
+    """A folder of its own for one file; one that a worker left when it was ended is removed."""
     own = inner / "own"
+    shutil.rmtree(own, ignore_errors=True)
     own.mkdir()
     try:
         yield own
@@ -214,7 +215,7 @@ def _attend(command: list[str], numbers: range, result: Result) -> int:
     result.files += number < numbers.stop  # else it answered, and came to no good end
     number = min(number, numbers.stop - 1)
     result.failures.append((number, f"hung over {SECONDS:g} s" if hung
-                            else f"crashed with code {code}"))
+                            else f"ended with code {code}"))
     return number + 1
 
 
@@ -255,7 +256,7 @@ def report(result: Result, seed: int, numbers: range, script: str, out: str) -> 
         print(f"  and {len(result.failures) - 20} more", flush=True)
     if out:
         Path(out).parent.mkdir(parents=True, exist_ok=True)
-        line = {"seed": seed, "first": numbers.start, **asdict(result),
+        line = {"seed": seed, "first": numbers.start, **vars(result),
                 "date": datetime.date.today().isoformat()}
         with open(out, "a", encoding="utf-8") as file:
             file.write(f"{json.dumps(line)}\n")
