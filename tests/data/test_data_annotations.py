@@ -161,6 +161,16 @@ def test_tables_of_commas(tmp_path):
         list(read_table(tmp_path / "t.csv", ("videoid", "name")))
 
 
+@pytest.mark.parametrize("row", [
+    '"a" cat\rb,p', 'a "cat\rb",p', '"a\rb" cat,p\r', '"a\rb\nc" d,p', '"a\r,p', 'a\r\r,"p" q\r'])
+def test_a_carriage_return_beside_a_quote_that_is_a_letter_ends_no_row(row, tmp_path):
+    put(tmp_path / "x.csv", f"text,media\n{row}\nlast,q\n")
+    found = list(read_table(tmp_path / "x.csv", ("text",), odd=lambda *odd: None))
+    assert found[-1] == {"text": "last", "media": "q"}
+    if '"a\r,p' != row and "\n" not in row:
+        assert len(found) == 2 and "\r" not in found[0]["text"]
+
+
 def test_rows_with_more_cells_than_columns_are_odd(tmp_path):
     put(tmp_path / "t.csv", "videoid,name\n1,a\n2,b, c\n3,d, ,\n4,e,,x\n5,\"f, g\"\n")
     odd: list[tuple] = []
