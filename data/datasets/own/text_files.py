@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data.datasets.own.columns import KNOWN, plain
+from data.datasets.own.columns import KNOWN, listed, plain
 from data.datasets.own.rows import Row, Table, of_dicts
 from data.datasets.split_names import SPLITS, split_name
 from data.datasets.texts import decoded
@@ -54,7 +54,7 @@ def open_separated(path: Path, separator: str = "") -> Table:
         columns.pop()
     if len(set(columns)) < len(columns):
         twice = sorted({name for name in columns if columns.count(name) > 1})
-        raise DataError(f"{path} names the column {', '.join(map(repr, twice))} twice")
+        raise DataError(f"{path} names the column {listed(twice)} twice")
     rows = list(_rows(path.name, lines, first + used, columns, separator))
     return Table(path.name, columns, lambda wanted: rows)
 
