@@ -12,7 +12,16 @@ import pytest
 from raw_media import clip, image, put, put_csv, put_tar
 
 from data.datasets import DATASETS, RawFolder, refcoco, visual_genome
-from data.datasets.raw import Entry, Media, Missing, OddItem, of_file, read_json, read_rows, read_table
+from data.datasets.raw import (
+    Entry,
+    Media,
+    Missing,
+    OddItem,
+    of_file,
+    read_json,
+    read_rows,
+    read_table,
+)
 from data.datasets.texts import lines
 from data.datasets.values import mended, plain
 from mplug2_jax.contracts.errors import DataError

@@ -55,6 +55,6 @@ def test_what_a_header_claims_ends_no_more_than_its_tar(kind, size, copies, tmp_
 
 def test_a_size_that_leads_back_to_an_earlier_header_is_no_ring(tmp_path):
     path, at = damaged(tmp_path, b"0", 0)
-    put(path, path.read_bytes()[:at] + header(b"0", -(at + 512)) + b"\0" * 1024)
+    put(path, path.read_bytes()[:at] + header(b"0", -(at + 512 - 1024)) + b"\0" * 1024)
     with pytest.raises(tarfile.TarError, match="a size below zero"):
         assert len(list(tars.members(path))) < 3
