@@ -15,9 +15,11 @@ ROOT = Path(__file__).parents[2]
 OTHER = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
 # Each command in a fork of one process that has imported what they need.
 COMMANDS = """
-import json, os, runpy, sys
-import jax, flax.linen, optax, orbax.checkpoint
-sys.path.insert(0, ".")
+import importlib, json, os, runpy, sys
+sys.path[:0] = [".", "tests"]
+import forks
+for name in (*forks.COMMON, "pyarrow.parquet", "data.prepare", "configs.own"):
+    importlib.import_module(name)
 for command in json.loads(sys.argv[1]):
     child = os.fork()
     if not child:
