@@ -134,6 +134,9 @@ def test_a_table_of_endless_names_is_one_short_line(raw, tmp_path):
             read(raw, table(tmp_path, [dict.fromkeys(columns, "clips/0.mp4")]))
         assert "\n" not in str(error.value) and len(str(error.value)) < 1000
     (tmp_path / "t.csv").write_text(f"path,{'x' * 5000},{'x' * 5000}\na,b,c\n")
+    lists = {"train": [{"path": "a", "caption": "b"}], "\r\x1b": [{"path": "a"}]}
+    with pytest.raises(DataError, match=r"several lists .'train', '.r.x1b'."):
+        read(raw, table(tmp_path, lists))
     with pytest.raises(DataError, match=r"names the column 'x{57}'\.\.\. twice"):
         read(raw, tmp_path / "t.csv")
 
@@ -248,7 +251,7 @@ def test_json_by_media(raw, tmp_path):
     asked = {"clips/0.mp4": [{"question": "a?", "answer": "x"}, {"question": "b?", "answer": 1}]}
     (entry,) = read(raw, table(tmp_path, asked))["train"]
     assert [one["answer"] for one in entry.fields["questions"]] == ["x", "1"]
-    with pytest.raises(DataError, match="holds several lists .images, annotations."):
+    with pytest.raises(DataError, match="holds several lists .'images', 'annotations'."):
         read(raw, table(tmp_path, {"images": [{"id": 1}], "annotations": [{"caption": "a"}]}))
 
 
@@ -353,7 +356,7 @@ def test_warnings_of_what_may_be_no_intention(raw, tmp_path, capsys):
     ("t.xlsx", "x", "expected .csv, .tsv"), ("t.parquet", "x", "cannot be read"),
     ("t.arrow", "x", "cannot be read"), ("folder/readme.md", "x", "is a folder without"),
     ("folder/state.json", "{}", "names no files"), ("t.csv.gz", b"\x1f\x8b", "cannot be read"),
-    ("t.json", '{"path": ["a"], "caption": []}', "different lengths: path 1, caption 0"),
+    ("t.json", '{"path": ["a"], "caption": []}', "different lengths: 'path' 1, 'caption' 0"),
     ("folder/dataset_dict.json", "[]", "no JSON object")])
 def test_tables_that_are_none(name, content, message, raw, tmp_path):
     put(tmp_path / name, content)
