@@ -227,7 +227,10 @@ def once(kind: str, seed: int, number: int) -> None:
         with fresh(Path(made)) as own:
             print(f"{kind} {number}: {name}, {len(data)} bytes", flush=True)
             faulthandler.dump_traceback_later(SECONDS, exit=True)
-            print(READ[kind](own, name, data) or "good")
+            try:
+                print(READ[kind](own, name, data) or "good")
+            finally:
+                faulthandler.cancel_dump_traceback_later()
 
 
 def answer(kind: str, seed: int, numbers: range, folder: Path) -> None:

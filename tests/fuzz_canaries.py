@@ -81,6 +81,6 @@ def faulty(folder: Path, name: str, data: bytes) -> str:
 
 
 if __name__ == "__main__":
-    fuzz.SECONDS, fuzz.MEMORY["csv"] = 5.0, 64
+    fuzz.SECONDS, fuzz.MEMORY["csv"] = 8.0, 64
     fuzz_reading.READ["csv"] = faulty
     sys.exit(fuzz.main(script=__file__))

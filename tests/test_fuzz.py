@@ -10,6 +10,7 @@ import fuzz
 import fuzz_canaries
 import fuzz_files
 import fuzz_reading
+import fuzz_watch
 import pytest
 from fuzz_sound import SOUND
 
@@ -46,8 +47,8 @@ def test_an_error_that_nobody_foresaw_is_a_failure(tmp_path, monkeypatch):
 def test_what_lies_outside_is_told(tmp_path):
     folder = str(tmp_path.resolve())
     (tmp_path / "link").symlink_to("/etc/passwd")
-    assert fuzz.outside("/etc/passwd", folder) and fuzz.outside(f"{folder}/link", folder)
-    assert not fuzz.outside(os.path.join(folder, "a.jpg"), folder)
+    assert fuzz_watch.outside("/etc/passwd", folder) and fuzz_watch.outside(f"{folder}/link", folder)
+    assert not fuzz_watch.outside(os.path.join(folder, "a.jpg"), folder)
 
 
 def test_each_way_to_fail_is_found_with_the_number_of_its_file():
@@ -61,7 +62,7 @@ def test_each_way_to_fail_is_found_with_the_number_of_its_file():
                                    r"--seed=\d+ --only=(\d+)", found.stdout):
         told[names.get(int(number), number)].add(what)
     seen = {
-        "hang": "hung over 5 s", "hang_in_a_library": "hung over 5 s",
+        "hang": "hung over 8 s", "hang_in_a_library": "hung over 8 s",
         "crash": "ended with code -11", "leave": "ended with code 0",
         "open_outside": "outside: open /etc/passwd", "connect": "outside: socket.__new__",
         "need_memory": "MiB", "need_more_than_there_is": "MemoryError",
