@@ -47,7 +47,8 @@ def test_an_error_that_nobody_foresaw_is_a_failure(tmp_path, monkeypatch):
 def test_what_lies_outside_is_told(tmp_path):
     folder = str(tmp_path.resolve())
     (tmp_path / "link").symlink_to("/etc/passwd")
-    assert fuzz_watch.outside("/etc/passwd", folder) and fuzz_watch.outside(f"{folder}/link", folder)
+    assert fuzz_watch.outside("/etc/passwd", folder)
+    assert fuzz_watch.outside(f"{folder}/link", folder)
     assert not fuzz_watch.outside(os.path.join(folder, "a.jpg"), folder)
 
 
