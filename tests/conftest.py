@@ -3,7 +3,10 @@
 import gc
 import importlib.metadata
 import os
+import tempfile
 from pathlib import Path
+
+import pytest
 
 # Compiling is what the tests spend most time on; tiny programs need no optimising, and the older
 # emitter of fused loops makes half the work for LLVM. Later versions end at a flag that they lack.
@@ -42,3 +45,11 @@ def pytest_collection_modifyitems(items):
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     places = {path: place for place, path in enumerate(LONGEST)}
     items.sort(key=lambda item: (places.get(item.path, len(LONGEST)), item.path not in slow))
+
+
+@pytest.fixture
+def open_path():
+    """A folder that other users may look into, as they may not into pytest's."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)

@@ -300,7 +300,7 @@ def repickled(data: bytes, rng: Rng) -> bytes:
             if way == 0:
                 parts[at] = b""
             elif way == 1:
-                parts[at] *= pick(rng, (2, 3, 2000))
+                parts[at] *= pick(rng, (2, 3, 2000 if len(parts[at]) < 1000 else 2))
             elif way == 2:
                 parts[at], parts[other] = parts[other], parts[at]
             elif way == 3:

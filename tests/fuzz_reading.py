@@ -43,21 +43,29 @@ def read_image(folder: Path, name: str, data: bytes) -> str:
     from mplug2_jax.preprocess.pictures import as_annotated
 
     del folder, name
+    in_this_process()
     facts = probe("image", data)
     assert decode_image(data).shape == (facts.height, facts.width, 3)
     as_annotated(data, (facts.height, facts.width))
     return ""
 
 
+def in_this_process() -> None:
+    """Has media be probed here, where their memory and what they open are seen."""
+    from data import media
+
+    media.guarded = lambda function, *arguments: function(*arguments)
+
+
 def records_of(splits: dict, root: Path) -> str:
     """Makes the records of some entries as preparing does; says the commonest reason of those
     that cannot be made."""
-    from data import media, records
+    from data import records
     from data.datasets import Missing
     from data.prepare import shards
     from mplug2_jax.contracts.errors import MediaError
 
-    media.guarded = lambda function, *arguments: function(*arguments)  # in this process
+    in_this_process()
     reasons: collections.Counter[str] = collections.Counter()
     for entries in splits.values():
         for entry in entries:

@@ -45,7 +45,7 @@ def _captions(raw: RawFolder, path: Path) -> tuple[list[dict], dict[str, list[st
     def made(sentence: dict) -> tuple[str, int, str]:
         try:
             number = int(sentence.get("sen_id") or 0)
-        except (TypeError, ValueError, AttributeError):
+        except (TypeError, ValueError, OverflowError, AttributeError):
             raise OddItem(path, "its sen_id is no number") from None
         return said(path, sentence, "video_id"), number, said(path, sentence, "caption")
 

@@ -152,7 +152,7 @@ def _corners(path: Path, box: list[float], image: dict) -> list[float]:
         x0, y0, x1, y1 = found = [min(max(side, 0.0), 1.0) for side in sides]
         if all(map(math.isfinite, sides)) and x0 < x1 and y0 < y1:
             return found
-    except (TypeError, ValueError, ZeroDivisionError):
+    except (TypeError, ValueError, ArithmeticError):
         pass
     raise OddItem(path, f"{box!r:.60} is no box in {width} x {height} pixels")
 

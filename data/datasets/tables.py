@@ -89,9 +89,9 @@ class _Source:
             self._again += [line] if line else []
             raise _Unclosed
         self.number += 1
-        self.row.append(line)
         # `csv` takes a "\r" for the end of a row wherever it stands.
-        return re.sub(r"\r(?!\n)", " ", line)
+        self.row.append(re.sub(r"\r(?!\n)", " ", line))
+        return self.row[-1]
 
     def back(self) -> None:
         """All lines of this row but its first one are to be read again."""

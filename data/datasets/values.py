@@ -70,6 +70,8 @@ def plain(value: Any) -> str:
     """
     if isinstance(value, str):
         return mended(value)
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return str(int(value))  # of any length, as JSON has them
     if isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value):
         return str(int(value) if float(value).is_integer() else value)
     names = {type(None): "null", bool: str(value).lower(), dict: "an object", list: "a list",

@@ -81,7 +81,7 @@ def _region(path: Path, region: dict, width: int, height: int) -> tuple[str, lis
     try:
         x0, x1 = (min(max(side / width, 0.0), 1.0) for side in (x, x + w))
         y0, y1 = (min(max(side / height, 0.0), 1.0) for side in (y, y + h))
-    except (TypeError, ZeroDivisionError):
+    except (TypeError, ArithmeticError):
         raise OddItem(path, "its region has no size in pixels") from None
     box = {"phrase": phrase, "box": [x0, y0, x1, y1],
            "id": str(region.get("region_id", region.get("id", "")))}

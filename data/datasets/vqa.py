@@ -47,7 +47,7 @@ def read(raw: RawFolder) -> dict[str, Iterable[Entry]]:
         def made(item: dict) -> tuple[int, dict]:
             try:
                 image = int(require(path, item, "image_id"))
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 raise OddItem(path, "its image_id is no number") from None
             return image, _question(path, item, annotations, answers)
 

@@ -9,7 +9,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from data.datasets import beside
+from data.datasets import beside, tars
 from data.datasets.raw import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
@@ -67,7 +67,7 @@ def _entries(raw: RawFolder, shards: list[str]) -> Iterator[Entry]:
         broken = None
         try:
             _index(raw.root / place, place, samples)
-        except (tarfile.TarError, EOFError) as error:
+        except tarfile.TarError as error:
             # Downloads that were interrupted leave cut files: what came before the cut is used.
             broken = error
         except OSError as error:
@@ -81,18 +81,16 @@ def _entries(raw: RawFolder, shards: list[str]) -> Iterator[Entry]:
 
 def _index(path: Path, place: str, samples: dict[str, list[Members]]) -> None:
     """Fills in where the members of a tar file lie, samples in the order of their first ones."""
-    with tarfile.open(path, "r:") as tar:  # no compression: media are read in place
-        while (member := tar.next()) is not None:
-            tar.members.clear()  # which it would keep
-            folder, file = os.path.split(os.path.normpath(member.name))
-            if not member.isfile() or file.startswith("._"):  # those of macOS
-                continue
-            stem, dot, suffix = file.partition(".")
-            media, suffix = Media(place, member.offset_data, member.size), (dot + suffix).lower()
-            found = samples.setdefault(os.path.join(folder, stem), [{}])
-            if suffix in found[-1]:  # shards that were joined count anew
-                found.append({})
-            found[-1][suffix] = media
+    for member in tars.members(path):
+        folder, file = os.path.split(os.path.normpath(member.name))
+        if file.startswith("._"):  # those of macOS
+            continue
+        stem, dot, suffix = file.partition(".")
+        media, suffix = Media(place, member.offset_data, member.size), (dot + suffix).lower()
+        found = samples.setdefault(os.path.join(folder, stem), [{}])
+        if suffix in found[-1]:  # shards that were joined count anew
+            found.append({})
+        found[-1][suffix] = media
 
 
 def _of_folders(raw: RawFolder, shards: list[str]) -> Iterator[Entry]:

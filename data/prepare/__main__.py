@@ -105,7 +105,7 @@ def main(argv: list[str] | None = None) -> int:
             dataset = _table(options) if name == TABLE else raw[name]
             sizes = prepare(dataset, out=out, beam_options=further, **options)
     except (DataError, OSError, MemoryError) as error:
-        refused = machine_error(error, out)
+        refused = machine_error(error, getattr(error, "filename", None) or out)
         kept = "; what is done is kept, the same command goes on" if refused else ""
         print(f"error: {' '.join(str(refused or error).split())}{kept}", file=sys.stderr)
         return 1

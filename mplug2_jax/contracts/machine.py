@@ -71,8 +71,11 @@ def refusal(error: BaseException | None) -> int:
 
 def say(number: int) -> str:
     """What a number means, and what to do."""
-    do = _DO[number].format(user=f"uid {os.geteuid()}")
-    return f"{os.strerror(number).lower()}: {do}"
+    return f"{os.strerror(number).lower()}: {_do(number)}"
+
+
+def _do(number: int) -> str:
+    return _DO[number].format(user=f"uid {os.geteuid()}")
 
 
 def machine_error(error: BaseException, what: object) -> MachineError | None:
@@ -80,11 +83,13 @@ def machine_error(error: BaseException, what: object) -> MachineError | None:
 
     Args:
         error: what was raised.
-        what: could not be used: a path, or words.
+        what: could not be used: a path, or words. A DataError says so itself.
     """
     if isinstance(error, MachineError):
         return error
     number = refusal(error)
+    if number and isinstance(error, DataError):
+        return MachineError(f"{error}: {_do(number)}")
     return MachineError(f"{what}: {say(number)}") if number else None
 
 

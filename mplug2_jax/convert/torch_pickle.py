@@ -12,7 +12,7 @@ import pickletools
 from collections.abc import Callable, Iterator
 from typing import IO, Any, NamedTuple
 
-from mplug2_jax.convert.stored import DTYPES, StoredTensor
+from mplug2_jax.convert.stored import DTYPES, CheckpointFileError, StoredTensor
 
 STORAGES = {f"{name}Storage": DTYPES[dtype] for name, dtype in (
     ("Double", "float64"), ("Float", "float32"), ("Half", "float16"), ("BFloat16", "bfloat16"),
@@ -106,7 +106,7 @@ def load(file: IO[bytes], build: Build) -> Any:
     """
     try:
         return Machine(build).run(file)
-    except PickleError:
+    except (PickleError, CheckpointFileError):
         raise
     # A broken stream fails in `pickletools` and in the handlers' own stack and memo accesses.
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
@@ -342,6 +342,8 @@ def storage(identifier: Any) -> Storage | Opaque:
         raise PickleError("a persistent id that is no tensor storage")
     if view not in ([], [None]):
         return Opaque("a storage that is a part of another")
-    if not isinstance(key, str) or type(numel) is not int or numel < 0:
+    # Keys are short numbers: they stand in messages.
+    if not (isinstance(key, str) and key.isascii() and key.isprintable() and len(key) <= 40
+            and type(numel) is int and 0 <= numel < 2 ** 63):
         raise PickleError("a storage whose key or size is not valid")
     return Storage(key, STORAGES[global_.name], numel)

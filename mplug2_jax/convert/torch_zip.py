@@ -21,7 +21,7 @@ import numpy as np
 
 from mplug2_jax.convert import torch_pickle
 from mplug2_jax.convert.stored import CheckpointFileError, StoredTensor
-from mplug2_jax.convert.torch_pickle import Opaque, PickleError, Storage
+from mplug2_jax.convert.torch_pickle import Opaque, PickleError, Storage, shown
 
 LOCAL_HEADER = struct.Struct("<4s5H3I2H")
 CHUNK = 1 << 20
@@ -103,15 +103,22 @@ def build_tensor(archive: "Archive", root: str, big: bool, storage: Storage, off
 def check_view(path: Path, name: str, numel: int, offset: int, shape: tuple[int, ...],
                strides: tuple[int, ...]) -> None:
     """Raises CheckpointFileError where a tensor reaches outside of its storage of `numel`."""
+    if max(len(shape), len(strides)) > 32:
+        raise CheckpointFileError(f"{path}: {name} has {max(len(shape), len(strides))} dimensions: "
+                                  "not a tensor")
     if len(shape) != len(strides) or min((*shape, *strides, offset), default=0) < 0:
-        raise CheckpointFileError(f"{path}: {name} has shape {shape}, strides {strides}, offset "
-                                  f"{offset}: not a tensor")
-    if len(shape) > 32 or math.prod(max(n, 1) for n in shape) >= 2 ** 56:
-        raise CheckpointFileError(f"{path}: {name} has the absurd shape {shape}")
+        raise CheckpointFileError(f"{path}: {name} has shape {_sizes(shape)}, strides "
+                                  f"{_sizes(strides)}, offset {shown(offset)}: not a tensor")
+    if math.prod(max(n, 1) for n in shape) >= 2 ** 56:
+        raise CheckpointFileError(f"{path}: {name} has the absurd shape {_sizes(shape)}")
     last = offset + sum((n - 1) * s for n, s in zip(shape, strides, strict=True))
     if 0 not in shape and last >= numel:
-        raise CheckpointFileError(f"{path}: {name} of shape {shape} needs {last + 1} elements, "
-                                  f"but its storage holds {numel}")
+        raise CheckpointFileError(f"{path}: {name} of shape {_sizes(shape)} needs "
+                                  f"{shown(last + 1)} elements, but its storage holds {numel}")
+
+
+def _sizes(numbers: tuple[int, ...]) -> str:
+    return f"({', '.join(map(shown, numbers))})"
 
 
 def load(archive: "Archive", member: zipfile.ZipInfo, big: bool, storage: Storage, offset: int,

@@ -5,9 +5,12 @@ numbers in floating point or of 32 bits (depth, heights), is made grey by `_stre
 converted without a profile, and no ICC profile is applied: the released models were trained so.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 from PIL import Image
 
+_BLOCK = 2**20  # pixels
 _BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0  # of TIFF
 
 
@@ -60,23 +63,38 @@ def _stretched(values: np.ndarray) -> np.ndarray:
     0 is black and 1 white where all of them lie in between, as is usual in floating point;
     otherwise the smallest is black and the largest white. What is no number is black.
     """
-    values = values.astype(np.float64)
-    finite = values[np.isfinite(values)]
-    low, high = (finite.min(), finite.max()) if finite.size else (0.0, 0.0)
-    if values.size and low >= 0 and high <= 1:
+    flat = values.reshape(-1)
+    low, high = np.inf, -np.inf
+    for block in _blocks(flat):
+        finite = flat[block][np.isfinite(flat[block])]
+        if finite.size:
+            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+    if low > high or (low >= 0 and high <= 1):
         low, high = 0.0, 1.0
     span = high - low if high > low else 1.0
-    scaled = np.clip((np.nan_to_num(values, nan=low) - low) / span, 0, 1)
-    return np.rint(255 * scaled).astype(np.uint8)
+    levels = np.empty(flat.shape, np.uint8)
+    for block in _blocks(flat):
+        part = np.nan_to_num(flat[block].astype(np.float64), nan=low)
+        levels[block] = np.rint(255 * np.clip((part - low) / span, 0, 1))
+    return levels.reshape(values.shape)
 
 
 def _premultiplied(image: Image.Image) -> np.ndarray:
     """Colours that are multiplied by their alpha already (TIFF, HEIF): only white is added."""
-    if image.mode == "La":
-        planes = np.asarray(image).astype(np.int16)[..., [0, 0, 0, 1]]
-    else:
-        planes = np.asarray(image).astype(np.int16)
-    return np.minimum(planes[..., :3] + 255 - planes[..., 3:], 255).astype(np.uint8)
+    values = np.asarray(image)
+    flat, places = values.reshape(-1, values.shape[-1]), [0, 0, 0] if image.mode == "La" else [
+        0, 1, 2]
+    rgb = np.empty((len(flat), 3), np.uint8)
+    for block in _blocks(flat):
+        planes = flat[block].astype(np.int16)
+        rgb[block] = np.minimum(planes[:, places] + 255 - planes[:, -1:], 255)
+    return rgb.reshape(*values.shape[:2], 3)
+
+
+def _blocks(pixels: np.ndarray) -> Iterator[slice]:
+    """Some at a time: what stands between a pixel and its colour takes ten times as much memory."""
+    for first in range(0, len(pixels), _BLOCK):
+        yield slice(first, first + _BLOCK)
 
 
 def _of_8_bits(key: int | tuple[int, ...], depth: int) -> int | tuple[int, ...]:

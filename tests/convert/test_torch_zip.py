@@ -26,8 +26,8 @@ def refused(path, match):
     with pytest.raises(CheckpointFileError, match=match) as error:
         for value in read_weights(path).values():
             value.load()
-    assert "\n" not in str(error.value)
-    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value) and len(str(error.value)) < len(str(path)) + 600
+    assert str(error.value).count(str(path)) == 1
 
 
 @pytest.mark.parametrize("dtype", STORAGES)
@@ -186,14 +186,19 @@ def test_wrong_members_are_named(tmp_path):
     refused(path, "same name")
 
 
+HUGE = 2 ** 9000  # a number that Python does not print
+
+
 @pytest.mark.parametrize("offset, shape, strides, match", [
     (0, (5,), (1,), "needs 5 elements, but its storage holds 4"),
     (1, (4,), (1,), "needs 5"), (0, (2, 2), (3, 1), "needs 5"),
     (0, (2 ** 40,), (1,), "storage holds 4"), (0, (2 ** 60, 4), (0, 0), "absurd"),
     (-1, (2,), (1,), "not a tensor"), (0, (-2,), (1,), "not a tensor"),
     (3, (2,), (-1,), "not a tensor"), (0, (2, 2), (1,), "not a tensor"),
-    (0, (1,) * 40, (1,) * 40, "absurd"),
-])
+    (0, (1,) * 40, (1,) * 40, "has 40 dimensions: not a tensor"),
+    (0, (1,), (1,) * 5000, "has 5000 dimensions"), (0, (HUGE,), (1,), "absurd shape .a int"),
+    (0, (2,), (HUGE,), "needs a int elements"), (-HUGE, (2,), (1,), "offset a int: not a"),
+], ids=range(14))
 def test_a_tensor_outside_of_its_storage_is_refused(tmp_path, offset, shape, strides, match):
     one = table({"w": tensor("0", "float32", 4, offset, shape, strides)})
     refused(write(tmp_path / "x.pth", one, {"0": np.ones(4, np.float32)}), match)

@@ -23,8 +23,9 @@ def text(value):
 def number(value):
     if 0 <= value < 256:
         return b"K" + bytes([value])
-    data = value.to_bytes(8, "little", signed=True)
-    return b"\x8a\x08" + data
+    size = max(8, value.bit_length() // 8 + 1)
+    head = b"\x8a" + bytes([size]) if size < 256 else b"\x8b" + size.to_bytes(4, "little")
+    return head + value.to_bytes(size, "little", signed=True)
 
 
 def numbers(values):

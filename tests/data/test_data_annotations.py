@@ -11,8 +11,17 @@ from pathlib import Path
 import pytest
 from raw_media import clip, image, put, put_csv, put_tar
 
-from data.datasets import DATASETS, RawFolder
-from data.datasets.raw import Entry, Media, Missing, of_file, read_json, read_rows, read_table
+from data.datasets import DATASETS, RawFolder, refcoco, visual_genome
+from data.datasets.raw import (
+    Entry,
+    Media,
+    Missing,
+    OddItem,
+    of_file,
+    read_json,
+    read_rows,
+    read_table,
+)
 from data.datasets.texts import lines
 from data.datasets.values import mended, plain
 from mplug2_jax.contracts.errors import DataError
@@ -135,6 +144,30 @@ def test_only_a_line_feed_ends_a_row_of_tabs(tmp_path):
         ["one\rmore", "u1"], ["two\x0bx…\u2028y", "u2"], ["three", "u3"]]
 
 
+def test_numbers_that_no_float_holds(tmp_path):
+    """JSON has whole numbers of any length, and what Python writes of infinities."""
+    assert plain(10**400) == str(10**400) and plain(-2) == "-2"
+    with pytest.raises(OddItem, match="no size in pixels"):
+        visual_genome._region(Path("x"), {"phrase": "a"} | dict.fromkeys(
+            ("x", "y", "width", "height"), 10**400), 1, 1)
+    with pytest.raises(OddItem, match="is no box in"):
+        refcoco._corners(Path("x"), [10**400, 0, 1, 1], {"width": 5, "height": 5})
+    put(tmp_path / "msrvtt/train_val_videodatainfo.json", json.dumps({
+        "videos": [{"video_id": "video0", "split": "train"}],
+        "sentences": [{"video_id": "video0", "caption": text, "sen_id": number}
+                      for text, number in (("a", float("inf")), ("b", 10**400), ("c", 0))]}))
+    put(tmp_path / "msrvtt/test_videodatainfo.json", '{"videos": [], "sentences": []}')
+    put(tmp_path / "msrvtt/TrainValVideo/video0.mp4", clip(0))
+    found, left_out = read("msrvtt", tmp_path / "msrvtt")
+    assert texts(found["train"]) == [["c", "b"]]
+    assert [reason for _, _, reason in left_out] == ["its sen_id is no number"]
+    put(tmp_path / "vqa/v2_OpenEnded_mscoco_test2015_questions.json", json.dumps({"questions": [
+        {"image_id": number, "question_id": 1, "question": "q?"} for number in (float("inf"), 7)]}))
+    found, left_out = read("vqav2", tmp_path / "vqa")
+    assert [entry.id for entry in found["test"]] == ["7"]
+    assert [reason for _, _, reason in left_out] == ["its image_id is no number"]
+
+
 def test_rows_of_tabs_that_pandas_quoted(tmp_path):
     put(tmp_path / "x.tsv", '"a ""very"" fine day"\thttp://1\n"said"\thttp://2\n'
         'say "hi"\thttp://3\n"all"\t"http://4"\n"open\thttp://5\n')
@@ -159,6 +192,16 @@ def test_tables_of_commas(tmp_path):
     assert list(read_table(tmp_path / "s.csv", ("name",))) == [{"videoid": "1", "name": "a, b"}]
     with pytest.raises(DataError, match="line 9"):
         list(read_table(tmp_path / "t.csv", ("videoid", "name")))
+
+
+@pytest.mark.parametrize("row", [
+    '"a" cat\rb,p', 'a "cat\rb",p', '"a\rb" cat,p\r', '"a\rb\nc" d,p', '"a\r,p', 'a\r\r,"p" q\r'])
+def test_a_carriage_return_beside_a_quote_that_is_a_letter_ends_no_row(row, tmp_path):
+    put(tmp_path / "x.csv", f"text,media\n{row}\nlast,q\n")
+    found = list(read_table(tmp_path / "x.csv", ("text",), odd=lambda *odd: None))
+    assert found[-1] == {"text": "last", "media": "q"}
+    if '"a\r,p' != row and "\n" not in row:
+        assert len(found) == 2 and "\r" not in found[0]["text"]
 
 
 def test_rows_with_more_cells_than_columns_are_odd(tmp_path):

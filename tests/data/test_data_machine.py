@@ -6,7 +6,6 @@ import os
 import resource
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import av
@@ -147,14 +146,6 @@ for place in (closed, hidden + "/webvid", hidden):
     except DataError as error:
         print(type(error).__name__, error)
 """
-
-
-@pytest.fixture
-def open_path():
-    """A folder that other users may look into, as they may not into pytest's."""
-    with tempfile.TemporaryDirectory() as folder:
-        os.chmod(folder, 0o755)
-        yield Path(folder)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

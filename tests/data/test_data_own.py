@@ -128,6 +128,19 @@ def test_columns_that_are_not_known_are_one_line(columns, given, message, raw, t
     assert "\n" not in str(error.value)
 
 
+def test_a_table_of_endless_names_is_one_short_line(raw, tmp_path):
+    for columns in (("path", "x" * 5000), [f"column {n}" for n in range(999)]):
+        with pytest.raises(DataError, match="no column that") as error:
+            read(raw, table(tmp_path, [dict.fromkeys(columns, "clips/0.mp4")]))
+        assert "\n" not in str(error.value) and len(str(error.value)) < 1000
+    (tmp_path / "t.csv").write_text(f"path,{'x' * 5000},{'x' * 5000}\na,b,c\n")
+    lists = {"train": [{"path": "a", "caption": "b"}], "\r\x1b": [{"path": "a"}]}
+    with pytest.raises(DataError, match=r"several lists .'train', '.r.x1b'."):
+        read(raw, table(tmp_path, lists))
+    with pytest.raises(DataError, match=r"names the column 'x{57}'\.\.\. twice"):
+        read(raw, tmp_path / "t.csv")
+
+
 def test_columns_are_known_in_any_spelling(raw, tmp_path):
     rows = [{" File Name": "clips/0.mp4", "Captions": "a", "note": "b"}]
     for given, wanted in (({}, "a"), ({"caption": "NOTE"}, "b")):
@@ -238,7 +251,7 @@ def test_json_by_media(raw, tmp_path):
     asked = {"clips/0.mp4": [{"question": "a?", "answer": "x"}, {"question": "b?", "answer": 1}]}
     (entry,) = read(raw, table(tmp_path, asked))["train"]
     assert [one["answer"] for one in entry.fields["questions"]] == ["x", "1"]
-    with pytest.raises(DataError, match="holds several lists .images, annotations."):
+    with pytest.raises(DataError, match="holds several lists .'images', 'annotations'."):
         read(raw, table(tmp_path, {"images": [{"id": 1}], "annotations": [{"caption": "a"}]}))
 
 
@@ -254,6 +267,10 @@ def test_parts_of_clips(told, wanted, raw, tmp_path):
 @pytest.mark.parametrize("told, reason", [
     (dict(start=2, end=1), "end 1 is not after its start 2"), (dict(start=-1), "start: expected"),
     (dict(start="soon"), "start: expected a number, not 'soon'"),
+    (dict(start=10**400), "start: expected a number, not 1000"),
+    (dict(start=f"{'9' * 400}:00"), "start: expected a number, not inf"),
+    (dict(width=-10**400), "width: expected a number, not -100"),
+    (dict(box=[0, 0, 10**400, 5], label="x"), "box: expected a number, not 1000"),
     (dict(path="pictures/0.jpg", start=1), "of an image")])
 def test_parts_that_are_none(told, reason, raw, tmp_path):
     entry = one(raw, tmp_path, {"path": "clips/0.mp4", "caption": "a"} | told)
@@ -339,7 +356,7 @@ def test_warnings_of_what_may_be_no_intention(raw, tmp_path, capsys):
     ("t.xlsx", "x", "expected .csv, .tsv"), ("t.parquet", "x", "cannot be read"),
     ("t.arrow", "x", "cannot be read"), ("folder/readme.md", "x", "is a folder without"),
     ("folder/state.json", "{}", "names no files"), ("t.csv.gz", b"\x1f\x8b", "cannot be read"),
-    ("t.json", '{"path": ["a"], "caption": []}', "different lengths: path 1, caption 0"),
+    ("t.json", '{"path": ["a"], "caption": []}', "different lengths: 'path' 1, 'caption' 0"),
     ("folder/dataset_dict.json", "[]", "no JSON object")])
 def test_tables_that_are_none(name, content, message, raw, tmp_path):
     put(tmp_path / name, content)

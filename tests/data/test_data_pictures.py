@@ -5,6 +5,7 @@ import io
 import pickle
 import struct
 import sys
+import tracemalloc
 import warnings
 import zlib
 
@@ -18,6 +19,7 @@ from data.datasets import DATASETS
 from data.pipeline import open_split
 from data.prepare import prepare
 from mplug2_jax.contracts.errors import MediaError
+from mplug2_jax.preprocess import colours
 from mplug2_jax.preprocess.files import load_clip
 from mplug2_jax.preprocess.image import decode_image, resize, stretch
 from mplug2_jax.preprocess.opening import Clock
@@ -150,6 +152,29 @@ def test_numbers_without_an_agreed_white_are_made_grey_in_proportion():
     assert levels([np.nan, np.inf, -np.inf, 1, 3]) == [0, 255, 0, 0, 255]
     assert levels([7, 7]) == [0, 0]
     assert levels([0, 500, 1000], np.int32) == [0, 128, 255]
+
+
+def test_large_pictures_of_floats_are_converted_a_part_at_a_time(monkeypatch):
+    rng = np.random.default_rng(0)
+    values = rng.normal(0, 9, (60, 50)).astype(np.float32)
+    values[3, :4] = np.nan, np.inf, -np.inf, 40
+    premultiplied = Image.fromarray(rng.integers(0, 256, (60, 50, 4), np.uint8)).convert("RGBa")
+    pixels = np.asarray(premultiplied).astype(int)
+    monkeypatch.setattr(colours, "_BLOCK", 7)
+    finite = values[np.isfinite(values)].astype(float)
+    shown = 255 * ((np.nan_to_num(values.astype(float), nan=finite.min()) - finite.min())
+                   / (finite.max() - finite.min())).clip(0, 1)
+    found = decode_image(encoded(values, "TIFF"))
+    np.testing.assert_array_equal(found, np.rint(shown)[..., None].repeat(3, -1))
+    np.testing.assert_array_equal(colours.to_rgb(premultiplied),
+                                  (pixels[..., :3] + 255 - pixels[..., 3:]).clip(0, 255))
+    monkeypatch.undo()
+    values = np.zeros((1000, 8000), np.float32)
+    tracemalloc.start()
+    colours._stretched(values)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2 * values.nbytes  # in float64 whole it would be twice as much, several times
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "JPEG2000"])

@@ -2,12 +2,14 @@
 
 import gc
 import io
+import shutil
+import subprocess
 from collections import Counter
 
 import av
 import numpy as np
 import pytest
-from clips import UNIT, damaged, encode, moving, plain, remux
+from clips import HEIGHT, UNIT, WIDTH, damaged, encode, moving, plain, remux
 
 from data.media import probe
 from mplug2_jax.contracts.errors import MediaError
@@ -67,6 +69,25 @@ CODECS = {
 def test_every_codec_is_decoded_from_its_keyframes(name, monkeypatch):
     codec, container_format, pix_fmt, options, most = CODECS[name]
     data = encode(codec, container_format, moving(COUNT), pix_fmt=pix_fmt, **options)
+    assert_from_keyframes(data, most, monkeypatch)
+
+
+@pytest.mark.parametrize("suffix", ["ogv", "mkv"])
+def test_theora_is_decoded_from_its_keyframes(suffix, tmp_path, monkeypatch):
+    """PyAV has no encoder of it; of VC-1 and WMV3 FFmpeg has none either."""
+    program = shutil.which("ffmpeg") or pytest.importorskip("imageio_ffmpeg").get_ffmpeg_exe()
+    made = subprocess.run(
+        [program, "-v", "error", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{WIDTH}x{HEIGHT}",
+         "-r", "25", "-i", "-", "-c:v", "libtheora", "-g", "10", str(tmp_path / f"x.{suffix}")],
+        input=moving(COUNT).tobytes(), capture_output=True)
+    if b"libtheora" in made.stderr:
+        pytest.skip("this ffmpeg has no encoder of Theora")
+    assert made.returncode == 0, made.stderr
+    assert_from_keyframes((tmp_path / f"x.{suffix}").read_bytes(), 10, monkeypatch)
+
+
+def assert_from_keyframes(data: bytes, most: int, monkeypatch) -> None:
+    """Its frames are those of a plain decode, and few packets are decoded for the last ones."""
     every = assert_as_plain(data)
     assert len(every) == COUNT
     rng = np.random.default_rng

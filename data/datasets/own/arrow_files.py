@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.datasets.folders import hidden
+from data.datasets.own.columns import listed
 from data.datasets.own.rows import Row, Table
 from data.datasets.split_names import SPLITS, split_name, split_of_file
 from mplug2_jax.contracts.errors import DataError
@@ -184,7 +185,7 @@ def _table(name: str, paths: list[Path], split: str, features: Any = None) -> Ta
     schema = files[0].schema
     for file in files[1:]:
         if missing := set(schema.names) - set(file.schema.names):
-            raise DataError(f"{file.path} has no column {', '.join(sorted(missing))}, which "
+            raise DataError(f"{file.path} has no column {listed(sorted(missing))}, which "
                             f"{files[0].path} has")
     embedded = frozenset(field.name for field in schema if _embeds(field.type))
     classes = _classes(features or _noted(schema))

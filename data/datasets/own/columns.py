@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from mplug2_jax.contracts.errors import DataError
 
+_MOST = 30  # columns that a message names
 NONE = "-"  # in place of a column's name: there is none, whatever the columns are called
 # By role the names it is known by, without capitals and marks; those of a line before the next.
 KNOWN: dict[str, tuple[str, ...]] = {
@@ -79,10 +80,10 @@ def _named(table: str, columns: list[str], role: str, said: str) -> tuple[str, .
             names.append(like[0])
         else:
             raise DataError(f"{table} has no column {one!r} (--{role}): it has "
-                            f"{_listed(columns)}; name one with --{role}=COLUMN")
+                            f"{listed(columns)}; name one with --{role}=COLUMN")
     if len(names) not in ((1, 4) if role == "box" else (1,)):
         expected = "one column, or four" if role == "box" else "one column"
-        raise DataError(f"--{role}={said}: expected {expected}; {table} has {_listed(columns)}")
+        raise DataError(f"--{role}={said}: expected {expected}; {table} has {listed(columns)}")
     return tuple(names)
 
 
@@ -98,13 +99,13 @@ def _known(table: str, columns: list[str], role: str, embedded: Collection[str])
     like = next((tier for tier in tiers if tier), [])
     if len(like) > 1:
         flag = f"name one with --{role}=COLUMN" if role in GIVEN else "rename one"
-        raise DataError(f"{table}: the columns {_listed(like)} could each be the {role}; {flag}"
+        raise DataError(f"{table}: the columns {listed(like)} could each be the {role}; {flag}"
                         + (f", or none with --{role}={NONE}" if role in GIVEN[1:] else ""))
     return like[0] if like else ""
 
 
 def _check(table: str, columns: list[str], found: Mapping[str, tuple[str, ...]]) -> None:
-    has = f"it has {_listed(columns)}"
+    has = f"it has {listed(columns)}"
     if "media" not in found:
         raise DataError(f"{table} has no column that is known to name media: {has}; name it with "
                         "--media=COLUMN")
@@ -124,8 +125,10 @@ def _check(table: str, columns: list[str], found: Mapping[str, tuple[str, ...]])
                         "it with --phrase=COLUMN")
 
 
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(map(repr, names)) or "none"
+def listed(names: Iterable[str]) -> str:
+    several = [f"{name[:57]!r}..." if len(name) > 60 else repr(name) for name in names]
+    more = f" and {len(several) - _MOST} more" if len(several) > _MOST else ""
+    return (", ".join(several[:_MOST]) or "none") + more
 
 
 def value(row: Mapping, name: str):

@@ -17,6 +17,7 @@ import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from data.datasets import tars
 from data.datasets.own import opening
 from data.datasets.own.arrow_files import Cell
 from data.datasets.raw import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Media, Missing, RawFolder
@@ -182,13 +183,11 @@ class Places:
         """The files of a tar by their names; of one that is cut short those before the cut."""
         found: dict[str, Media] = {}
         try:
-            with tarfile.open(self.raw.root / tar, "r:") as file:
-                for member in file:
-                    if member.isreg() and not member.issparse():
-                        inner = os.path.normpath(member.name)
-                        found[inner] = Media(tar, member.offset_data, member.size)
-                        self._member_names[tar, member.offset_data] = f"{tar}/{inner}"
-        except (tarfile.TarError, OSError, ValueError, EOFError):
+            for member in tars.members(self.raw.root / tar):
+                inner = os.path.normpath(member.name)
+                found[inner] = Media(tar, member.offset_data, member.size)
+                self._member_names[tar, member.offset_data] = f"{tar}/{inner}"
+        except (tarfile.TarError, OSError):
             pass
         return found
 

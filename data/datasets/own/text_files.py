@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data.datasets.own.columns import KNOWN, plain
+from data.datasets.own.columns import KNOWN, listed, plain
 from data.datasets.own.rows import Row, Table, of_dicts
 from data.datasets.split_names import SPLITS, split_name
 from data.datasets.texts import decoded
@@ -54,7 +54,7 @@ def open_separated(path: Path, separator: str = "") -> Table:
         columns.pop()
     if len(set(columns)) < len(columns):
         twice = sorted({name for name in columns if columns.count(name) > 1})
-        raise DataError(f"{path} names the column {', '.join(map(repr, twice))} twice")
+        raise DataError(f"{path} names the column {listed(twice)} twice")
     rows = list(_rows(path.name, lines, first + used, columns, separator))
     return Table(path.name, columns, lambda wanted: rows)
 
@@ -226,7 +226,7 @@ def _unwrapped(path: Path, found: Mapping, named: Collection[str]) -> Any:
                                    if name not in ("schema", "info", "metadata")):
         return found[lists[0]]
     if 1 < len(lists) == sum(isinstance(one, list) for one in found.values()):
-        raise DataError(f"{path} holds several lists ({', '.join(lists)}): expected one table; "
+        raise DataError(f"{path} holds several lists ({listed(lists)}): expected one table; "
                         "write the one with the texts to a file of its own")
     return found
 
@@ -250,8 +250,9 @@ def _of_columns(path: Path, part: str, found: Mapping) -> Iterator[Row]:
              for name, one in found.items()}
     lengths = {name: len(one) for name, one in lists.items()}
     if len(set(lengths.values())) > 1:
-        raise DataError(f"{path}: its columns are of different lengths: " + ", ".join(
-            f"{name} {length}" for name, length in lengths.items()))
+        raise DataError(f"{path}: its columns are of different lengths: "
+                        + ", ".join(f"{listed([name])} {length}"
+                                    for name, length in list(lengths.items())[:5]))
     for number, values in enumerate(zip(*lists.values(), strict=True), 1):
         yield Row(f"{part}:{number}", dict(zip(lists, values, strict=True)))
 

@@ -114,7 +114,7 @@ def number(value: Any) -> float | None:
         if isinstance(value, str) and re.fullmatch(r"\s*[-+]?\d+,\d+\s*", value):
             value = value.replace(",", ".")  # as some languages' Excel writes it
         found = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # JSON has whole numbers of any length
         raise ValueError(f"expected a number, not {_shown(value)}") from None
     if not math.isfinite(found):
         raise ValueError(f"expected a number, not {_shown(value)}")
@@ -131,7 +131,7 @@ def seconds(value: Any) -> float | None:
         found = 0.0
         for part in value.strip().replace(",", ".").split(":"):
             found = 60 * found + float(part)
-        return found
+        value = found
     if hasattr(value, "total_seconds"):
         value = value.total_seconds()
     given = number(value)
