@@ -55,6 +55,8 @@ def main(run: Callable[..., int | None], arguments: tuple[str, ...] = (),
             return rest
         # The config file is read and overridden while flags are parsed: a wrong key is an
         # AttributeError or KeyError there, a wrong type a TypeError.
+        except Interrupted as error:
+            fail(error, exits.by_signal(error.number))
         except (flags.Error, AttributeError, KeyError, SyntaxError, TypeError,
                 *EXPECTED) as error:
             fail(error)

@@ -4,6 +4,7 @@ Python runs a handler in the main thread, between two of its instructions: not w
 or waits in a library. So a thread of its own reads the numbers that Python's handler in C writes.
 """
 
+import os
 import signal
 import socket
 import threading
@@ -47,6 +48,7 @@ class Signals:
         self._woken.setblocking(False)
         signal.set_wakeup_fd(self._woken.fileno(), warn_on_full_buffer=False)
         self.install()
+        os.register_at_fork(after_in_child=self._forget)
         threading.Thread(target=self._hear, args=(heard,), daemon=True, name="signals").start()
 
     def install(self) -> None:
@@ -54,6 +56,13 @@ class Signals:
         for number in ALL:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._raise)
+
+    def _forget(self) -> None:
+        """In a process that was forked: its signals are not those of this one."""
+        signal.set_wakeup_fd(-1)
+        for number in ALL:
+            if signal.getsignal(number) == self._raise:
+                signal.signal(number, signal.SIG_DFL)
 
     def take(self, taker: Callable[[int], None]) -> None:
         """From here on `taker(number)` deals with the first signal, in the thread that hears it."""
