@@ -107,27 +107,20 @@ def main() -> int:
     run = prepare(CONFIG.value, WORKDIR.value)
     config, checkpoints = run.config, Checkpoints(run.workdir / LAST,
                                                   keep=run.config.keep_checkpoints)
-    optimizer, rates = make_optimizer(config.optimizer)
-    if "vision" not in run.task.model.modules:
-        del rates["vision_learning_rate"]
-    create = functools.partial(create_state, run.task, optimizer, config.seed,
-                               config.optimizer.ema_decay > 0)
+    optimizer, rates, create = learner(run)
     validation = validations(run, fresh=checkpoints.latest is None)
     state, positions = restore(run, checkpoints, create)
-    config, start = run.config, int(state.step)
-    starts.record(run.workdir, start, launch.plain(stored.expanded(config)), run.data, run.mesh.shape,
-                  run.vigil)
+    config, vigil, start = run.config, run.vigil, int(state.step)
+    starts.record(run.workdir, start, described(config), run.data, run.mesh.shape, vigil)
     skips = pipeline.SkipLog(config.data.max_skipped, run.workdir / hosts.own_file(SKIPPED))
     batches = training_batches(run, positions, skips)
-    epochs = pipeline.Epochs(config.data.root, run.checked.streams, config.seed)
-    say_lengths(run, epochs)
+    epochs = said_epochs(run)
     step_function = make_train_step(run.task, optimizer, jax.eval_shape(create), run.mesh,
                                     config.seed, config.optimizer.frozen,
                                     config.optimizer.ema_decay)
 
     def moment(step):
-        return evaluation.Moment(step, state.averaged, state.items(),
-                                 launch.plain(stored.expanded(config)),
+        return evaluation.Moment(step, state.averaged, state.items(), described(config),
                                  run.samples(positions, step - start))
 
     def save(step):
@@ -137,7 +130,7 @@ def main() -> int:
 
     progress, batch = None, next(batches)
     flops = 3 * count_flops(run.task.loss, state.params, batch, jax.random.key(0))
-    read, vigil = amounts(batch), run.vigil
+    read = amounts(batch)
     with RunLog(run.workdir, start) as log, vigil.over(start, lambda: checkpoints.latest, save):
         if validation.due(start) and not log.validated:  # the run ended in between
             log.validation(start, validation.run(moment(start)))
@@ -153,8 +146,8 @@ def main() -> int:
                                     run.task.figures)
             progress.count(step, metrics)
             if step % config.log_every == 0 or last:
-                measured = metrics | PARAMETER_NORMS(state.params)
-                values = (fetched(measured, step) | rates_of(step, rates) | skipped(run, skips)
+                values = (fetched(metrics | PARAMETER_NORMS(state.params), step)
+                          | rates_of(step, rates) | skipped(run, skips)
                           | epochs.at(run.samples(positions, step - start)))
                 log.step(step, progress.report(step, beside(values, run.task.weights)))
             if step % config.checkpoint_every == 0 or last:
@@ -170,11 +163,28 @@ def main() -> int:
     return vigil.end(f"{config.optimizer.steps} steps, {run.workdir}")
 
 
-def say_lengths(run: Run, epochs: pipeline.Epochs) -> None:
-    """What an epoch of each stream goes over, and in how many steps, in the log."""
+def learner(run: Run) -> tuple[Any, Any, Any]:
+    """The optimizer, the rates that it has, and what makes a fresh state."""
+    options = run.config.optimizer
+    optimizer, rates = make_optimizer(options)
+    if "vision" not in run.task.model.modules:
+        del rates["vision_learning_rate"]
+    return optimizer, rates, functools.partial(create_state, run.task, optimizer, run.config.seed,
+                                               options.ema_decay > 0)
+
+
+def said_epochs(run: Run) -> pipeline.Epochs:
+    """The epochs of each stream; the log says over what they go, and in how many steps."""
+    epochs = pipeline.Epochs(run.config.data.root, run.checked.streams, run.config.seed)
     for name, (units, said) in epochs.lengths().items():
         logging.info("stream %s: an epoch goes over %s %s, %.1f steps", name, f"{units:,}", said,
                      units / run.sizes[name])
+    return epochs
+
+
+def described(config: ConfigDict) -> dict[str, Any]:
+    """The config with every key, as plain values."""
+    return launch.plain(stored.expanded(config))
 
 
 def prepare(config: ConfigDict, folder: str | None) -> Run:
@@ -186,8 +196,7 @@ def prepare(config: ConfigDict, folder: str | None) -> Run:
     workdir = Path(launch.given("workdir", folder))
     checked = checks.validate(config)
     data = pipeline.fingerprint(config.data)
-    hosts.agree({"config": launch.plain(stored.expanded(config)), "code": launch.code(),
-                 "data": data})
+    hosts.agree({"config": described(config), "code": launch.code(), "data": data})
     places.check_folder("--workdir", workdir, (*LOGS, starts.STARTS, hosts.own_file(SKIPPED)),
                         (LAST, starts.FOLDER, *((BEST,) if config.best else ())))
     hosts.require_shared(workdir)

@@ -25,9 +25,9 @@ from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.parallel import ending, hosts
 from mplug2_jax.parallel.signals import SIGNALS, Interrupted
 
-# What wrong input raises, here and in the libraries, a run that diverges, and the machine's own: no
-# room, no permission.
-EXPECTED = (ValueError, OSError, FloatingPointError)
+# What wrong input raises, here and in the libraries, a run that diverges, the machine's own (no room,
+# no permission), and a signal.
+EXPECTED = (ValueError, OSError, FloatingPointError, Interrupted)
 _NAME = re.compile(r"[\w.\-\[\]]+")  # of a flag, or of a key of a config
 _WORD = "\0"  # in front of an argument that is no flag: no argument can have this character
 
@@ -55,8 +55,6 @@ def main(run: Callable[..., int | None], arguments: tuple[str, ...] = (),
             return rest
         # The config file is read and overridden while flags are parsed: a wrong key is an
         # AttributeError or KeyError there, a wrong type a TypeError.
-        except Interrupted as error:
-            fail(error, exits.by_signal(error.number))
         except (flags.Error, AttributeError, KeyError, SyntaxError, TypeError,
                 *EXPECTED) as error:
             fail(error)
@@ -74,8 +72,6 @@ def main(run: Callable[..., int | None], arguments: tuple[str, ...] = (),
             code = run(*argv[1:])
             hosts.leave()
             return code
-        except Interrupted as error:
-            fail(error, exits.by_signal(error.number))
         except EXPECTED as error:
             if isinstance(error, BrokenPipeError) and nobody_reads():
                 raise
@@ -229,8 +225,9 @@ def of_interest(record: python_logging.LogRecord) -> bool:
     return record.levelno >= python_logging.WARNING or "site-packages" not in record.pathname
 
 
-def fail(error: BaseException, code: int = exits.WRONG) -> NoReturn:
-    """Prints the error in one line and ends the process with a code."""
+def fail(error: BaseException) -> NoReturn:
+    """Prints the error in one line and ends the process with code 2, or with that of a signal."""
+    code = exits.by_signal(error.number) if isinstance(error, Interrupted) else exits.WRONG
     hosts.fail(one_line(error), code)
     ending.note(code, one_line(error))
     ending.print_error(one_line(error))

@@ -1,8 +1,8 @@
 """What a run keeps of each start: `starts.jsonl`, and in `starts/` what a line is too short for.
 
 A line has when, after which step, by which command, on what code, versions, devices and data, and
-why the start before it ended. Files are named in it by what they hold, within the work folder, which
-may so be moved. Nothing of the environment is kept, for it has secrets.
+why the start before it ended. Files are named in it by what they hold, by their place in the work
+folder, which may so be moved. Nothing of the environment is kept, for it has secrets.
 """
 
 import hashlib
