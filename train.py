@@ -105,19 +105,19 @@ def main() -> int:
         print(keys.help_text(CONFIG.value))
         return exits.DONE
     run = prepare(CONFIG.value, WORKDIR.value)
-    config, checkpoints = run.config, Checkpoints(run.workdir / LAST,
-                                                  keep=run.config.keep_checkpoints)
+    checkpoints = Checkpoints(run.workdir / LAST, keep=run.config.keep_checkpoints)
     optimizer, rates, create = learner(run)
     validation = validations(run, fresh=checkpoints.latest is None)
     state, positions = restore(run, checkpoints, create)
-    config, vigil, start = run.config, run.vigil, int(state.step)
+    config, vigil = run.config, run.vigil
+    start, last_step = int(state.step), config.optimizer.steps
     starts.record(run.workdir, start, described(config), run.data, run.mesh.shape, vigil)
     skips = pipeline.SkipLog(config.data.max_skipped, run.workdir / hosts.own_file(SKIPPED))
     batches = training_batches(run, positions, skips)
     epochs = said_epochs(run)
-    step_function = make_train_step(run.task, optimizer, jax.eval_shape(create), run.mesh,
-                                    config.seed, config.optimizer.frozen,
-                                    config.optimizer.ema_decay)
+    step_function = make_train_step(
+        run.task, optimizer, jax.eval_shape(create), run.mesh, config.seed,
+        config.optimizer.frozen, config.optimizer.ema_decay)
 
     def moment(step):
         return evaluation.Moment(step, state.averaged, state.items(), described(config),
@@ -130,20 +130,19 @@ def main() -> int:
 
     progress, batch = None, next(batches)
     flops = 3 * count_flops(run.task.loss, state.params, batch, jax.random.key(0))
-    read = amounts(batch)
+    amount = amounts(batch)
     with RunLog(run.workdir, start) as log, vigil.over(start, lambda: checkpoints.latest, save):
         if validation.due(start) and not log.validated:  # the run ended in between
             log.validation(start, validation.run(moment(start)))
-        for step in range(start + 1, config.optimizer.steps + 1):
-            last = step == config.optimizer.steps
+        for step in range(start + 1, last_step + 1):
+            last = step == last_step
             with jax.transfer_guard("disallow"):
                 state, metrics = step_function(state, batch)
             vigil.dispatched(step, metrics)  # the first step compiles: not timed
             if not last:
                 batch = vigil.next(batches)  # while the device computes
             if progress is None:
-                progress = Progress(step, config.optimizer.steps, read, flops, peak_flops(),
-                                    run.task.figures)
+                progress = Progress(step, last_step, amount, flops, peak_flops(), run.task.figures)
             progress.count(step, metrics)
             if step % config.log_every == 0 or last:
                 values = (fetched(metrics | PARAMETER_NORMS(state.params), step)
@@ -160,7 +159,7 @@ def main() -> int:
     checkpoints.close()
     validation.close()
     skips.report()
-    return vigil.end(f"{config.optimizer.steps} steps, {run.workdir}")
+    return vigil.end(f"{last_step} steps, {run.workdir}")
 
 
 def learner(run: Run) -> tuple[Any, Any, Any]:

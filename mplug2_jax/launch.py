@@ -25,8 +25,8 @@ from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.parallel import ending, hosts
 from mplug2_jax.parallel.signals import SIGNALS, Interrupted
 
-# What wrong input raises, here and in the libraries, a run that diverges, the machine's own (no room,
-# no permission), and a signal.
+# What wrong input raises, here and in the libraries, a run that diverges, the machine's own (no
+# room, no permission), and a signal.
 EXPECTED = (ValueError, OSError, FloatingPointError, Interrupted)
 _NAME = re.compile(r"[\w.\-\[\]]+")  # of a flag, or of a key of a config
 _WORD = "\0"  # in front of an argument that is no flag: no argument can have this character
@@ -34,9 +34,7 @@ _WORD = "\0"  # in front of an argument that is no flag: no argument can have th
 
 def main(run: Callable[..., int | None], arguments: tuple[str, ...] = (),
          distributed: bool = False) -> None:
-    """Runs a script under absl; wrong flags, configs or data end in one line and exit code 2.
-
-    So does a signal, with its own code. `contracts.exits` has all codes.
+    """Runs a script under absl; wrong input ends in one line and its exit code (`contracts.exits`).
 
     Args:
       run: the script; gets the arguments that are no flags, and may give an exit code.
@@ -53,8 +51,8 @@ def main(run: Callable[..., int | None], arguments: tuple[str, ...] = (),
             if "config" in flags.FLAGS and flags.FLAGS.config is not None:
                 _ = flags.FLAGS.config.items  # raises what kept the file from being read
             return rest
-        # The config file is read and overridden while flags are parsed: a wrong key is an
-        # AttributeError or KeyError there, a wrong type a TypeError.
+        # The config is read while flags are parsed: a wrong key is an AttributeError or KeyError
+        # there, a wrong type a TypeError.
         except (flags.Error, AttributeError, KeyError, SyntaxError, TypeError,
                 *EXPECTED) as error:
             fail(error)
