@@ -130,8 +130,8 @@ if __name__ == "__main__":
     time.sleep(600)
 """
     (tmp_path / "parent.py").write_text(script)
-    process = subprocess.Popen([sys.executable, tmp_path / "parent.py"], cwd=ROOT, text=True, stdout=subprocess.PIPE,
-                               env=os.environ | {"PYTHONPATH": str(ROOT)})
+    process = subprocess.Popen([sys.executable, tmp_path / "parent.py"], cwd=ROOT, text=True,
+                               stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": str(ROOT)})
     (pid,) = map(int, process.stdout.readline().split())
     process.kill()
     process.wait()

@@ -96,7 +96,8 @@ def test_what_a_kill_and_an_error_leave_is_known_to_the_next_start(data, straigh
         os.kill(worker, signal.SIGKILL)
     (output,), (code,) = end([process], timeout=90)
     assert code == exits.WRONG and "a data worker ended by SIGKILL" in error_line(output)
-    run(*stops.train(data, workdir, "--config.optimizer.steps=2", "--config.optimizer.warmup_steps=1"))
+    run(*stops.train(data, workdir, "--config.optimizer.steps=2",
+                     "--config.optimizer.warmup_steps=1"))
     before = [json.loads(line)["before"] for line in (workdir / "starts.jsonl").open()]
     assert before[1]["code"] == exits.DONE and "killed" in before[2]["why"]
     assert before[3]["code"] == exits.WRONG and "SIGKILL" in before[3]["why"]
