@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import queue
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -47,12 +48,15 @@ class Waited:
         self._given: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
         self._iterator: grain.DatasetIterator | None = None
         self._waits = False  # for what was asked
-        threading.Thread(target=self._serve, daemon=True, name="batches").start()
+        self._thread: threading.Thread | None = None
 
     def __iter__(self) -> Iterator[Any]:
         return self
 
     def __next__(self) -> Any:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._serve, daemon=True, name="batches")
+            self._thread.start()
         if not self._waits:
             self._asked.put(True)
             self._waits = True
@@ -97,9 +101,9 @@ class Waited:
             if self._idle is not None:
                 self._idle()
             self._claim()
-            for worker in self._workers.values():
-                if worker.exitcode is not None:
-                    raise DataError(_how(worker.exitcode))
+            # One whose part of the data came to its end has code 0.
+            for code in {worker.exitcode for worker in self._workers.values()} - {0, None}:
+                raise DataError(_how(code))
             if self._workers and pace.silent(self._workers):
                 for worker in self._workers.values():
                     worker.kill()
@@ -127,12 +131,9 @@ class _Pace:
     def silent(self, workers: dict[int, process.BaseProcess]) -> bool:
         """Whether none of them has done anything for `SILENT` seconds."""
         now = time.monotonic()
-        if now - self._looked < 1:
+        if now - self._looked < 1 or sys.platform != "linux":  # elsewhere it is not known
             return False
-        used = [_seconds(pid) for pid in workers]
-        if None in used:  # not known on this system
-            return False
-        total = sum(filter(None, used))
+        total = sum(_seconds(pid) for pid, worker in workers.items() if worker.exitcode is None)
         if total - self._used > IDLE * (now - self._looked):
             self._worked = now
         self._used, self._looked = total, now
@@ -153,12 +154,12 @@ def start_worker(*_: int) -> None:
     threading.Thread(target=follow, daemon=True, name="follow").start()
 
 
-def _seconds(pid: int) -> float | None:
-    """Processor time that a process has used; None where the system does not tell."""
+def _seconds(pid: int) -> float:
+    """Processor time that a process has used; 0 where it is gone."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return None
+        return 0.0
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 

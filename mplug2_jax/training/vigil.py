@@ -18,6 +18,27 @@ AHEAD = 2  # steps in flight at most: what a stop, a hang or an error may still 
 STACKS = "stacks.txt"  # of the work folder: what all threads did where nothing went on
 
 
+class Flight:
+    """The steps that are dispatched and perhaps not done.
+
+    Args:
+      most: of them.
+    """
+
+    def __init__(self, most: int = AHEAD):
+        self._most = most
+        self._steps: deque[Any] = deque()
+
+    def add(self, result: Any) -> None:
+        """One more, told by an array that it gives."""
+        self._steps.append(result)
+
+    def make_room(self) -> None:
+        """Waits until there is room for one more."""
+        while len(self._steps) >= self._most:
+            jax.block_until_ready(self._steps.popleft())
+
+
 class Vigil:
     """Watches over the steps of a run, from its making on.
 
@@ -33,7 +54,7 @@ class Vigil:
     def __init__(self, workdir: Path, grace: float, stuck_after: float):
         self.stopping = hosts.stopping(grace)
         self._dog = Watchdog(stuck_after, workdir / hosts.own_file(STACKS), hosts.this())
-        self._flying: deque[Any] = deque()  # of each step in flight what tells that it is done
+        self._flight = Flight()
         self._first = True
         self._code, self._why = exits.DONE, ""
         self.during = self._dog.during
@@ -65,7 +86,7 @@ class Vigil:
 
     def dispatched(self, step: int, metrics: Mapping[str, Any]) -> None:
         """A step is on its way; the first one, which compiles, is waited for."""
-        self._flying.append(metrics["loss"])
+        self._flight.add(metrics["loss"])
         self._dog.step = step
         if self._first:
             jax.block_until_ready(metrics)
@@ -88,8 +109,7 @@ class Vigil:
 
     def sync(self, step: int) -> None:
         """Before the next step: waits until few are in flight; raises Stopped if the run stops."""
-        while len(self._flying) >= AHEAD:
-            jax.block_until_ready(self._flying.popleft())
+        self._flight.make_room()
         self._dog.begin("the step")
         self.stopping.check(step)
 
