@@ -8,6 +8,7 @@ import time
 
 import grain
 import pytest
+from absl import flags
 from commands import ROOT
 
 from data.pipeline import waiting
@@ -26,6 +27,8 @@ def endless(workers, **options):
         time.sleep(0 if number < 8 else 0.3)
         return number
 
+    if not flags.FLAGS.is_parsed():  # Grain reads its own
+        flags.FLAGS.mark_as_parsed()
     dataset = grain.MapDataset.range(10**6).map(make).to_iter_dataset(
         grain.ReadOptions(num_threads=0, prefetch_buffer_size=1))
     return waiting.Waited(dataset.mp_prefetch(
