@@ -1,6 +1,6 @@
 """A run without a model: steps that wait, and all that stops them. It prints each step's number."""
 
-import hashlib
+import ctypes
 import os
 import time
 from pathlib import Path
@@ -21,11 +21,12 @@ DOES = flags.DEFINE_enum("does", "steps", ["steps", "starts", "compiles", "valid
                                            "hangs"], "What it does, from the third step on.")
 
 
-def busy(seconds):
-    """In a library that does not come back to Python, as compiling."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        hashlib.pbkdf2_hmac("sha256", b"", b"", 20_000_000)
+def compiles():
+    """In a library, which comes back to Python neither by itself nor for a signal."""
+    library, lock = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+    library.pthread_mutex_init(lock, None)
+    for _ in range(2):
+        library.pthread_mutex_lock(lock)
 
 
 def say(*words):
@@ -55,7 +56,7 @@ def main():
         for step in range(1, STEPS.value + 1):
             if DOES.value == "compiles":
                 say("step 0")
-                busy(600)
+                compiles()
             vigil.dispatched(step, {"loss": np.zeros(())})
             say("step", step)
             time.sleep(SECONDS.value)
