@@ -23,8 +23,7 @@ from mplug2_jax.contracts.errors import DataError
 
 SILENT = 45.0  # seconds without a batch and without any work of the workers
 LOOK = 0.2  # seconds between two looks at what is waited for
-# Less processor time than this, in a second, is Grain's own looking around.
-IDLE = 0.02
+IDLE = 0.02  # seconds of a processor in a second: less is Grain's own looking around
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 _NAME = "grain-process-prefetch"  # what the names of Grain's workers begin with
 _owned: set[int] = set()  # workers that a `Waited` of this process looks after
@@ -133,8 +132,9 @@ class _Pace:
         now = time.monotonic()
         if now - self._looked < 1 or sys.platform != "linux":  # elsewhere it is not known
             return False
-        total = sum(_seconds(pid) for pid, worker in workers.items() if worker.exitcode is None)
-        if total - self._used > IDLE * (now - self._looked):
+        alive = [pid for pid, worker in workers.items() if worker.exitcode is None]
+        total = sum(map(_seconds, alive))
+        if total - self._used > IDLE * (now - self._looked) or any(map(_ready, alive)):
             self._worked = now
         self._used, self._looked = total, now
         return now - self._worked > SILENT
@@ -156,11 +156,21 @@ def start_worker(*_: int) -> None:
 
 def _seconds(pid: int) -> float:
     """Processor time that a process has used; 0 where it is gone."""
+    fields = _stat(Path(f"/proc/{pid}/stat"))
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
+
+
+def _ready(pid: int) -> bool:
+    """Whether a thread of a process would run, if a processor were free."""
+    return any(_stat(path)[:1] == ["R"] for path in Path(f"/proc/{pid}/task").glob("*/stat"))
+
+
+def _stat(path: Path) -> list[str]:
+    """What Linux says of a process or a thread, behind its name; nothing where it is gone."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return path.read_text().rpartition(")")[2].split()
     except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return []
 
 
 def _how(code: int) -> str:
