@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from multiprocessing import connection, process
 from pathlib import Path
@@ -26,7 +27,8 @@ LOOK = 0.2  # seconds between two looks at what is waited for
 IDLE = 0.02  # seconds of a processor in a second: less is Grain's own looking around
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 _NAME = "grain-process-prefetch"  # what the names of Grain's workers begin with
-_owned: set[int] = set()  # workers that a `Waited` of this process looks after
+# Workers that a `Waited` of this process looks after, or did: one that it killed may still be there.
+_owned: weakref.WeakSet[process.BaseProcess] = weakref.WeakSet()
 
 
 class Waited:
@@ -73,7 +75,6 @@ class Waited:
                 worker.kill()
         elif self._iterator is not None:
             self._iterator.close()
-        _owned.difference_update(self._workers)
 
     def _serve(self) -> None:
         """Asks Grain, in a thread of its own.
@@ -115,8 +116,8 @@ class Waited:
         """Takes over the workers that are new: these batches are waited for, so that they are its.
         """
         for worker in multiprocessing.active_children():
-            if worker.name.startswith(_NAME) and worker.pid and worker.pid not in _owned:
-                _owned.add(worker.pid)
+            if worker.name.startswith(_NAME) and worker.pid and worker not in _owned:
+                _owned.add(worker)
                 self._workers[worker.pid] = worker
 
 
