@@ -27,7 +27,7 @@ LOOK = 0.2  # seconds between two looks at what is waited for
 IDLE = 0.02  # seconds of a processor in a second: less is Grain's own looking around
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 _NAME = "grain-process-prefetch"  # what the names of Grain's workers begin with
-# Workers that a `Waited` of this process looks after, or did: one that it killed may still be there.
+# Workers that a `Waited` of this process looks after, or did: it may have killed one just now.
 _owned: weakref.WeakSet[process.BaseProcess] = weakref.WeakSet()
 
 
