@@ -30,7 +30,7 @@ def data(tmp_path_factory):
 def straight(data, tmp_path_factory):
     """A run of one process that nothing stopped."""
     workdir = tmp_path_factory.mktemp("run") / "straight"
-    run(*stops.train(data, workdir, f"--config.optimizer.steps={STEPS}"))
+    run(*stops.train(data, workdir, f"--config.optimizer.steps={STEPS}"), path=ROOT / "tests")
     return workdir
 
 
@@ -60,7 +60,7 @@ def test_a_signal_to_the_whole_group_spares_the_data_workers(data, straight, tmp
 
     moved = tmp_path / "moved"
     shutil.move(workdir, moved)
-    run(*stops.train(data, moved, f"--config.optimizer.steps={STEPS}"))
+    run(*stops.train(data, moved, f"--config.optimizer.steps={STEPS}"), path=ROOT / "tests")
     assert losses(moved) == losses(straight) and not stops.differing(moved, straight)
     first, second = map(json.loads, (moved / "starts.jsonl").open())
     assert (first["step"], first["before"], second["step"]) == (0, None, step)
