@@ -5,8 +5,9 @@
 
 A run that was stopped goes on by the same command. The work folder holds `checkpoints/`, `best/`
 where `best` names a figure, TensorBoard files, `train.jsonl` with every logged step and
-`validation.jsonl` with every validation. On several hosts the same command runs on each of them,
-with one work folder that all share: `docs/scaling.md`.
+`validation.jsonl` with every validation, and `starts.jsonl` with every start. On several hosts the
+same command runs on each of them, with one work folder that all share: `docs/scaling.md`. How a run
+is stopped, and its exit codes: `docs/reliability.md`.
 """
 
 import dataclasses
@@ -27,21 +28,28 @@ from configs import checks, keys, selection, stored
 from data import pipeline
 from mplug2_jax import evaluation, launch, places, tasks
 from mplug2_jax.checkpoints import BEST, LAST, Best, Checkpoints, find_folder
+from mplug2_jax.contracts import exits
 from mplug2_jax.model.config import HOW, ModelConfig
 from mplug2_jax.parallel import hosts, sharding
 from mplug2_jax.parallel.mesh import data_slice, feeding_alike, make_mesh, put_batch, shards_of
 from mplug2_jax.planning.chips import peak_flops
 from mplug2_jax.planning.flops import count_flops
 from mplug2_jax.preprocess.tokenizer import Tokenizer, load_tokenizer
+from mplug2_jax.training import starts
 from mplug2_jax.training.measures import amounts, norms
 from mplug2_jax.training.optimizer import make_optimizer, rates_of
 from mplug2_jax.training.progress import Progress
 from mplug2_jax.training.runlog import LOGS, RunLog
 from mplug2_jax.training.state import TrainState, create_state, restore_state
 from mplug2_jax.training.step import make_train_step
+from mplug2_jax.training.vigil import Vigil
 
 CONFIG = launch.define_config("The run's config.")
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of checkpoints and logs.")
+GRACE = flags.DEFINE_float("grace", 30, "Seconds from a signal to the end, in which the run saves.",
+                           lower_bound=1)
+STUCK = flags.DEFINE_float("stuck_after", 600, "Seconds without an ended step, after which the "
+                           "process says what it waits for and ends; 0 for never.", lower_bound=0)
 HELP = flags.DEFINE_bool("help_config", False, "Print every key of the config, and end.")
 flags.mark_flag_as_required("config")
 SKIPPED = "skipped.jsonl"  # of the work folder
@@ -58,6 +66,8 @@ class Run:
       mesh: over all devices.
       tokenizer: of all text.
       task: that is learned.
+      vigil: over its loop.
+      data: fingerprints of what it reads.
     """
 
     config: ConfigDict
@@ -66,6 +76,8 @@ class Run:
     mesh: Mesh
     tokenizer: Tokenizer
     task: tasks.Task
+    vigil: Vigil
+    data: dict[str, str]
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -80,80 +92,98 @@ class Run:
         """A split to evaluate."""
         data = self.config.data
         return pipeline.Reading(data.root, stream, self.tokenizer, data_slice(self.mesh),
-                                self.put, data.threads, data.workers, shards_of(self.mesh))
+                                self.vigil.put(self.put), data.threads, data.workers,
+                                shards_of(self.mesh))
 
     def put(self, batch: Any) -> Any:
         """A host batch on the devices."""
         return put_batch(batch, self.mesh)
 
 
-def main() -> None:
+def main() -> int:
     if HELP.value:
         print(keys.help_text(CONFIG.value))
-        return
+        return exits.DONE
     run = prepare(CONFIG.value, WORKDIR.value)
-    config, checkpoints = run.config, Checkpoints(run.workdir / LAST,
-                                                  keep=run.config.keep_checkpoints)
-    optimizer, rates = make_optimizer(config.optimizer)
-    if "vision" not in run.task.model.modules:
-        del rates["vision_learning_rate"]
-    create = functools.partial(create_state, run.task, optimizer, config.seed,
-                               config.optimizer.ema_decay > 0)
+    checkpoints = Checkpoints(run.workdir / LAST, keep=run.config.keep_checkpoints)
+    optimizer, rates, create = learner(run)
     validation = validations(run, fresh=checkpoints.latest is None)
     state, positions = restore(run, checkpoints, create)
-    config, start = run.config, int(state.step)
+    config, vigil = run.config, run.vigil
+    start, last_step = int(state.step), config.optimizer.steps
+    starts.record(run.workdir, start, described(config), run.data, run.mesh.shape, vigil)
     skips = pipeline.SkipLog(config.data.max_skipped, run.workdir / hosts.own_file(SKIPPED))
     batches = training_batches(run, positions, skips)
-    epochs = pipeline.Epochs(config.data.root, run.checked.streams, config.seed)
-    say_lengths(run, epochs)
-    step_function = make_train_step(run.task, optimizer, jax.eval_shape(create), run.mesh,
-                                    config.seed, config.optimizer.frozen,
-                                    config.optimizer.ema_decay)
+    epochs = said_epochs(run)
+    step_function = make_train_step(
+        run.task, optimizer, jax.eval_shape(create), run.mesh, config.seed,
+        config.optimizer.frozen, config.optimizer.ema_decay)
 
     def moment(step):
-        return evaluation.Moment(step, state.averaged, state.items(),
-                                 launch.plain(stored.expanded(config)),
+        return evaluation.Moment(step, state.averaged, state.items(), described(config),
                                  run.samples(positions, step - start))
+
+    def save(step):
+        with vigil.during("a save"):
+            now = moment(step)
+            checkpoints.save(step, now.items, now.config, now.samples)
 
     progress, batch = None, next(batches)
     flops = 3 * count_flops(run.task.loss, state.params, batch, jax.random.key(0))
-    read = amounts(batch)
-    with RunLog(run.workdir, start) as log:
+    amount = amounts(batch)
+    with RunLog(run.workdir, start) as log, vigil.over(start, lambda: checkpoints.latest, save):
         if validation.due(start) and not log.validated:  # the run ended in between
             log.validation(start, validation.run(moment(start)))
-        for step in range(start + 1, config.optimizer.steps + 1):
-            last = step == config.optimizer.steps
+        for step in range(start + 1, last_step + 1):
+            last = step == last_step
             with jax.transfer_guard("disallow"):
                 state, metrics = step_function(state, batch)
+            vigil.dispatched(step, metrics)  # the first step compiles: not timed
             if not last:
-                batch = next(batches)  # while the device computes
+                batch = vigil.next(batches)  # while the device computes
             if progress is None:
-                jax.block_until_ready(metrics)  # the first step compiles: not timed
-                progress = Progress(step, config.optimizer.steps, read, flops, peak_flops(),
-                                    run.task.figures)
+                progress = Progress(step, last_step, amount, flops, peak_flops(), run.task.figures)
             progress.count(step, metrics)
             if step % config.log_every == 0 or last:
-                measured = metrics | PARAMETER_NORMS(state.params)
-                values = (fetched(measured, step) | rates_of(step, rates) | skipped(run, skips)
+                values = (fetched(metrics | PARAMETER_NORMS(state.params), step)
+                          | rates_of(step, rates) | skipped(run, skips)
                           | epochs.at(run.samples(positions, step - start)))
                 log.step(step, progress.report(step, beside(values, run.task.weights)))
             if step % config.checkpoint_every == 0 or last:
-                now = moment(step)
-                checkpoints.save(step, now.items, now.config, now.samples)
+                save(step)
             if validation.due(step):
-                with progress.paused():
+                with progress.paused(), vigil.during("a validation"):
                     log.validation(step, validation.run(moment(step)))
+            if not last:
+                vigil.sync(step)
     checkpoints.close()
     validation.close()
     skips.report()
-    logging.info("done: %d steps, %s", config.optimizer.steps, run.workdir)
+    return vigil.end(f"{last_step} steps, {run.workdir}")
 
 
-def say_lengths(run: Run, epochs: pipeline.Epochs) -> None:
-    """What an epoch of each stream goes over, and in how many steps, in the log."""
+def learner(run: Run) -> tuple[Any, Any, Any]:
+    """The optimizer, the rates that it has, and what makes a fresh state."""
+    options = run.config.optimizer
+    optimizer, rates = make_optimizer(options)
+    if "vision" not in run.task.model.modules:
+        del rates["vision_learning_rate"]
+    return optimizer, rates, functools.partial(create_state, run.task, optimizer, run.config.seed,
+                                               options.ema_decay > 0)
+
+
+def said_epochs(run: Run) -> pipeline.Epochs:
+    """The epochs of each stream; the log says over what they go, and in how many steps."""
+    epochs = pipeline.Epochs(run.config.data.root, run.checked.streams, run.config.seed)
     for name, (units, said) in epochs.lengths().items():
         logging.info("stream %s: an epoch goes over %s %s, %.1f steps", name, f"{units:,}", said,
                      units / run.sizes[name])
+    return epochs
+
+
+def described(config: ConfigDict) -> dict[str, Any]:
+    """The config with every key, as plain values."""
+    return launch.plain(stored.expanded(config))
 
 
 def prepare(config: ConfigDict, folder: str | None) -> Run:
@@ -164,11 +194,12 @@ def prepare(config: ConfigDict, folder: str | None) -> Run:
     """
     workdir = Path(launch.given("workdir", folder))
     checked = checks.validate(config)
-    hosts.agree({"config": launch.plain(stored.expanded(config)), "code": launch.code(),
-                 "data": pipeline.fingerprint(config.data)})
-    places.check_folder("--workdir", workdir, (*LOGS, hosts.own_file(SKIPPED)),
-                        (LAST, *((BEST,) if config.best else ())))
+    data = pipeline.fingerprint(config.data)
+    hosts.agree({"config": described(config), "code": launch.code(), "data": data})
+    places.check_folder("--workdir", workdir, (*LOGS, starts.STARTS, hosts.own_file(SKIPPED)),
+                        (LAST, starts.FOLDER, *((BEST,) if config.best else ())))
     hosts.require_shared(workdir)
+    vigil = Vigil(workdir, GRACE.value, STUCK.value)
     launch.keep_compilations()
     mesh = make_mesh(**config.mesh)
     tokenizer = load_tokenizer(config.data.tokenizer)
@@ -179,7 +210,7 @@ def prepare(config: ConfigDict, folder: str | None) -> Run:
         for name in selection.trained_on(config.data.root, checked.streams, checked.evaluations, {
                 name: entry.validation for name, entry in config.evals.items()}):
             logging.warning("evals.%s.validation: training reads these examples, too", name)
-    return Run(config, workdir, checked, mesh, tokenizer, task)
+    return Run(config, workdir, checked, mesh, tokenizer, task, vigil, data)
 
 
 def restore(run: Run, checkpoints: Checkpoints, create: Any) -> tuple[TrainState, dict[str, int]]:
@@ -264,7 +295,7 @@ def training_batches(run: Run, positions: dict[str, int], skips: Any) -> Iterato
     return pipeline.prefetch_to_device(
         pipeline.train_batches(
             data.root, run.checked.streams, run.tokenizer, run.config.seed, positions,
-            *data_slice(run.mesh), data.threads, skips, data.workers), run.put)
+            *data_slice(run.mesh), data.threads, skips, data.workers, run.vigil.idle), run.put)
 
 
 def fetched(metrics: dict[str, jax.Array], step: int) -> dict[str, float]:

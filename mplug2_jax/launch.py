@@ -20,22 +20,24 @@ import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from mplug2_jax.contracts import exits
 from mplug2_jax.contracts.errors import ConfigError
-from mplug2_jax.parallel import hosts
+from mplug2_jax.parallel import ending, hosts
+from mplug2_jax.parallel.signals import SIGNALS, Interrupted
 
-# What wrong input raises, here and in the libraries, a run that diverges, and the machine's own: no
-# room, no permission.
-EXPECTED = (ValueError, OSError, FloatingPointError)
+# What wrong input raises, here and in the libraries, a run that diverges, the machine's own (no
+# room, no permission), and a signal.
+EXPECTED = (ValueError, OSError, FloatingPointError, Interrupted)
 _NAME = re.compile(r"[\w.\-\[\]]+")  # of a flag, or of a key of a config
 _WORD = "\0"  # in front of an argument that is no flag: no argument can have this character
 
 
-def main(run: Callable[..., None], arguments: tuple[str, ...] = (),
+def main(run: Callable[..., int | None], arguments: tuple[str, ...] = (),
          distributed: bool = False) -> None:
-    """Runs a script under absl; wrong flags, configs or data end in one line and exit code 2.
+    """Runs a script under absl; wrong input ends in one line and its exit code (`contracts.exits`).
 
     Args:
-      run: the script; gets the arguments that are no flags.
+      run: the script; gets the arguments that are no flags, and may give an exit code.
       arguments: what they are, for the message where their number is wrong; one whose name ends
         with "..." stands for one or more.
       distributed: whether it can be one of several processes (`parallel.hosts`): all of them
@@ -49,13 +51,13 @@ def main(run: Callable[..., None], arguments: tuple[str, ...] = (),
             if "config" in flags.FLAGS and flags.FLAGS.config is not None:
                 _ = flags.FLAGS.config.items  # raises what kept the file from being read
             return rest
-        # The config file is read and overridden while flags are parsed: a wrong key is an
-        # AttributeError or KeyError there, a wrong type a TypeError.
+        # The config is read while flags are parsed: a wrong key is an AttributeError or KeyError
+        # there, a wrong type a TypeError.
         except (flags.Error, AttributeError, KeyError, SyntaxError, TypeError,
                 *EXPECTED) as error:
             fail(error)
 
-    def guarded(argv: list[str]) -> None:
+    def guarded(argv: list[str]) -> int | None:
         logging.set_verbosity(logging.INFO)
         logging.get_absl_handler().addFilter(of_interest)
         try:
@@ -65,8 +67,9 @@ def main(run: Callable[..., None], arguments: tuple[str, ...] = (),
                            flags.FLAGS.join_timeout, flags.FLAGS.lost_after)
                 if not hosts.is_first():  # one of them tells what all of them do
                     logging.set_verbosity(logging.WARNING)
-            run(*argv[1:])
+            code = run(*argv[1:])
             hosts.leave()
+            return code
         except EXPECTED as error:
             if isinstance(error, BrokenPipeError) and nobody_reads():
                 raise
@@ -80,6 +83,7 @@ def main(run: Callable[..., None], arguments: tuple[str, ...] = (),
             end_all(error)
             raise
 
+    SIGNALS.listen()
     collect_less()
     flags.DEFINE_bool("debug", False, "Show the whole trace of an error.")
     if distributed:
@@ -208,9 +212,10 @@ def define_hosts() -> None:
 
 def end_all(error: BaseException) -> None:
     """Ends all processes, if there are several, for an error whose whole trace is wanted."""
+    ending.note(exits.ERROR, f"{type(error).__name__}: {one_line(error)}")
     if hosts.several():
         traceback.print_exc()
-        hosts.fail(f"{type(error).__name__}: {one_line(error)}", 1)
+        hosts.fail(f"{type(error).__name__}: {one_line(error)}", exits.ERROR)
 
 
 def of_interest(record: python_logging.LogRecord) -> bool:
@@ -219,10 +224,12 @@ def of_interest(record: python_logging.LogRecord) -> bool:
 
 
 def fail(error: BaseException) -> NoReturn:
-    """Prints the error in one line and ends the process with code 2."""
-    hosts.fail(one_line(error), 2)
-    print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
-    sys.exit(2)
+    """Prints the error in one line and ends the process with code 2, or with that of a signal."""
+    code = exits.by_signal(error.number) if isinstance(error, Interrupted) else exits.WRONG
+    hosts.fail(one_line(error), code)
+    ending.note(code, one_line(error))
+    ending.print_error(one_line(error))
+    sys.exit(code)
 
 
 def one_line(error: BaseException) -> str:

@@ -33,6 +33,7 @@ from data.pipeline.skips import Report, SkipLog
 from data.pipeline.sources import Split, open_split, own_streams
 from data.pipeline.streams import resolve
 from data.pipeline.training import TrainStream
+from data.pipeline.waiting import Waited, start_worker
 from mplug2_jax.contracts.errors import DataError
 from mplug2_jax.preprocess.tokenizer import Tokenizer
 
@@ -72,6 +73,7 @@ def train_batches(
     threads: int = 2,
     skips: SkipLog | None = None,
     workers: int = 0,
+    idle: Callable[[], None] | None = None,
 ) -> Iterator[dict[str, dict[str, np.ndarray]]]:
     """Endless training batches: for each step one batch of every stream.
 
@@ -96,9 +98,11 @@ def train_batches(
             many.
         workers: processes that prepare batches; 0 for none but this one. The script that uses them
             needs `if __name__ == "__main__":`.
+        idle: called again and again while a batch is waited for; what it raises comes out of it.
 
     Raises:
-        DataError: a stream or the data cannot be used, or too many records are bad.
+        DataError: a stream or the data cannot be used, too many records are bad, or a worker ended
+            or does nothing any more.
     """
     skips = SkipLog() if skips is None else skips
     start = start or {}
@@ -114,7 +118,7 @@ def train_batches(
             for name, source in sources.items()
         }, report
 
-    batches = _iterate(grain.MapDataset.range(sys.maxsize).map(make), threads, workers)
+    batches = _iterate(grain.MapDataset.range(sys.maxsize).map(make), threads, workers, idle)
     return _deliver(batches, skips, check=True, copy=workers > 0)
 
 
@@ -187,19 +191,22 @@ def prefetch_to_device(
         raise ending
 
 
-def _iterate(batches: grain.MapDataset, threads: int, workers: int) -> grain.DatasetIterator:
+def _iterate(
+    batches: grain.MapDataset, threads: int, workers: int, idle: Callable[[], None] | None = None
+) -> Waited:
     # Twice the threads keeps them busy while a batch is handed over; more would only hold memory.
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     dataset = batches.to_iter_dataset(options)
     if workers:
         if not flags.FLAGS.is_parsed():  # Grain reads its own flags; their defaults will do
             flags.FLAGS.mark_as_parsed()
-        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=workers))
-    return iter(dataset)
+        options = grain.MultiprocessingOptions(num_workers=workers)
+        dataset = dataset.mp_prefetch(options, start_worker)
+    return Waited(dataset, idle)
 
 
 def _deliver(
-    batches: grain.DatasetIterator, skips: SkipLog, check: bool, copy: bool
+    batches: Waited, skips: SkipLog, check: bool, copy: bool
 ) -> Iterator[Any]:
     """The batches alone; their reports go to `skips`, in the order of the batches."""
     try:

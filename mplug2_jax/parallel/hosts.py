@@ -6,6 +6,7 @@
 import importlib.metadata
 import json
 import os
+import socket
 import threading
 import time
 from collections import Counter
@@ -18,8 +19,12 @@ import numpy as np
 from jax._src import distributed
 from jax.experimental import multihost_utils
 
+from mplug2_jax.contracts import exits
 from mplug2_jax.parallel.addresses import HostError, check_address, given_address, in_cluster
-from mplug2_jax.parallel.watch import PERIOD, Watch, exit_now, print_error
+from mplug2_jax.parallel.ending import give_up
+from mplug2_jax.parallel.signals import SIGNALS
+from mplug2_jax.parallel.stopping import Stopping
+from mplug2_jax.parallel.watch import PERIOD, Watch
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av")
 _watch: Watch | None = None  # of this process, as `jax.distributed`'s state is
@@ -50,8 +55,6 @@ def join(coordinator: str | None, processes: int | None, process: int | None,
     deadline = time.monotonic() + join_timeout
     if given:
         check_address(given[0], given[2], join_timeout)
-    # A process that is told to end (SIGTERM) ends; the others then go by `lost_after`.
-    jax.config.update("jax_enable_preemption_service", False)
     # JAX aborts, with a stack trace, where time runs out: these are to have their say before.
     late = threading.Timer(max(deadline - time.monotonic(), 5), _too_late,
                            (coordinator, processes, join_timeout))
@@ -64,6 +67,7 @@ def join(coordinator: str | None, processes: int | None, process: int | None,
             shutdown_timeout_seconds=lost_after + 60)
         global _watch
         _watch = _watch_run(lost_after)
+        SIGNALS.install()  # JAX's preemption service took SIGTERM, and hears nothing else
         _watch.meet()
     except RuntimeError as error:
         raise HostError(f"the processes cannot come together: {error}") from error
@@ -83,10 +87,21 @@ def _watch_run(lost_after: int) -> Watch:
 
 def _too_late(coordinator: str | None, processes: int | None, timeout: int) -> None:
     """Ends a process that still waits for others to come."""
-    print_error(f"of {processes or 'the'} processes, not all came to "
-                f"{coordinator or 'the coordinator'} in {timeout} s (--join_timeout): start all "
-                "of them, each with its own --process and the same --processes")
-    exit_now(2)
+    give_up(exits.WRONG, f"of {processes or 'the'} processes, not all came to "
+            f"{coordinator or 'the coordinator'} in {timeout} s (--join_timeout): start all of "
+            "them, each with its own --process and the same --processes")
+
+
+def stopping(grace: float) -> Stopping:
+    """Whether and where the run stops by a signal to any of its processes, within so many seconds.
+    """
+    service = distributed.global_state.preemption_sync_manager is not None
+    return Stopping(grace, _watch, service and _watch is not None)
+
+
+def this() -> str:
+    """This process in words: `process 1 (its host)`, or its host alone."""
+    return socket.gethostname() if _watch is None else _watch.name(_watch.process)
 
 
 def several() -> bool:

@@ -10,20 +10,18 @@ import contextlib
 import ctypes
 import itertools
 import json
-import multiprocessing
-import os
 import signal
 import socket
-import sys
 import threading
 import time
 from typing import Any
 
+from mplug2_jax.contracts.exits import LOST
 from mplug2_jax.parallel.addresses import HostError, reach
+from mplug2_jax.parallel.ending import exit_now, note, print_error, tell_by
 
 PERIOD = 1.0  # seconds between two signs of life
 FAREWELL = 10.0  # seconds that a failing process 0 stays for the others to hear of it, at most
-LOST = 3  # exit code of a process that ends for what happened to another one
 _AGAIN = ("start all processes again by the same command, training goes on from its last "
           "checkpoint")
 _VERDICT = "verdict"  # what process 0 sets at the end of the run: why, or "" for a good end
@@ -41,8 +39,8 @@ class Watch:
     """
 
     def __init__(self, store: Any, process: int, count: int, coordinator: str, lost_after: int):
-        self.process, self.lost_after = process, lost_after
-        self._store, self._count, self._coordinator = store, count, coordinator
+        self.process, self.count, self.lost_after = process, count, lost_after
+        self._store, self._coordinator = store, coordinator
         self._stopped, self._ending = threading.Event(), threading.Lock()
         self._code = LOST  # of the end that has begun
         self._rounds = 0
@@ -52,6 +50,7 @@ class Watch:
                          for run in (self._follow, self._judge, self._listen)]
         for thread in self._threads:
             thread.start()
+        tell_by(self._tell)
         # JAX aborts a process that loses its connection to process 0, within a tenth of a second,
         # with a stack trace and from a thread of its own. No public option prevents it:
         # `heartbeat_timeout_seconds` is of silence, not of a closed connection,
@@ -63,15 +62,15 @@ class Watch:
 
     def meet(self) -> None:
         """Learns the hosts' names; HostError where a process counts on another number of them."""
-        own = {"host": socket.gethostname(), "processes": self._count}
+        own = {"host": socket.gethostname(), "processes": self.count}
         self._store.key_value_set(f"meet/{self.process}", json.dumps(own))
-        for process in range(self._count):
+        for process in range(self.count):
             other = json.loads(self._store.blocking_key_value_get(f"meet/{process}", _DAY))
-            if other["processes"] != self._count:
+            if other["processes"] != self.count:
                 raise HostError(
                     f"process {process} ({other['host']}) was started as one of "
                     f"{other['processes']} processes, process {self.process} ({own['host']}) as "
-                    f"one of {self._count}: start all with the same --processes")
+                    f"one of {self.count}: start all with the same --processes")
             self._hosts.append(other["host"])
 
     def name(self, process: int) -> str:
@@ -79,13 +78,25 @@ class Watch:
         met = process < len(self._hosts)
         return f"process {process} ({self._hosts[process]})" if met else f"process {process}"
 
+    def put(self, key: str, value: str) -> bool:
+        """Sets a key for all processes, if it is not set; whether it was not."""
+        try:
+            self._store.key_value_set(key, value)
+        except RuntimeError:
+            return False
+        return True
+
+    def get(self, key: str, seconds: float | None = None) -> str:
+        """A key's value, waited for; RuntimeError where it does not come in time."""
+        return self._store.blocking_key_value_get(key, round(1000 * seconds) if seconds else _DAY)
+
     def exchange(self, name: str, value: str) -> list[str]:
         """Every process's value, in their order; all of them must ask."""
         self._rounds += 1  # names may come again
         key = f"{name}-{self._rounds}"
         self._store.key_value_set(f"{key}/{self.process}", value)
         return [self._store.blocking_key_value_get(f"{key}/{process}", _DAY)
-                for process in range(self._count)]
+                for process in range(self.count)]
 
     def barrier(self, name: str) -> None:
         """Waits for all processes to come here."""
@@ -104,20 +115,23 @@ class Watch:
         """Prints and tells the others why this process ends, and ends it."""
         with self._ending:
             self._code = code
+            note(code, message)
             print_error(message)
-            try:
-                self._store.key_value_set(f"failed/{self.process}", message)
-                if self.process == 0:
-                    self._dismiss(f"{self.name(0)} ended: {message}")
-            except RuntimeError:  # nobody there to tell
-                pass
-            exit_now(code)  # JAX's own shutdown would wait for the others
+            self._tell(message)
+            exit_now(code, message)  # JAX's own shutdown would wait for the others
+
+    def _tell(self, message: str) -> None:
+        """Says to the others why this process ends."""
+        with contextlib.suppress(RuntimeError):  # nobody there to tell
+            self._store.key_value_set(f"failed/{self.process}", message)
+            if self.process == 0:
+                self._dismiss(f"{self.name(0)} ended: {message}")
 
     def _end(self, verdict: str) -> None:
         """Ends this process for what happened to another."""
         with self._ending:
             print_error(verdict)
-            exit_now(LOST)
+            exit_now(LOST, verdict)
 
     def _dismiss(self, verdict: str, lost: int = 0) -> None:
         """Process 0 gives up the run; it stays until the others have heard of it."""
@@ -126,7 +140,7 @@ class Watch:
         while time.monotonic() < deadline:
             gone = dict(self._store.key_value_dir_get("gone/"))
             gone |= dict(self._store.key_value_dir_get("failed/"))
-            if len({key.split("/")[1] for key in gone} - {"0"}) >= self._count - 1 - lost:
+            if len({key.split("/")[1] for key in gone} - {"0"}) >= self.count - 1 - lost:
                 break
             time.sleep(PERIOD / 10)
 
@@ -154,7 +168,7 @@ class Watch:
             self._dismiss(verdict)
             self._end(verdict)
         now, latest = time.monotonic(), dict(self._store.key_value_dir_get("beat/"))
-        for process in range(1, self._count):
+        for process in range(1, self.count):
             beat = latest.get(f"beat/{process}")
             if beat != beats.get(process) or process not in silent_since:
                 beats[process], silent_since[process] = beat, now
@@ -195,18 +209,8 @@ class Watch:
             if self._ending.acquire(timeout=PERIOD):
                 self._ending.release()
                 self._end(f"{self.name(0)} is lost: the connection is closed; {_AGAIN}")
-            exit_now(self._code)
+            exit_now(self._code, "aborted by JAX while it ended")
 
     def _lost(self, process: int) -> str:
         return (f"{self.name(process)} is lost: no sign of life for {self.lost_after} s; {_AGAIN}")
 
-
-def exit_now(code: int) -> None:
-    """Ends the process at once, with those that prepare its data."""
-    for child in multiprocessing.active_children():
-        child.kill()
-    os._exit(code)
-
-
-def print_error(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr, flush=True)

@@ -26,7 +26,7 @@ PYTHON = re.compile(r"(?:^|[\s`\"'])(?:\S*/)?python (?=-|\w)")
 # What the docs leave open.
 OPEN = {"CONFIG": "configs/demo.py", "DATASET": "msrvtt", "...": "--config=configs/demo.py"}
 # Flags of other programs: Slurm, Beam's runners.
-FOREIGN = {"gpus-per-task", "gpu-bind", "flink_master"}
+FOREIGN = {"gpus-per-task", "gpu-bind", "flink_master", "signal", "requeue"}
 UNPARSED = ("-c", "tests/house.py")  # they have no flags
 KEY = re.compile(r"(?:^|\s|--config\.)((?:task|model|optimizer|mesh|data|evals)\.[\w.*]+)")
 pytestmark = pytest.mark.slow

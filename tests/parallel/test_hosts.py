@@ -10,8 +10,8 @@ import time
 
 import hosts_config
 import pytest
-from commands import ROOT, losses, run, seen
-from forks import Fork
+from commands import ROOT, losses, run
+from processes import end, error_line, start, start_all, wait_for
 
 from data.pipeline.fingerprint import fingerprint
 
@@ -20,48 +20,6 @@ CONFIG, SCRIPT = "tests/hosts_config.py", "tests/hosts_script.py"
 LABELLED = "video_motion_zero_shot", "video_motion_knn"  # evaluations of labelled records
 JOIN, LOST = 8, 5  # seconds: --join_timeout and --lost_after
 SLACK = 45  # seconds more for two processes to import and to end, on a busy machine
-
-
-def start(*arguments, devices=4, **flags):
-    """One process of several that has so many simulated devices."""
-    flags = {"join_timeout": 120, "lost_after": 60} | flags
-    return Fork([*arguments, *(f"--{k}={v}" for k, v in flags.items())],
-                seen(devices, ROOT / "tests"))
-
-
-def start_all(*arguments, each=({}, {}), **flags):
-    """A process for each entry of `each`, which holds flags of its own; all can reach another."""
-    with socket.create_server(("", 0)) as free:
-        address = f"localhost:{free.getsockname()[1]}"
-    return [start(*arguments, **{"coordinator": address, "processes": len(each),
-                                 "process": number} | flags | own)
-            for number, own in enumerate(each)]
-
-
-def end(processes, timeout=900):
-    """Outputs and exit codes; none is left running."""
-    try:
-        return ([process.communicate(timeout=timeout)[0] for process in processes],
-                [process.returncode for process in processes])
-    finally:
-        for process in processes:
-            process.kill()
-
-
-def error_line(output):
-    """The one line that says what happened."""
-    (line,) = [line for line in output.splitlines() if line.startswith("error:")]
-    return line
-
-
-def wait_for(condition, processes, timeout=900):
-    """Until the condition holds; no process may end before."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        ended = [process for process in processes if process.poll() is not None]
-        assert not ended, ended[0].communicate()[0][-5000:]
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
