@@ -12,11 +12,11 @@ from typing import Any
 
 from absl import logging
 
+from mplug2_jax.checkpoints.errors import CheckpointError
 from mplug2_jax.checkpoints.manager import (
     AVERAGE,
     BEST,
     LAST,
-    CheckpointError,
     Checkpoints,
     find_folder,
 )
@@ -40,7 +40,7 @@ class Best:
     """
 
     def __init__(self, workdir: Path, better: str, about: Mapping[str, Any], fresh: bool):
-        self._checkpoints = Checkpoints(workdir / BEST, keep=1)
+        self._checkpoints = Checkpoints(workdir / BEST, keep=1, begins_anew=True)
         self._sign = -1 if better == "lower" else 1
         self._about = dict(about)
         self.value: float | None = None
