@@ -92,8 +92,8 @@ def main() -> None:
         print(keys.help_text(CONFIG.value))
         return
     run = prepare(CONFIG.value, WORKDIR.value)
-    config, checkpoints = run.config, Checkpoints(run.workdir / LAST,
-                                                  keep=run.config.keep_checkpoints)
+    config, checkpoints = run.config, Checkpoints(
+        run.workdir / LAST, run.config.keep_checkpoints, run.config.keep_every)
     optimizer, rates = make_optimizer(config.optimizer)
     if "vision" not in run.task.model.modules:
         del rates["vision_learning_rate"]
@@ -118,7 +118,7 @@ def main() -> None:
     progress, batch = None, next(batches)
     flops = 3 * count_flops(run.task.loss, state.params, batch, jax.random.key(0))
     read = amounts(batch)
-    with RunLog(run.workdir, start) as log:
+    with checkpoints, validation, RunLog(run.workdir, start) as log:
         if validation.due(start) and not log.validated:  # the run ended in between
             log.validation(start, validation.run(moment(start)))
         for step in range(start + 1, config.optimizer.steps + 1):
@@ -143,8 +143,6 @@ def main() -> None:
             if validation.due(step):
                 with progress.paused():
                     log.validation(step, validation.run(moment(step)))
-    checkpoints.close()
-    validation.close()
     skips.report()
     logging.info("done: %d steps, %s", config.optimizer.steps, run.workdir)
 
@@ -197,23 +195,28 @@ def restore(run: Run, checkpoints: Checkpoints, create: Any) -> tuple[TrainState
     if hosts.is_first():
         warn_of_room(run, shapes)
     if checkpoints.latest is not None:
-        meta = checkpoints.meta()
-        before = stored.completed(meta)
-        launch.require_same("model", vars(ModelConfig.from_mapping(before.model)),
-                            vars(run.checked.model), HOW)
-        run.config = stored.gone_on(run.config, before)
-        run.checked = checks.validate(run.config)
-        positions |= {name: meta["samples"].get(name, 0) for name in positions}
-        state = restore_state(checkpoints, shapes, mesh, run.task)
-        logging.info("going on from step %d of %s", checkpoints.latest, checkpoints.folder)
-        return state, positions
+        return checkpoints.first_good(lambda: go_on(run, checkpoints, shapes))
     params = task_state = None
     if config.init_from:
         source = Checkpoints(find_folder(config.init_from))
-        params = source.load_params(shapes.params, mesh, config.allow_new)
-        task_state = source.load_task_state(shapes.task_state, mesh, config.allow_new)
-        source.close()
+        params, task_state = source.first_good(lambda: (
+            source.load_params(shapes.params, mesh, config.allow_new),
+            source.load_task_state(shapes.task_state, mesh, config.allow_new)))
     return sharding.init_sharded(create, mesh, params, task_state), positions
+
+
+def go_on(run: Run, checkpoints: Checkpoints, shapes: TrainState
+          ) -> tuple[TrainState, dict[str, int]]:
+    """The state of the newest checkpoint, and the samples seen of every stream."""
+    meta = checkpoints.meta()
+    before = stored.completed(meta)
+    launch.require_same("model", vars(ModelConfig.from_mapping(before.model)),
+                        vars(run.checked.model), HOW)
+    run.config = stored.gone_on(run.config, before)
+    run.checked = checks.validate(run.config)
+    state = restore_state(checkpoints, shapes, run.mesh, run.task)
+    logging.info("going on from step %d of %s", checkpoints.latest, checkpoints.folder)
+    return state, {name: meta["samples"].get(name, 0) for name in run.sizes}
 
 
 def warn_of_room(run: Run, shapes: TrainState) -> None:

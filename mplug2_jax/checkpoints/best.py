@@ -8,7 +8,7 @@ whole one, and where a run was killed in between, the newer of two is the better
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from absl import logging
 
@@ -86,6 +86,12 @@ class Best:
     def close(self) -> None:
         """Waits for what is being written."""
         self._checkpoints.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._checkpoints.__exit__(*error)
 
 
 def open_which(path: str | Path, which: str) -> Checkpoints:

@@ -8,7 +8,6 @@ difference is not 0, and an odd number times that is not 0 either); any other go
 """
 
 import functools
-from collections import defaultdict
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from mplug2_jax.parallel.sharding import path_name
 
 _WORDS = {1: np.uint8, 2: np.uint16, 4: np.uint32}  # by bytes of an element
-_CHUNK = 2 ** 20  # elements that are summed at once on the host
+_CHUNK = 2 ** 18  # elements that are summed at once on the host
 
 
 class Sum(NamedTuple):
@@ -39,36 +38,42 @@ class Sum(NamedTuple):
 def checksums(tree: Any) -> dict[str, Sum]:
     """The checksum of every array of a tree by its path; all hosts that have a part must ask.
 
-    Arrays of devices are summed there; nothing of them but their sums is copied to the host.
+    Arrays of devices are summed there, by one program for the tree, and nothing but their sums is
+    copied to the host. Where the devices are the host's processors, nothing is compiled.
 
     Args:
       tree: of arrays of any dtype, of devices or the host.
     """
-    named = [(path_name(path), x) for path, x in jax.tree_util.tree_leaves_with_path(tree)]
-    found: dict[str, Sum] = {}
-    # Those alike are summed by one program, which all trees share: few are compiled.
-    alike: dict[Any, list[tuple[str, jax.Array]]] = defaultdict(list)
-    for name, x in named:
-        if not isinstance(x, jax.Array):
-            found[name] = _of_host(np.asarray(x))
-            continue
-        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+    found: dict[str, Sum | None] = {}
+    summed: dict[str, jax.Array] = {}
+    for path, x in jax.tree_util.tree_leaves_with_path(tree):
+        if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
             x = jax.random.key_data(x)
-        alike[x.shape, x.dtype, x.sharding].append((name, x))
-    sums = {key: _program(key[2])([x for _, x in group]) for key, group in alike.items()}
-    for key, (values, finite) in jax.device_get(sums).items():
-        summed = key[1].itemsize in _WORDS
-        found |= {name: Sum(key[1].name, int(value) if summed else None, bool(every))
-                  for (name, _), value, every in zip(alike[key], values, finite, strict=True)}
-    return {name: found[name] for name, _ in named}
+        if isinstance(x, jax.Array) and not _of_this_host(x):
+            summed[path_name(path)], found[path_name(path)] = x, None
+        else:
+            found[path_name(path)] = _of_host(np.asarray(x))
+    if summed:
+        first = next(iter(summed.values())).sharding
+        # Every host gets the sums.
+        everywhere = (NamedSharding(first.mesh, PartitionSpec())
+                      if isinstance(first, NamedSharding) else None)
+        values = jax.device_get(_program(everywhere)(list(summed.values())))
+        for (name, x), value, every in zip(summed.items(), *values, strict=True):
+            known = x.dtype.itemsize in _WORDS
+            found[name] = Sum(x.dtype.name, int(value) if known else None, bool(every))
+    return {name: one for name, one in found.items() if one is not None}
+
+
+def _of_this_host(x: jax.Array) -> bool:
+    """Whether an array is in the host's memory."""
+    return x.is_fully_addressable and all(one.platform == "cpu" for one in x.devices())
 
 
 @functools.cache
-def _program(sharding: Any) -> Any:
-    """Sums arrays of one shape and sharding; every host gets the sums."""
-    everywhere = (NamedSharding(sharding.mesh, PartitionSpec())
-                  if isinstance(sharding, NamedSharding) else None)
-    return jax.jit(_of_devices, out_shardings=everywhere)
+def _program(places: Any) -> Any:
+    """Sums arrays; the sums lie at `places`."""
+    return jax.jit(_of_devices, out_shardings=places)
 
 
 def _of_devices(arrays: list[jax.Array]) -> tuple[jax.Array, jax.Array]:

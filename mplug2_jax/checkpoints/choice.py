@@ -51,7 +51,7 @@ class Choice:
         Raises:
           CheckpointError: there is none.
         """
-        self._choose(manifest.said(error))
+        self._choose(error.reason)
 
     def _choose(self, damage: str = "") -> None:
         """Looks for the newest good one; `damage` is of the newest, where it is known."""
@@ -92,7 +92,7 @@ class Choice:
         """
         self.numbers.insert(0, newest)
         if damage := manifest.damage(self._folder / str(newest)):
-            raise Damaged(f"{self._folder}/{newest}: {damage}")
+            raise Damaged(self._folder / str(newest), damage)
         kept = [number for i, number in enumerate(self.numbers)
                 if i < keep or every and number % every == 0]
         for number in set(self.numbers) - set(kept):

@@ -19,12 +19,14 @@ _T = TypeVar("_T")
 
 def read_meta(folder: Path) -> dict[str, Any]:
     """The `meta` item of a checkpoint; Damaged where it cannot be read."""
-    return _from_disk("meta", lambda: json.loads((folder / manifest.META).read_text()))
+    return _from_disk(folder, "meta", lambda: json.loads(
+        (folder / manifest.META).read_text()))
 
 
 def read_shapes(folder: Path, item: str) -> Any:
     """An item of a checkpoint as a tree of ShapeDtypeStructs; Damaged where it cannot be read."""
-    found = _from_disk(item, lambda: ocp.StandardCheckpointHandler().metadata(folder / item)).tree
+    found = _from_disk(folder, item, lambda: ocp.StandardCheckpointHandler().metadata(
+        folder / item)).tree
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), found)
 
 
@@ -48,18 +50,19 @@ def read_arrays(folder: Path, item: str, target: Any, partial: bool = False) -> 
     places = jax.tree.map(lambda x: ocp.ArrayRestoreArgs(dtype=x.dtype, sharding=x.sharding),
                           as_written)
     args = ocp.args.PyTreeRestore(as_written, restore_args=places, partial_restore=partial)
-    found = _from_disk(item, lambda: ocp.PyTreeCheckpointHandler().restore(folder / item, args))
+    found = _from_disk(folder, item, lambda: ocp.PyTreeCheckpointHandler().restore(
+        folder / item, args=args))
     recorded = manifest.arrays(folder).get(item)
     if recorded is not None:
         wrong = [name for name, one in checksums(found).items()
                  if None not in recorded[name] and recorded[name] != one[:2]]
         if wrong:
             more = f", and {len(wrong) - 1} more," if wrong[1:] else ""
-            raise Damaged(f"{item}: {wrong[0]}{more} is not as it was written (its checksum)")
+            raise Damaged(folder, f"{item}: {wrong[0]}{more} is not as it was written (its checksum)")
     return jax.tree.map(lambda x, wanted: x.astype(wanted.dtype), found, target)
 
 
-def _from_disk(item: str, read: Callable[[], _T]) -> _T:
+def _from_disk(folder: Path, item: str, read: Callable[[], _T]) -> _T:
     """What `read` gives; Damaged on all hosts where it fails on one of them."""
     wrong: dict[str, int] = {}
     try:
@@ -69,5 +72,5 @@ def _from_disk(item: str, read: Callable[[], _T]) -> _T:
     except (ValueError, OSError, LookupError) as error:
         wrong = {manifest.said(error): 1}
     if lost := hosts.totals(wrong):
-        raise Damaged(f"{item} cannot be read: {next(iter(lost))}")
+        raise Damaged(folder, f"{item} cannot be read: {next(iter(lost))}")
     return found
