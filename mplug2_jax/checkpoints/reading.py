@@ -58,7 +58,7 @@ def read_arrays(folder: Path, item: str, target: Any, partial: bool = False) -> 
                  if None not in recorded[name] and recorded[name] != one[:2]]
         if wrong:
             more = f", and {len(wrong) - 1} more," if wrong[1:] else ""
-            raise Damaged(folder, f"{item}: {wrong[0]}{more} is not as it was written (its checksum)")
+            raise Damaged(folder, f"{item}: {wrong[0]}{more} is not what its checksum says")
     return jax.tree.map(lambda x, wanted: x.astype(wanted.dtype), found, target)
 
 
