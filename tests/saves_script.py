@@ -1,9 +1,10 @@
 """A toy run: a walk of a few arrays that is saved after every step and goes on where it was.
 
 It prints which step it goes on from and a digest of what it restored, and the digest at its end.
-With `--killed_at` it ends by SIGKILL once so many bytes have appeared in the folder since its start.
+With `--killed_at` it ends by SIGKILL once so many bytes have appeared in the folder.
 """
 
+import contextlib
 import hashlib
 import os
 import signal
@@ -79,18 +80,16 @@ def kill(folder, most):
     """Ends this process, without a chance to tidy up, once that many bytes have appeared."""
     sizes, total = {}, 0
     while True:
-        for path in folder.rglob("*"):
-            try:
-                found = path.stat()
-            except FileNotFoundError:
-                continue
-            if path.is_file():
-                before = sizes.get(found.st_ino, 0)
-                total += found.st_size - (before if found.st_size >= before else 0)
-                sizes[found.st_ino] = found.st_size
+        for place, _, names in os.walk(folder):
+            for name in names:
+                with contextlib.suppress(FileNotFoundError):
+                    found = os.stat(os.path.join(place, name))
+                    before = sizes.get(found.st_ino, 0)
+                    total += found.st_size - (before if found.st_size >= before else 0)
+                    sizes[found.st_ino] = found.st_size
         if total >= most:
             os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(0.0005)
+        time.sleep(0.001)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ arrays have checksums of their values, that are computed on the devices before t
 after they are read. So nothing is read twice.
 """
 
+import errno
 import json
 import os
 import zlib
@@ -17,6 +18,7 @@ from mplug2_jax.checkpoints.checksums import Sum
 NAME = "manifest.json"
 FORMAT = 3  # of checkpoints, from which on they have a manifest
 META = "meta/metadata"  # where Orbax puts the `meta` item
+_REASONS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.ESTALE)
 _ARRAYS = "d"  # folders of OCDBT that hold the arrays' bytes
 
 
@@ -86,9 +88,12 @@ def damage(folder: Path) -> str:
 
 
 def said(error: BaseException) -> str:
-    """An error of a library, in a line of its first words."""
+    """An error of a library, in a line: the system's reason alone where it has one."""
     text = getattr(error, "strerror", None) or str(error) or type(error).__name__
     line = " ".join(text.split())
+    for reason in map(os.strerror, _REASONS):
+        if reason in line:
+            return reason
     return line if len(line) <= 300 else line[:300] + "..."
 
 

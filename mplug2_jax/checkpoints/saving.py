@@ -36,9 +36,12 @@ class Saver:
         self._folder, self._choice, self._keep, self._every = folder, choice, keep, every
         # Two folders may be written at once: the prefix keeps the hosts' meetings for them apart.
         meetings = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=folder.name)
+        # Made in the background, a folder that cannot be made is an error after five minutes.
+        at_once = ocp.AsyncOptions(create_directories_asynchronously=False)
         self._writer = ocp.AsyncCheckpointer(
             ocp.CompositeCheckpointHandler(composite_options=ocp.CompositeOptions(
-                multiprocessing_options=meetings)), multiprocessing_options=meetings)
+                multiprocessing_options=meetings, async_options=at_once)),
+            multiprocessing_options=meetings, async_options=at_once)
         self._thread = ThreadPoolExecutor(1, f"save-{folder.name}")
         self._pending: Future[None] | None = None
         self._newest = choice.numbers[0] if choice.numbers else None
