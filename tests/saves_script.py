@@ -4,15 +4,11 @@ It prints which step it goes on from and a digest of what it restored, and the d
 With `--killed_at` it ends by SIGKILL once so many bytes have appeared in the folder.
 """
 
-import contextlib
 import hashlib
 import os
-import signal
-import threading
-import time
-from pathlib import Path
 
 import jax
+import killed
 import numpy as np
 from absl import flags
 
@@ -33,7 +29,7 @@ def main(folder):
     if USER.value:
         os.setuid(USER.value)
     if KILLED.value:
-        threading.Thread(target=kill, args=(Path(folder), KILLED.value), daemon=True).start()
+        killed.start(folder, KILLED.value)
     with Checkpoints(folder, keep=KEEP.value) as checkpoints:
         params, start = begin(), 0
         if checkpoints.latest is not None:
@@ -74,22 +70,6 @@ def digest(params):
     """Of all bits."""
     leaves = jax.tree.leaves(jax.device_get(params))
     return hashlib.sha256(b"".join(x.tobytes() for x in leaves)).hexdigest()[:16]
-
-
-def kill(folder, most):
-    """Ends this process, without a chance to tidy up, once that many bytes have appeared."""
-    sizes, total = {}, 0
-    while True:
-        for place, _, names in os.walk(folder):
-            for name in names:
-                with contextlib.suppress(FileNotFoundError):
-                    found = os.stat(os.path.join(place, name))
-                    before = sizes.get(found.st_ino, 0)
-                    total += found.st_size - (before if found.st_size >= before else 0)
-                    sizes[found.st_ino] = found.st_size
-        if total >= most:
-            os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(0.001)
 
 
 if __name__ == "__main__":
