@@ -11,7 +11,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-import conftest  # noqa: F401
 import conftest
 import jax
 import numpy as np
