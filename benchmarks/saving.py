@@ -16,6 +16,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from absl import flags
 
 from mplug2_jax import launch, places
@@ -40,13 +41,11 @@ def measure(folder: Path, gib: float, rounds: int) -> dict[str, float | str]:
     mesh = make_mesh(1, -1, 1)
     layers = max(round(gib * 2 ** 30 / (3 * 4 * WIDTH * WIDTH)), 1)
 
-    def create():
-        keys = jax.random.split(jax.random.key(0), 3 * layers)
-        trees = [{f"layer_{i}": {"kernel": jax.random.normal(keys[j * layers + i], (WIDTH, WIDTH))}
-                  for i in range(layers)} for j in range(3)]
-        return {"params": trees[0], OPTIMIZER: {"mu": trees[1], "nu": trees[2]}}
-
-    items = jax.block_until_ready(sharding.init_sharded(create, mesh))
+    draw = np.random.default_rng(0)
+    params, mu, nu = ({f"layer_{i}": {"kernel": draw.standard_normal((WIDTH, WIDTH), np.float32)}
+                       for i in range(layers)} for _ in range(3))
+    drawn = {"params": params, OPTIMIZER: {"mu": mu, "nu": nu}}
+    items = jax.device_put(drawn, sharding.tree_shardings(drawn, mesh))
     found: dict[str, list[float]] = {"blocked": [], "whole": [], "checksums": []}
     with Checkpoints(folder / "checkpoints", keep=1) as checkpoints:
         for step in range(rounds + 1):
@@ -61,7 +60,7 @@ def measure(folder: Path, gib: float, rounds: int) -> dict[str, float | str]:
             found["whole"].append(time.perf_counter() - begun)
     result: dict[str, float | str] = {
         name: statistics.median(times[1:]) for name, times in found.items()}
-    shapes, size = jax.eval_shape(create), places.size(folder)
+    shapes, size = jax.eval_shape(lambda: drawn), places.size(folder)
     del items
     source = Checkpoints(folder / "checkpoints")
     before, begun = _bytes_read(), time.perf_counter()
