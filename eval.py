@@ -51,6 +51,11 @@ TITLE = "mPLUG-2 evaluation"
 
 def main() -> None:
     checkpoints = open_which(CHECKPOINT.value, WHICH.value)
+    checkpoints.first_good(functools.partial(evaluate, checkpoints))
+
+
+def evaluate(checkpoints: Checkpoints) -> None:
+    """Evaluates the newest checkpoint of a folder."""
     meta = checkpoints.meta()
     given = CONFIG.value or stored.completed(meta)
     config = given if CONFIG.value else located.located(given, CHECKPOINT.value)

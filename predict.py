@@ -131,7 +131,7 @@ def main(command: str, *arguments: str) -> None:
             for kind in by_kind}
     mesh = make_mesh(1, -1, 1)
     wanted, rerank = needed_params(jobs, checkpoints.shapes())
-    params = checkpoints.load_params(wanted, mesh, averaged=True)
+    params = checkpoints.first_good(lambda: checkpoints.load_params(wanted, mesh, averaged=True))
     checkpoints.close()
     out = open(OUT.value, "w") if OUT.value else None
     lines = Lines(out)

@@ -105,7 +105,8 @@ def main() -> int:
         print(keys.help_text(CONFIG.value))
         return exits.DONE
     run = prepare(CONFIG.value, WORKDIR.value)
-    checkpoints = Checkpoints(run.workdir / LAST, keep=run.config.keep_checkpoints)
+    checkpoints = Checkpoints(run.workdir / LAST, run.config.keep_checkpoints,
+                              run.config.keep_every)
     optimizer, rates, create = learner(run)
     validation = validations(run, fresh=checkpoints.latest is None)
     state, positions = restore(run, checkpoints, create)
@@ -131,7 +132,8 @@ def main() -> int:
     progress, batch = None, next(batches)
     flops = 3 * count_flops(run.task.loss, state.params, batch, jax.random.key(0))
     amount = amounts(batch)
-    with RunLog(run.workdir, start) as log, vigil.over(start, lambda: checkpoints.latest, save):
+    with (checkpoints, validation, RunLog(run.workdir, start) as log,
+          vigil.over(start, lambda: checkpoints.latest, save)):
         if validation.due(start) and not log.validated:  # the run ended in between
             log.validation(start, validation.run(moment(start)))
         for step in range(start + 1, last_step + 1):
@@ -156,8 +158,6 @@ def main() -> int:
                     log.validation(step, validation.run(moment(step)))
             if not last:
                 vigil.sync(step)
-    checkpoints.close()
-    validation.close()
     skips.report()
     return vigil.end(f"{last_step} steps, {run.workdir}")
 
@@ -228,23 +228,28 @@ def restore(run: Run, checkpoints: Checkpoints, create: Any) -> tuple[TrainState
     if hosts.is_first():
         warn_of_room(run, shapes)
     if checkpoints.latest is not None:
-        meta = checkpoints.meta()
-        before = stored.completed(meta)
-        launch.require_same("model", vars(ModelConfig.from_mapping(before.model)),
-                            vars(run.checked.model), HOW)
-        run.config = stored.gone_on(run.config, before)
-        run.checked = checks.validate(run.config)
-        positions |= {name: meta["samples"].get(name, 0) for name in positions}
-        state = restore_state(checkpoints, shapes, mesh, run.task)
-        logging.info("going on from step %d of %s", checkpoints.latest, checkpoints.folder)
-        return state, positions
+        return checkpoints.first_good(lambda: go_on(run, checkpoints, shapes))
     params = task_state = None
     if config.init_from:
         source = Checkpoints(find_folder(config.init_from))
-        params = source.load_params(shapes.params, mesh, config.allow_new)
-        task_state = source.load_task_state(shapes.task_state, mesh, config.allow_new)
-        source.close()
+        params, task_state = source.first_good(lambda: (
+            source.load_params(shapes.params, mesh, config.allow_new),
+            source.load_task_state(shapes.task_state, mesh, config.allow_new)))
     return sharding.init_sharded(create, mesh, params, task_state), positions
+
+
+def go_on(run: Run, checkpoints: Checkpoints, shapes: TrainState
+          ) -> tuple[TrainState, dict[str, int]]:
+    """The state of the newest checkpoint, and the samples seen of every stream."""
+    meta = checkpoints.meta()
+    before = stored.completed(meta)
+    launch.require_same("model", vars(ModelConfig.from_mapping(before.model)),
+                        vars(run.checked.model), HOW)
+    run.config = stored.gone_on(run.config, before)
+    run.checked = checks.validate(run.config)
+    state = restore_state(checkpoints, shapes, run.mesh, run.task)
+    logging.info("going on from step %d of %s", checkpoints.latest, checkpoints.folder)
+    return state, {name: meta["samples"].get(name, 0) for name in run.sizes}
 
 
 def warn_of_room(run: Run, shapes: TrainState) -> None:

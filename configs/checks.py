@@ -166,7 +166,7 @@ def _check_run(config: ConfigDict) -> common.Run:
     own = {key: value for key, value in config.items() if key not in sections}
     run = read(common.Run, own, "config")
     for key, least in (("log_every", 1), ("checkpoint_every", 1), ("keep_checkpoints", 1),
-                       ("eval_every", 0), ("eval_limit", 0)):
+                       ("keep_every", 0), ("eval_every", 0), ("eval_limit", 0)):
         if getattr(run, key) < least:
             raise ConfigError(f"{key} = {getattr(run, key)}: expected at least {least}")
     given = dict(config.data.items())

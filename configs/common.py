@@ -71,6 +71,7 @@ class Run:
     log_every: int = option(50, "steps")
     checkpoint_every: int = option(1_000, "steps")
     keep_checkpoints: int = option(3, "of the newest")
+    keep_every: int = option(0, "steps: checkpoints at its multiples stay, too; 0 for none")
     eval_every: int = option(0, "steps; 0 for never during training")
     eval_limit: int = option(0, "examples of each evaluation during training; 0 for all")
     best: str = option("", "figure of the validation by which the best checkpoint is kept; empty: "

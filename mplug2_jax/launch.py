@@ -219,8 +219,13 @@ def end_all(error: BaseException) -> None:
 
 
 def of_interest(record: python_logging.LogRecord) -> bool:
-    """Whether a line is ours or a warning: libraries say in INFO what only their authors ask."""
-    return record.levelno >= python_logging.WARNING or "site-packages" not in record.pathname
+    """Whether a line is ours or a warning: libraries say in INFO what only their authors ask.
+
+    What fails in Orbax's threads is raised where the run saves next, and is no trace before that.
+    """
+    ours = "site-packages" not in record.pathname
+    traced = record.exc_info is not None and "orbax" in record.pathname
+    return ours or record.levelno >= python_logging.WARNING and not traced
 
 
 def fail(error: BaseException) -> NoReturn:

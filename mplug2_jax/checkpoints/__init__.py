@@ -1,13 +1,13 @@
 """Checkpoints: written while training goes on, restored onto any mesh, loaded by module."""
 
 from mplug2_jax.checkpoints.best import WHICH, Best, open_which
+from mplug2_jax.checkpoints.errors import CheckpointError
 from mplug2_jax.checkpoints.manager import (
     AVERAGE,
     BEST,
     LAST,
     OPTIMIZER,
     TASK_STATE,
-    CheckpointError,
     Checkpoints,
     find_folder,
     write_params,

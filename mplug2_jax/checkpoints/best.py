@@ -8,15 +8,15 @@ whole one, and where a run was killed in between, the newer of two is the better
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from absl import logging
 
+from mplug2_jax.checkpoints.errors import CheckpointError
 from mplug2_jax.checkpoints.manager import (
     AVERAGE,
     BEST,
     LAST,
-    CheckpointError,
     Checkpoints,
     find_folder,
 )
@@ -40,7 +40,7 @@ class Best:
     """
 
     def __init__(self, workdir: Path, better: str, about: Mapping[str, Any], fresh: bool):
-        self._checkpoints = Checkpoints(workdir / BEST, keep=1)
+        self._checkpoints = Checkpoints(workdir / BEST, keep=1, begins_anew=True)
         self._sign = -1 if better == "lower" else 1
         self._about = dict(about)
         self.value: float | None = None
@@ -86,6 +86,12 @@ class Best:
     def close(self) -> None:
         """Waits for what is being written."""
         self._checkpoints.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._checkpoints.__exit__(*error)
 
 
 def open_which(path: str | Path, which: str) -> Checkpoints:

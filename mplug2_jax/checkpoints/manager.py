@@ -1,14 +1,15 @@
 """Checkpoints: written while training goes on, restored onto any mesh, loaded by module, strictly.
 
 A folder holds one Orbax checkpoint a kept step: `params`, other items (trees by name) as the run
-has them, and `meta` (the format's version, step, samples seen of each stream, config, versions).
+has them, `meta` (the format's version, step, samples seen of each stream, config, versions), and a
+manifest of all of it. What is read is compared with the manifest.
 """
 
 import importlib.metadata
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, TypeVar
 
 import jax
 import numpy as np
@@ -16,44 +17,59 @@ import orbax.checkpoint as ocp
 from absl import logging
 from jax.sharding import Mesh
 
+from mplug2_jax.checkpoints import manifest
+from mplug2_jax.checkpoints.checksums import checksums
+from mplug2_jax.checkpoints.choice import SAVING, Choice, stored
+from mplug2_jax.checkpoints.errors import CheckpointError, Damaged
+from mplug2_jax.checkpoints.reading import read_arrays, read_meta, read_shapes
+from mplug2_jax.checkpoints.saving import Saver, commit
 from mplug2_jax.parallel.sharding import path_name, tree_shardings
 
 # Version of what is written. 1, which checkpoints do not say: each entry of what a task keeps
-# across steps is an item by itself; configs have the options of all tasks.
-FORMAT = 2
+# across steps is an item by itself; configs have the options of all tasks. 2: without a manifest.
+FORMAT = manifest.FORMAT
 OPTIMIZER, AVERAGE = "rest", "ema"  # items: the optimizer's state, the average for evaluation
 LAST, BEST = "checkpoints", "best"  # folders of a work folder
 TASK_STATE = "task_state"  # the item that is what a task keeps across steps, entries by name
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that is not there or does not fit; the message names what and where."""
+_T = TypeVar("_T")
 
 
 class Checkpoints:
-    """The checkpoints of one folder.
+    """The checkpoints of one folder; all hosts open it and call what it offers.
+
+    As a context it ends what is being written, also where an error ends the run.
 
     Args:
       folder: made if `keep` is given, else it must hold a checkpoint.
       keep: how many of the newest to keep, for writing; 0 opens it for reading.
+      every: of older ones, those whose number is a multiple of this stay, too; 0 for none.
+      begins_anew: whether what is written begins without a checkpoint where all are damaged.
+
+    Attributes:
+      latest: number of the newest checkpoint that is good, or None.
 
     Raises:
-      CheckpointError: opened for reading, and there is no checkpoint.
+      CheckpointError: opened for reading, and there is no checkpoint; or all are damaged.
     """
 
-    def __init__(self, folder: str | Path, keep: int = 0):
+    def __init__(self, folder: str | Path, keep: int = 0, every: int = 0,
+                 begins_anew: bool = False):
         self.folder = Path(folder).absolute()
-        if not keep and not self.folder.is_dir():
+        if keep:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        elif not self.folder.is_dir():
             raise CheckpointError(f"checkpoint folder {folder} does not exist")
-        # Two folders may be written at once: the prefix keeps the hosts' meetings for them apart.
-        meetings = ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=self.folder.name)
-        self._manager = ocp.CheckpointManager(self.folder, options=ocp.CheckpointManagerOptions(
-            max_to_keep=keep or None, create=bool(keep), read_only=not keep,
-            cleanup_tmp_directories=bool(keep), multiprocessing_options=meetings))
-        self.latest: int | None = self._manager.latest_step()
+        self._choice = Choice(self.folder, bool(keep), begins_anew)
+        self.latest: int | None = self._choice.numbers[0] if self._choice.numbers else None
         if not keep and self.latest is None:
             raise CheckpointError(f"{folder} holds no checkpoint: give the folder that train.py "
                                   "writes checkpoints to")
+        self._saver = Saver(self.folder, self._choice, keep, every) if keep else None
+
+    @property
+    def path(self) -> Path:
+        """The folder of the newest checkpoint."""
+        return self.folder / str(self.latest)
 
     def save(self, step: int, items: Mapping[str, Any], config: dict[str, Any],
              samples: dict[str, int], best: Mapping[str, Any] | None = None,
@@ -67,18 +83,37 @@ class Checkpoints:
           samples: global samples seen of each stream: where the data goes on.
           best: of a best checkpoint, what it is best by.
           number: of the checkpoint in the folder, where that is not the step.
+
+        Raises:
+          CheckpointError: this one, or the one before, could not be written.
+          FloatingPointError: parameters are not finite, which is not written.
         """
+        if self._saver is None:
+            raise CheckpointError(f"{self.folder} is open for reading")
         meta = describe(step, config, samples) | ({} if best is None else {"best": dict(best)})
-        self.latest = step if number is None else number
-        self._manager.save(self.latest, args=ocp.args.Composite(
-            **{name: ocp.args.StandardSave(tree) for name, tree in items.items()},
-            meta=ocp.args.JsonSave(meta)))
+        number = step if number is None else number
+        self._saver.save(number, items, meta)
+        self.latest = number
+
+    def first_good(self, read: Callable[[], _T]) -> _T:
+        """What `read` gives of the newest checkpoint that can be read.
+
+        Arrays are read late, and damaged ones found then: `read`, which is to call all that it
+        uses of this folder, is called again with an older checkpoint.
+
+        Raises:
+          CheckpointError: all are damaged.
+        """
+        while True:
+            try:
+                return read()
+            except Damaged as error:
+                self._choice.reject(error)
+                self.latest = self._choice.numbers[0]
 
     def meta(self) -> dict[str, Any]:
         """The newest checkpoint's `format, step, samples, config, versions`, perhaps `best`."""
-        meta = self._manager.restore(self.latest, args=ocp.args.Composite(
-            meta=ocp.args.JsonRestore()))["meta"]
-        return {"format": 1} | meta
+        return {"format": 1} | read_meta(self.path)
 
     def restore(self, shapes: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
         """Items of the newest checkpoint, placed on `mesh` by the sharding table.
@@ -93,8 +128,10 @@ class Checkpoints:
         """
         entries = dict(shapes.get(TASK_STATE, {}))
         names = list(entries)
-        # The optimizer's moments follow the parameters: Orbax compares them.
-        self._require_whole("", shapes["params"], self.shapes())
+        for name, tree in shapes.items():
+            if name != TASK_STATE:
+                self._require_whole("" if name == "params" else f"{name} ", tree,
+                                    self.shapes(name))
         for name, tree in entries.items():
             self._require_whole(f"{name}/", tree, self.entry_shapes(name))
         whole = self.has(TASK_STATE)
@@ -104,8 +141,7 @@ class Checkpoints:
         kept = placed.pop(TASK_STATE)
         if names:
             placed |= {TASK_STATE: kept} if whole else kept
-        items = self._manager.restore(self.latest, args=ocp.args.Composite(**{
-            name: ocp.args.StandardRestore(tree) for name, tree in placed.items()}))
+        items = {name: read_arrays(self.path, name, tree) for name, tree in placed.items()}
         restored = {name: items[name] for name in shapes if name != TASK_STATE}
         source = items[TASK_STATE] if names and whole else items
         return restored | {TASK_STATE: {name: source[name] for name in names}}
@@ -130,12 +166,12 @@ class Checkpoints:
 
     def has(self, item: str) -> bool:
         """Whether the newest checkpoint has an item."""
-        return (self.folder / str(self.latest) / item).is_dir()
+        return (self.path / item).is_dir()
 
     def items(self) -> list[str]:
         """The items of the newest checkpoint."""
-        folders = (self.folder / str(self.latest)).iterdir()
-        return sorted(path.name for path in folders if path.is_dir() and path.name != "meta")
+        return sorted(path.name for path in self.path.iterdir()
+                      if path.is_dir() and path.name != "meta")
 
     def load_params(self, shapes: Any, mesh: Mesh, allow_new: Iterable[str] = (),
                     averaged: bool = False) -> Any:
@@ -191,28 +227,34 @@ class Checkpoints:
         logging.info("%s, %s: loaded %s; dropped %s; new %s", self.folder, item, *(
             by_module(part) for part in (loaded, dropped, {name: wanted[name] for name in new})))
         target = _placed(shapes, mesh)
-        picked = _prune(target, new)
-        restore_args = jax.tree.map(
-            lambda x: ocp.ArrayRestoreArgs(dtype=x.dtype, sharding=x.sharding), picked)
-        params = self._manager.restore(self.latest, args=ocp.args.Composite(**{
-            item: ocp.args.PyTreeRestore(picked, restore_args=restore_args,
-                                         partial_restore=True)}))[item]
+        params = read_arrays(self.path, item, _prune(target, new), partial=True)
         return _merge(jax.tree.map(lambda x: None, target), params)
 
     def shapes(self, item: str = "params") -> Any:
         """The newest checkpoint's parameters (or another item) as a tree of ShapeDtypeStructs."""
-        # Not the manager's `item_metadata`: it knows an item only after it has written one.
-        with ocp.StandardCheckpointer() as reader:
-            stored = reader.metadata(self.folder / str(self.latest) / item).item_metadata
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), stored.tree)
+        return read_shapes(self.path, item)
 
     def wait(self) -> None:
         """Blocks until what was saved is on disk."""
-        self._manager.wait_until_finished()
+        if self._saver is not None:
+            self._saver.wait()
 
     def close(self) -> None:
         """Waits for writes and lets the folder go."""
-        self._manager.close()
+        saver, self._saver = self._saver, None
+        if saver is not None:
+            saver.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        try:
+            self.close()
+        except CheckpointError as second:
+            if error is None:
+                raise
+            logging.error("%s", second)  # the first is what the run ended for
 
 
 def write_params(folder: str | Path, params: Any, config: dict[str, Any],
@@ -230,19 +272,22 @@ def write_params(folder: str | Path, params: Any, config: dict[str, Any],
     Raises:
       CheckpointError: the folder already holds a checkpoint.
     """
+    folder = Path(folder).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    if stored(folder):
+        raise CheckpointError(f"{folder}: already holds a checkpoint; give another folder")
     handlers = ocp.type_handlers
     registry = handlers.create_type_handler_registry(
         (np.ndarray, handlers.NumpyHandler(deepcopy_host_arrays=False)))
-    trees = {"params": params} | ({TASK_STATE: task_state} if task_state else {})
+    trees = {name: jax.tree.map(np.asarray, tree) for name, tree in
+             {"params": params, TASK_STATE: task_state}.items() if tree}
     handlers_of = {name: ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
                    for name in trees} | {"meta": ocp.JsonCheckpointHandler()}
-    with ocp.CheckpointManager(Path(folder).absolute(), item_handlers=handlers_of) as manager:
-        if manager.latest_step() is not None:
-            raise CheckpointError(f"{folder}: already holds a checkpoint; give another folder")
-        manager.save(0, args=ocp.args.Composite(
-            **{name: ocp.args.PyTreeSave(jax.tree.map(np.asarray, tree))
-               for name, tree in trees.items()},
-            meta=ocp.args.JsonSave(describe(0, config, {}))))
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler(**handlers_of)) as writer:
+        writer.save(folder / f"0{SAVING}", ocp.args.Composite(
+            **{name: ocp.args.PyTreeSave(tree) for name, tree in trees.items()},
+            meta=ocp.args.JsonSave(describe(0, config, {}))), force=True)
+    commit(folder, 0, {name: checksums(tree) for name, tree in trees.items()})
 
 
 def find_folder(path: str | Path) -> Path:

@@ -162,7 +162,7 @@ def beside(folder: str, params: dict[str, Any]) -> dict[str, Any]:
     shapes = source.shapes()
     if both := sorted(set(shapes) & set(params)):
         raise ValueError(f"--with={folder}: also holds {', '.join(both)}")
-    found = source.load_params(shapes, make_mesh(1, -1, 1))
+    found = source.first_good(lambda: source.load_params(shapes, make_mesh(1, -1, 1)))
     source.close()
     return params | found
 

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import jax
 from absl import logging
@@ -123,6 +123,13 @@ class Validation:
         """Waits for what is being written."""
         if self.best is not None:
             self.best.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        if self.best is not None:
+            self.best.__exit__(*error)
 
 
 def distinct(evaluations: Mapping[str, Evaluation], figure: str) -> dict[str, Evaluation]:

@@ -1,0 +1,139 @@
+"""Which checkpoint of a folder is taken, and which stay: one host looks, all do as it says.
+
+A checkpoint's folder is called by its number. What is being written or removed has another name,
+and is no checkpoint; what is damaged is set aside under another name, and never removed.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from mplug2_jax.checkpoints import manifest
+from mplug2_jax.checkpoints.errors import CheckpointError, Damaged
+from mplug2_jax.parallel import hosts
+
+SAVING, REMOVING, DAMAGED = ".saving", ".removing", ".damaged"  # after a number
+_ORBAX = ".orbax-checkpoint-tmp"  # within the names of what Orbax has not finished
+
+
+class Choice:
+    """The checkpoints of a folder that may be taken, from the newest good one on.
+
+    All hosts must make it, and call what it offers, except `retire`.
+
+    Args:
+      folder: of checkpoints.
+      writes: whether the folder is written to: then what is damaged is set aside, for its number
+        will come again, and what was never finished is removed.
+      begins_anew: whether a run may go on though none is good, for it loses nothing by it.
+
+    Attributes:
+      numbers: of the checkpoints, the newest first; the first is whole as far as its files say.
+
+    Raises:
+      CheckpointError: there are checkpoints, and none is good.
+    """
+
+    def __init__(self, folder: Path, writes: bool, begins_anew: bool = False):
+        self._folder, self._writes, self._begins_anew = folder, writes, begins_anew
+        self._lost: list[str] = []
+        if writes and hosts.is_first():
+            clean(folder)
+        self.numbers: list[int] = []
+        self._choose()
+
+    def reject(self, error: Damaged) -> None:
+        """Goes on to the next older good one: the first could not be read.
+
+        Raises:
+          CheckpointError: there is none.
+        """
+        self._choose(error.reason)
+
+    def _choose(self, damage: str = "") -> None:
+        """Looks for the newest good one; `damage` is of the newest, where it is known."""
+        found: dict[str, Any] = {}
+        if hosts.is_first():
+            numbers, lost = stored(self._folder), []
+            if damage:  # what a reader has rejected stays there; what a run has retired does not
+                numbers = [number for number in numbers if number <= self.numbers[0]]
+                damage = damage if self.numbers[0] in numbers else ""
+            while numbers:
+                damage = damage or manifest.damage(self._folder / str(numbers[0]))
+                if not damage:
+                    break
+                lost.append((numbers.pop(0), damage))
+                damage = ""
+            aside = sorted(path.name for path in self._folder.glob(f"*{DAMAGED}*"))
+            for number, why in lost:
+                logging.warning("%s/%d is damaged and not used: %s", self._folder, number, why)
+                if self._writes and (numbers or self._begins_anew):
+                    set_aside(self._folder / str(number))
+            found = {"numbers": numbers, "lost": [f"{n}: {why}" for n, why in lost],
+                     "aside": aside}
+        found = _as_first_says(found)
+        self.numbers, self._lost = found["numbers"], self._lost + found["lost"]
+        if not self.numbers and (self._lost or found["aside"]) and not self._begins_anew:
+            why = "; ".join(self._lost or [f"{name} is one" for name in found["aside"]])
+            raise CheckpointError(
+                f"{self._folder}: all its checkpoints are damaged ({why}): mend one, or move the "
+                "folder away to begin without it")
+
+    def retire(self, newest: int, keep: int, every: int) -> None:
+        """On the first host, removes what need not stay after a new checkpoint.
+
+        Args:
+          newest: its number; if it is not good, nothing is removed.
+          keep: how many of the newest stay.
+          every: those whose number is a multiple of this stay, too; 0 for none.
+        """
+        self.numbers.insert(0, newest)
+        if damage := manifest.damage(self._folder / str(newest)):
+            raise Damaged(self._folder / str(newest), damage)
+        kept = [number for i, number in enumerate(self.numbers)
+                if i < keep or every and number % every == 0]
+        for number in set(self.numbers) - set(kept):
+            path = self._folder / str(number)
+            if damage := manifest.damage(path):
+                logging.warning("%s is damaged, and set aside: %s", path, damage)
+                set_aside(path)
+            else:
+                remove(path)
+        self.numbers = kept
+
+
+def stored(folder: Path) -> list[int]:
+    """Numbers of the checkpoints, the newest first."""
+    return sorted((int(path.name) for path in folder.iterdir()
+                   if path.name.isdecimal() and path.is_dir()), reverse=True)
+
+
+def clean(folder: Path) -> None:
+    """Removes what a run that was killed has left of what it was writing or removing."""
+    for path in folder.iterdir():
+        if _ORBAX in path.name or path.name.endswith((SAVING, REMOVING)):
+            logging.info("%s was not finished, and is removed", path)
+            shutil.rmtree(path)
+
+
+def remove(path: Path) -> None:
+    """Removes a checkpoint; where that ends midway, what is left has not its name."""
+    doomed = path.with_name(path.name + REMOVING)
+    path.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def set_aside(path: Path) -> None:
+    """Gives a damaged checkpoint another name."""
+    names = [f"{path.name}{DAMAGED}", *(f"{path.name}{DAMAGED}.{i}" for i in range(2, 1000))]
+    path.rename(next(path.with_name(name) for name in names if not path.with_name(name).exists()))
+
+
+def _as_first_says(found: dict[str, Any]) -> dict[str, Any]:
+    """What the first host has found, on all of them."""
+    own = {json.dumps(found): 1} if hosts.is_first() else {}
+    (said,) = hosts.totals(own)
+    return json.loads(said)

@@ -1,0 +1,117 @@
+"""The manifest of a checkpoint: what belongs to it, written last, and what it is compared with.
+
+It lists every file with its size, and its CRC-32 but for those of arrays, which may be terabytes:
+arrays have checksums of their values, that are computed on the devices before they are written and
+after they are read. So nothing is read twice.
+"""
+
+import errno
+import json
+import os
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mplug2_jax.checkpoints.checksums import Sum
+
+NAME = "manifest.json"
+FORMAT = 3  # of checkpoints, from which on they have a manifest
+META = "meta/metadata"  # where Orbax puts the `meta` item
+_REASONS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.ESTALE)
+_ARRAYS = "d"  # folders of OCDBT that hold the arrays' bytes
+
+
+def write(folder: Path, arrays: Mapping[str, Mapping[str, Sum]]) -> None:
+    """Writes the manifest of a checkpoint that is whole; once it is there, all is on the disk.
+
+    Args:
+      folder: of the checkpoint.
+      arrays: checksums by item and name.
+    """
+    files: dict[str, list[int]] = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        size = path.stat().st_size
+        small = path.parent.name != _ARRAYS
+        files[str(path.relative_to(folder))] = [size, _checksum(path)] if small else [size]
+    content = {"files": files, "arrays": {
+        item: {name: [one.dtype, one.value] for name, one in sums.items()}
+        for item, sums in arrays.items()}}
+    text = json.dumps({"crc": _crc(content), **content})
+    partial = folder / f"{NAME}.partial"
+    with open(partial, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.rename(folder / NAME)
+    sync(folder)
+
+
+def arrays(folder: Path) -> dict[str, dict[str, tuple[str, int | None]]]:
+    """By item and name each array's dtype and checksum; of older checkpoints nothing."""
+    path = folder / NAME
+    if not path.exists():
+        return {}
+    return {item: {name: (dtype, value) for name, (dtype, value) in sums.items()}
+            for item, sums in json.loads(path.read_text())["arrays"].items()}
+
+
+def damage(folder: Path) -> str:
+    """What is wrong with a checkpoint's files, in words; "" for nothing.
+
+    Checkpoints older than manifests have only what says so: their `meta`.
+    """
+    try:
+        if not (folder / NAME).exists():
+            meta = json.loads((folder / META).read_text())
+            return f"{NAME} is missing" if meta.get("format", 1) >= FORMAT else ""
+    except (OSError, ValueError, AttributeError) as error:
+        return f"{NAME} is missing, and {META} cannot be read: {said(error)}"
+    try:
+        manifest = json.loads((folder / NAME).read_text())
+        if manifest.pop("crc") != _crc(manifest):
+            return f"{NAME} is not as it was written"
+        files = manifest["files"]
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        return f"{NAME} cannot be read: {said(error)}"
+    for name, (size, *checksum) in files.items():
+        path = folder / name
+        try:
+            there = path.stat().st_size
+            if there != size:
+                return f"{name} has {there:,} bytes of {size:,}"
+            if checksum and [_checksum(path)] != checksum:
+                return f"{name} is not as it was written"
+        except OSError as error:
+            return f"{name}: {said(error)}"
+    return ""
+
+
+def said(error: BaseException) -> str:
+    """An error of a library, in a line: the system's reason alone where it has one."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    line = " ".join(text.split())
+    for reason in map(os.strerror, _REASONS):
+        if reason in line:
+            return reason
+    return line if len(line) <= 300 else line[:300] + "..."
+
+
+def sync(folder: Path) -> None:
+    """A folder's names on the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _checksum(path: Path) -> int:
+    """CRC-32 of a small file, which is on the disk after that."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        return zlib.crc32(file.read())
+
+
+def _crc(content: Any) -> int:
+    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
