@@ -22,6 +22,7 @@ from mplug2_jax.parallel.sharding import path_name, tree_shardings
 # across steps is an item by itself; configs have the options of all tasks.
 FORMAT = 2
 OPTIMIZER, AVERAGE = "rest", "ema"  # items: the optimizer's state, the average for evaluation
+GUARD = "guard"  # the item that counts the steps which changed nothing
 LAST, BEST = "checkpoints", "best"  # folders of a work folder
 TASK_STATE = "task_state"  # the item that is what a task keeps across steps, entries by name
 
@@ -114,7 +115,7 @@ class Checkpoints:
         """What the newest checkpoint has of what a task keeps across steps."""
         if self.has(TASK_STATE):
             return set(self.shapes(TASK_STATE))
-        return set(self.items()) - {"params", OPTIMIZER, AVERAGE}
+        return set(self.items()) - {"params", OPTIMIZER, AVERAGE, GUARD}
 
     def entry_shapes(self, name: str) -> Any:
         """Of one of the `entries` the tree of shapes."""
