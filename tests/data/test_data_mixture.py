@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from configs import common
 from data.demo import scenes as moving_digits
-from data.pipeline import TrainStream, open_split, train_batches
+from data.pipeline import Names, TrainStream, open_split, train_batches
 from data.pipeline.skips import Report
 from data.pipeline.sources import Mixture
 from mplug2_jax.contracts.errors import DataError
@@ -158,6 +158,10 @@ def test_a_mixture_of_folders_with_transforms_of_their_own(
         record = demo[number] if name == "demo" else hand[number - 24]
         same = (batch["m"]["video"][row] == decode_video(record["media"], 16)).all()
         assert same == (name == "demo")
+    ids = batch["m"]["pair_id"]
+    assert Names(corpus, {"m": mixture})("m", ids) == [
+        f"video_train:{demo[number]['id']}" if number < 24 else f"train:{hand[number - 24]['id']}"
+        for number in ids.tolist()]  # fmt: skip
         caption = tokenizer.decode(batch["m"]["text"][row])
         assert (caption in record["texts"]) and (caption == "an only caption") == (name == "hand")
         seen[name] += 1
