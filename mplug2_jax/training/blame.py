@@ -1,9 +1,8 @@
-"""Which operation of a computation first makes a value that is no number, and in which module.
+"""Which operation of a computation first gives a value that is no number, and in which module.
 
-The computation's own equations are run one by one, and of each it is asked whether all that it got
-was finite and something that it gave was not. Such an equation made a bad value; what follows only
-passes it on. Some make infinities that are meant (the logarithm of a probability of 0
-which a mask takes out): a batch that went well says which these are.
+The computation's own equations are run one by one, and of each it is asked whether all that it gave
+is finite. Some give infinities that are meant (the logarithm of a probability of 0, which a mask
+takes out): a batch that went well says which these are.
 """
 
 import re
@@ -44,13 +43,6 @@ class Place(NamedTuple):
         return f"{way}{self.module or 'no module'}: {self.operation} at {self.source}"
 
 
-class Value(NamedTuple):
-    """An array, and where in a list it stands whether it is finite; None if it has no floats."""
-
-    array: Any
-    flag: int | None
-
-
 def first_bad(function: Callable[..., Any], good: Sequence[Any], bad: Sequence[Any]) -> str:
     """Says which value of a computation is the first that is no number, on `bad` arguments.
 
@@ -70,95 +62,86 @@ def first_bad(function: Callable[..., Any], good: Sequence[Any], bad: Sequence[A
         if _is_float(x) and not bool(jnp.isfinite(x).all()):
             return f"what comes in is not finite: {path_name(path[1:])}"
     closed = jax.make_jaxpr(function)(*bad)
-    found = _origins(closed, bad)
-    meant = set(_origins(closed, good)) if found else set()
+    found = _not_finite(closed, bad)
+    meant = set(_not_finite(closed, good)) if found else set()
     return next((str(place) for number, place in found.items() if number not in meant), "")
 
 
-def _origins(closed: Any, args: Sequence[Any]) -> dict[int, Place]:
-    """The equations that make what is not finite of what is, by their number in the order run."""
+def _not_finite(closed: Any, args: Sequence[Any]) -> dict[int, Place]:
+    """The equations that give what is not finite, by their number in the order run."""
     trace = _Trace()
-    leaves = [trace.value(x) for x in jax.tree.leaves(tuple(args))]
-    trace.run(closed.jaxpr, closed.consts, leaves, "")
-    finite = jax.device_get(trace.flags)
-    return {number: place for number, (place, given, out) in enumerate(trace.made)
-            if all(finite[flag] for flag in given) and not all(finite[flag] for flag in out)}
+    trace.run(closed.jaxpr, closed.consts, jax.tree.leaves(tuple(args)), "")
+    finite = jax.device_get(trace.finite)
+    return {number: place for number, (place, fine) in enumerate(
+        zip(trace.places, finite, strict=True)) if not all(fine)}
 
 
 class _Trace:
     """A computation as it runs.
 
     Attributes:
-      flags: whether values are finite, on the device.
-      made: of each equation with floats its place, and the flags of what it got and gave.
+      places: of the equations that give floats.
+      finite: of each of them, whether what it gave is finite, on the device.
     """
 
     def __init__(self) -> None:
-        self.flags: list[Any] = []
-        self.made: list[tuple[Place, list[int], list[int]]] = []
+        self.places: list[Place] = []
+        self.finite: list[list[Any]] = []
 
-    def value(self, array: Any) -> Value:
-        """An array with its flag."""
-        if not _is_float(array):
-            return Value(array, None)
-        self.flags.append(_finite(array))
-        return Value(array, len(self.flags) - 1)
-
-    def run(self, jaxpr: Any, consts: Sequence[Any], args: Sequence[Value],
-            scope: str) -> list[Value]:
+    def run(self, jaxpr: Any, consts: Sequence[Any], args: Sequence[Any],
+            scope: str) -> list[Any]:
         """What a jaxpr gives."""
-        values: dict[Any, Value] = dict(zip(jaxpr.invars, args, strict=True))
-        values |= zip(jaxpr.constvars, map(self.value, consts), strict=True)
+        values: dict[Any, Any] = dict(zip(jaxpr.invars, args, strict=True))
+        values |= zip(jaxpr.constvars, consts, strict=True)
         last = {atom: number for number, equation in enumerate(jaxpr.eqns)
                 for atom in equation.invars if not isinstance(atom, core.Literal)}
         last |= dict.fromkeys((x for x in jaxpr.outvars if not isinstance(x, core.Literal)),
                               len(jaxpr.eqns))
 
         def read(atom):
-            return self.value(atom.val) if isinstance(atom, core.Literal) else values[atom]
+            return atom.val if isinstance(atom, core.Literal) else values[atom]
 
         for number, equation in enumerate(jaxpr.eqns):
             given = [read(atom) for atom in equation.invars]
-            out = self._equation(equation, given, f"{scope}/{equation.source_info.name_stack}")
+            out = self._equation(equation, given, f"{scope}/{equation.source_info.name_stack}",
+                                 jaxpr.debug_info)
             values.update(zip(equation.outvars, out, strict=True))
             for atom in [*equation.invars, *equation.outvars]:
                 if not isinstance(atom, core.Literal) and last.get(atom, -1) <= number:
                     values.pop(atom, None)  # its memory is free
         return [read(atom) for atom in jaxpr.outvars]
 
-    def _equation(self, equation: Any, given: list[Value], scope: str) -> list[Value]:
-        params = equation.params
-        name = equation.primitive.name
+    def _equation(self, equation: Any, given: list[Any], scope: str, about: Any) -> list[Any]:
+        params, name = equation.params, equation.primitive.name
         if name in _INLINE and _INLINE[name] in params:
             return self.run(*_opened(params[_INLINE[name]]), given, scope)
         if name == "scan":
             return self._scan(params, given, scope)
-        arrays = {atom: value.array for atom, value in zip(equation.invars, given, strict=True)
+        arrays = {atom: x for atom, x in zip(equation.invars, given, strict=True)
                   if not isinstance(atom, core.Literal)}
         # By a jaxpr of its own: how a primitive is bound differs between versions of JAX.
-        one = core.Jaxpr((), list(arrays), equation.outvars, [equation])
-        out = [self.value(x) for x in
-               core.jaxpr_as_fun(core.ClosedJaxpr(one, ()))(*arrays.values())]
-        flags = [x.flag for x in out if x.flag is not None]
-        if flags:
-            self.made.append((_place(scope, equation),
-                              [x.flag for x in given if x.flag is not None], flags))
-        return out
+        one = core.Jaxpr((), list(arrays), equation.outvars, [equation], equation.effects,
+                         about.with_unknown_names())
+        out = core.jaxpr_as_fun(core.ClosedJaxpr(one, ()))(*arrays.values())
+        if flags := [_finite(x) for x in out if _is_float(x)]:
+            self.places.append(_place(scope, equation))
+            self.finite.append(flags)
+        return list(out)
 
-    def _scan(self, params: Mapping[str, Any], args: list[Value], scope: str) -> list[Value]:
+    def _scan(self, params: Mapping[str, Any], args: list[Any], scope: str) -> list[Any]:
         """A loop, turn by turn."""
         jaxpr, consts = _opened(params["jaxpr"])
         fixed, carried = params["num_consts"], params["num_carry"]
         carry, rows = args[fixed:fixed + carried], []
         turns = range(params["length"])
         for turn in reversed(turns) if params["reverse"] else turns:
-            xs = [self.value(x.array[turn]) for x in args[fixed + carried:]]
+            xs = [x[turn] for x in args[fixed + carried:]]
             out = self.run(jaxpr, consts, [*args[:fixed], *carry, *xs], scope)
             carry = out[:carried]
-            rows.append([x.array for x in out[carried:]])
+            rows.append(out[carried:])
         if params["reverse"]:
             rows.reverse()
-        return [*carry, *(self.value(jnp.stack(column)) for column in zip(*rows, strict=True))]
+        return [*carry, *(jnp.stack(column) for column in zip(*rows, strict=True))]
 
 
 def _opened(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
