@@ -10,6 +10,7 @@ from data.pipeline.batches import (
 from data.pipeline.epochs import Epochs
 from data.pipeline.examples import eval_clip
 from data.pipeline.fingerprint import fingerprint
+from data.pipeline.names import Names
 from data.pipeline.reading import Reading
 from data.pipeline.skips import SkipLog
 from data.pipeline.sources import open_split
@@ -20,6 +21,7 @@ from data.pipeline.training import TrainStream
 
 __all__ = [
     "Epochs",
+    "Names",
     "Reading",
     "SkipLog",
     "Stopwatch",

@@ -5,6 +5,7 @@ from mplug2_jax.checkpoints.errors import CheckpointError
 from mplug2_jax.checkpoints.manager import (
     AVERAGE,
     BEST,
+    GUARD,
     LAST,
     OPTIMIZER,
     TASK_STATE,
@@ -13,5 +14,5 @@ from mplug2_jax.checkpoints.manager import (
     write_params,
 )
 
-__all__ = ["AVERAGE", "BEST", "LAST", "OPTIMIZER", "TASK_STATE", "WHICH", "Best",
+__all__ = ["AVERAGE", "BEST", "GUARD", "LAST", "OPTIMIZER", "TASK_STATE", "WHICH", "Best",
            "CheckpointError", "Checkpoints", "find_folder", "open_which", "write_params"]

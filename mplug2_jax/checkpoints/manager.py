@@ -29,6 +29,7 @@ from mplug2_jax.parallel.sharding import path_name, tree_shardings
 # across steps is an item by itself; configs have the options of all tasks. 2: without a manifest.
 FORMAT = manifest.FORMAT
 OPTIMIZER, AVERAGE = "rest", "ema"  # items: the optimizer's state, the average for evaluation
+GUARD = "guard"  # the item that counts the steps which changed nothing
 LAST, BEST = "checkpoints", "best"  # folders of a work folder
 TASK_STATE = "task_state"  # the item that is what a task keeps across steps, entries by name
 _T = TypeVar("_T")
@@ -150,7 +151,7 @@ class Checkpoints:
         """What the newest checkpoint has of what a task keeps across steps."""
         if self.has(TASK_STATE):
             return set(self.shapes(TASK_STATE))
-        return set(self.items()) - {"params", OPTIMIZER, AVERAGE}
+        return set(self.items()) - {"params", OPTIMIZER, AVERAGE, GUARD}
 
     def entry_shapes(self, name: str) -> Any:
         """Of one of the `entries` the tree of shapes."""

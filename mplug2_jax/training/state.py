@@ -10,8 +10,9 @@ import optax
 from absl import logging
 from jax.sharding import Mesh
 
-from mplug2_jax.checkpoints import AVERAGE, OPTIMIZER, TASK_STATE, Checkpoints
+from mplug2_jax.checkpoints import AVERAGE, GUARD, OPTIMIZER, TASK_STATE, Checkpoints
 from mplug2_jax.parallel.sharding import tree_shardings
+from mplug2_jax.training.guard import Guard, restored, start_guard
 
 
 class Learner(Protocol):
@@ -46,6 +47,7 @@ class TrainState(flax.struct.PyTreeNode):
       opt_state: of the optimizer.
       task_state: what the task keeps across steps, trees by name.
       ema: moving average of the parameters for evaluation, or None (`optimizer.ema_decay`).
+      guard: which steps changed nothing, and what a spike is known by.
     """
 
     step: jax.Array
@@ -53,6 +55,12 @@ class TrainState(flax.struct.PyTreeNode):
     opt_state: Any
     task_state: dict[str, Any] = flax.struct.field(default_factory=dict)
     ema: Any = None
+    guard: Guard = flax.struct.field(default_factory=start_guard)
+
+    @property
+    def skipped(self) -> jax.Array:
+        """Of the steps done those that changed nothing, an int32 scalar."""
+        return self.guard.skipped
 
     @property
     def averaged(self) -> Any:
@@ -62,13 +70,13 @@ class TrainState(flax.struct.PyTreeNode):
     def items(self) -> dict[str, Any]:
         """Its parts as items of a checkpoint, by name."""
         items = {"params": self.params, OPTIMIZER: self.opt_state, TASK_STATE: self.task_state,
-                 AVERAGE: self.ema}
+                 AVERAGE: self.ema, GUARD: self.guard.item()}
         return {name: tree for name, tree in items.items() if tree is not None and tree != {}}
 
 
 def create_state(task: Learner, optimizer: optax.GradientTransformation, seed: int,
                  ema: bool = False, params: Any = None,
-                 task_state: dict[str, Any] | None = None) -> TrainState:
+                 task_state: dict[str, Any] | None = None, spike_window: int = 0) -> TrainState:
     """A fresh state, its averages equal to its parameters; under `jax.eval_shape`, its shapes.
 
     Args:
@@ -79,6 +87,7 @@ def create_state(task: Learner, optimizer: optax.GradientTransformation, seed: i
       params: parameters to start from (`Checkpoints.load_params`), where a leaf is None a fresh
         one; None if all are.
       task_state: of what the task keeps what to start from (`Checkpoints.load_task_state`).
+      spike_window: gradient norms by which spikes are known; 0 for none.
     """
     if params is None or any(map(_is_none, jax.tree.leaves(params, is_leaf=_is_none))):
         fresh = task.init_params(jax.random.key(seed))
@@ -86,7 +95,7 @@ def create_state(task: Learner, optimizer: optax.GradientTransformation, seed: i
     kept = task.init_state(params)
     kept |= {name: _filled(given, kept[name]) for name, given in (task_state or {}).items()}
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), kept,
-                      jax.tree.map(jnp.copy, params) if ema else None)
+                      jax.tree.map(jnp.copy, params) if ema else None, start_guard(spike_window))
 
 
 def restore_state(checkpoints: Checkpoints, shapes: TrainState, mesh: Mesh,
@@ -116,6 +125,9 @@ def restore_state(checkpoints: Checkpoints, shapes: TrainState, mesh: Mesh,
     if AVERAGE in wanted and not checkpoints.has(AVERAGE):
         del wanted[AVERAGE]
         missing |= {AVERAGE}
+    del wanted[GUARD]
+    if checkpoints.has(GUARD):  # whole, for its window may be another
+        wanted[GUARD] = checkpoints.shapes(GUARD)
     dropped = entries - kept.keys()
     if shapes.ema is None and checkpoints.has(AVERAGE):
         dropped |= {AVERAGE}
@@ -144,7 +156,11 @@ def restore_state(checkpoints: Checkpoints, shapes: TrainState, mesh: Mesh,
         ema = jax.tree.map(jnp.copy, params)
     step = jax.device_put(jnp.asarray(checkpoints.latest, jnp.int32),
                           tree_shardings(shapes.step, mesh))
-    return TrainState(step, params, items[OPTIMIZER], task_state, ema)
+    seen = jax.jit(lambda: start_guard(0 if shapes.guard.norms is None else len(shapes.guard.norms)),
+                   out_shardings=tree_shardings(shapes.guard, mesh))()
+    if GUARD in items:
+        seen = restored(items[GUARD], seen)
+    return TrainState(step, params, items[OPTIMIZER], task_state, ema, seen)
 
 
 def _filled(given: Any, fresh: Any) -> Any:

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 
 from mplug2_jax.parallel.mesh import batch_sharding, compiler_options
 from mplug2_jax.parallel.sharding import tree_shardings
-from mplug2_jax.training import measures
+from mplug2_jax.training import guard, measures
 from mplug2_jax.training.optimizer import hold
 from mplug2_jax.training.state import Learner, TrainState
 
@@ -48,8 +48,8 @@ class TrainStep:
 
 
 def make_train_step(task: Learner, optimizer: optax.GradientTransformation, state_shape: TrainState,
-                    mesh: Mesh, seed: int, frozen: Sequence[str] = (),
-                    ema_decay: float = 0.0) -> TrainStep:
+                    mesh: Mesh, seed: int, frozen: Sequence[str] = (), ema_decay: float = 0.0,
+                    spike_deviations: float = 10.0) -> TrainStep:
     """The jitted step `(state, batch) -> (state, metrics)`; the state's buffers are donated.
 
     Randomness is a function of the seed and the step, so a resumed run draws what the
@@ -63,10 +63,12 @@ def make_train_step(task: Learner, optimizer: optax.GradientTransformation, stat
       seed: of the run.
       frozen: expressions over the paths of parameters through which no gradient goes.
       ema_decay: of the state's `ema`, if it has one.
+      spike_deviations: as of `guard.is_good`, where the state has a window of gradient norms.
 
     Returns:
-      The step; its metrics are float32 scalars: the task's, `loss`, `tokens` of its texts, and
-      `grad_norm`, before clipping, of all and of each module.
+      The step; its metrics are float32 scalars: the task's, `loss`, `tokens` of its texts,
+      `grad_norm`, before clipping, of all and of each module, and int32 `skipped_steps` so far and
+      `skipped_in_a_row`. A step that is not good (`guard.is_good`) counts, but changes nothing.
     """
     def objective(params, state, batch, rng):
         return task.loss(hold(params, frozen), batch, rng, state.task_state, state.step)
@@ -84,7 +86,11 @@ def make_train_step(task: Learner, optimizer: optax.GradientTransformation, stat
             # In this form what does not change, being frozen, keeps its average to the bit.
             ema = jax.tree.map(lambda old, new: old + weight * (new - old), state.ema, params)
         task_state = task.next_state(state.task_state, params, carry)
-        return TrainState(state.step + 1, params, opt_state, task_state, ema), metrics
+        good = guard.is_good(state.guard, loss, metrics["grad_norm"], spike_deviations)
+        new = TrainState(state.step, params, opt_state, task_state, ema, state.guard)
+        seen = guard.after(state.guard, metrics["grad_norm"], good)
+        metrics |= {"skipped_steps": seen.skipped, "skipped_in_a_row": seen.in_a_row}
+        return guard.chosen(good, new, state).replace(step=state.step + 1, guard=seen), metrics
 
     shardings = tree_shardings(state_shape, mesh)
     return TrainStep(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from configs import common
 from data.demo import scenes as moving_digits
-from data.pipeline import TrainStream, open_split, train_batches
+from data.pipeline import Names, TrainStream, open_split, train_batches
 from data.pipeline.skips import Report
 from data.pipeline.sources import Mixture
 from mplug2_jax.contracts.errors import DataError
@@ -162,6 +162,10 @@ def test_a_mixture_of_folders_with_transforms_of_their_own(
         assert (caption in record["texts"]) and (caption == "an only caption") == (name == "hand")
         seen[name] += 1
     assert min(seen.values()) >= 6
+    ids = batch["m"]["pair_id"]
+    assert Names(corpus, {"m": mixture})("m", ids) == [
+        f"video_train:{demo[number]['id']}" if number < 24 else f"train:{hand[number - 24]['id']}"
+        for number in ids.tolist()]  # fmt: skip
 
 
 @pytest.mark.parametrize(
