@@ -36,6 +36,7 @@ from mplug2_jax.planning.chips import peak_flops
 from mplug2_jax.planning.flops import count_flops
 from mplug2_jax.preprocess.tokenizer import Tokenizer, load_tokenizer
 from mplug2_jax.training import starts
+from mplug2_jax.training.health import Health
 from mplug2_jax.training.measures import amounts, norms
 from mplug2_jax.training.optimizer import make_optimizer, rates_of
 from mplug2_jax.training.progress import Progress
@@ -68,6 +69,7 @@ class Run:
       task: that is learned.
       vigil: over its loop.
       data: fingerprints of what it reads.
+      skips: records that could not be used.
     """
 
     config: ConfigDict
@@ -78,6 +80,7 @@ class Run:
     task: tasks.Task
     vigil: Vigil
     data: dict[str, str]
+    skips: pipeline.SkipLog
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -94,6 +97,10 @@ class Run:
         return pipeline.Reading(data.root, stream, self.tokenizer, data_slice(self.mesh),
                                 self.vigil.put(self.put), data.threads, data.workers,
                                 shards_of(self.mesh))
+
+    def names(self) -> pipeline.Names:
+        """The names of the records that it reads."""
+        return pipeline.Names(self.config.data.root, self.checked.streams)
 
     def put(self, batch: Any) -> Any:
         """A host batch on the devices."""
@@ -113,12 +120,12 @@ def main() -> int:
     config, vigil = run.config, run.vigil
     start, last_step = int(state.step), config.optimizer.steps
     starts.record(run.workdir, start, described(config), run.data, run.mesh.shape, vigil)
-    skips = pipeline.SkipLog(config.data.max_skipped, run.workdir / hosts.own_file(SKIPPED))
-    batches = training_batches(run, positions, skips)
+    batches = training_batches(run, positions)
     epochs = said_epochs(run)
+    health = Health(run.workdir, start, config.guard, state.params, run.mesh, run.names())
     step_function = make_train_step(
         run.task, optimizer, jax.eval_shape(create), run.mesh, config.seed,
-        config.optimizer.frozen, config.optimizer.ema_decay)
+        config.optimizer.frozen, config.optimizer.ema_decay, config.guard.spike_deviations)
 
     def moment(step):
         return evaluation.Moment(step, state.averaged, state.items(), described(config),
@@ -141,24 +148,25 @@ def main() -> int:
             with jax.transfer_guard("disallow"):
                 state, metrics = step_function(state, batch)
             vigil.dispatched(step, metrics)  # the first step compiles: not timed
+            health.count(step, metrics, batch)
             if not last:
                 batch = vigil.next(batches)  # while the device computes
             if progress is None:
                 progress = Progress(step, last_step, amount, flops, peak_flops(), run.task.figures)
             progress.count(step, metrics)
             if step % config.log_every == 0 or last:
-                values = (fetched(metrics | PARAMETER_NORMS(state.params), step)
-                          | rates_of(step, rates) | skipped(run, skips)
-                          | epochs.at(run.samples(positions, step - start)))
+                values = (fetched(metrics | PARAMETER_NORMS(state.params), step, rates)
+                          | skipped(run) | epochs.at(run.samples(positions, step - start)))
                 log.step(step, progress.report(step, beside(values, run.task.weights)))
             if step % config.checkpoint_every == 0 or last:
                 save(step)
             if validation.due(step):
                 with progress.paused(), vigil.during("a validation"):
                     log.validation(step, validation.run(moment(step)))
+            health.check(step, state.params, last)
             if not last:
                 vigil.sync(step)
-    skips.report()
+    run.skips.report()
     return vigil.end(f"{last_step} steps, {run.workdir}")
 
 
@@ -168,8 +176,9 @@ def learner(run: Run) -> tuple[Any, Any, Any]:
     optimizer, rates = make_optimizer(options)
     if "vision" not in run.task.model.modules:
         del rates["vision_learning_rate"]
-    return optimizer, rates, functools.partial(create_state, run.task, optimizer, run.config.seed,
-                                               options.ema_decay > 0)
+    return optimizer, rates, functools.partial(
+        create_state, run.task, optimizer, run.config.seed, options.ema_decay > 0,
+        spike_window=run.config.guard.spike_window)
 
 
 def said_epochs(run: Run) -> pipeline.Epochs:
@@ -210,7 +219,8 @@ def prepare(config: ConfigDict, folder: str | None) -> Run:
         for name in selection.trained_on(config.data.root, checked.streams, checked.evaluations, {
                 name: entry.validation for name, entry in config.evals.items()}):
             logging.warning("evals.%s.validation: training reads these examples, too", name)
-    return Run(config, workdir, checked, mesh, tokenizer, task, vigil, data)
+    skips = pipeline.SkipLog(config.data.max_skipped, workdir / hosts.own_file(SKIPPED))
+    return Run(config, workdir, checked, mesh, tokenizer, task, vigil, data, skips)
 
 
 def restore(run: Run, checkpoints: Checkpoints, create: Any) -> tuple[TrainState, dict[str, int]]:
@@ -294,27 +304,19 @@ def validations(run: Run, fresh: bool) -> evaluation.Validation:
     return found
 
 
-def training_batches(run: Run, positions: dict[str, int], skips: Any) -> Iterator[Any]:
+def training_batches(run: Run, positions: dict[str, int]) -> Iterator[Any]:
     """Batches on the devices, from the samples on where the state stopped."""
     data = run.config.data
     return pipeline.prefetch_to_device(
         pipeline.train_batches(
             data.root, run.checked.streams, run.tokenizer, run.config.seed, positions,
-            *data_slice(run.mesh), data.threads, skips, data.workers, run.vigil.idle), run.put)
+            *data_slice(run.mesh), data.threads, run.skips, data.workers, run.vigil.idle), run.put)
 
 
-def fetched(metrics: dict[str, jax.Array], step: int) -> dict[str, float]:
-    """A step's metrics on the host.
-
-    Raises:
-      FloatingPointError: the loss is not finite.
-    """
+def fetched(metrics: dict[str, jax.Array], step: int, rates: Any) -> dict[str, float]:
+    """A step's metrics on the host, and the learning rates, which skipped steps did not move."""
     values = {name: float(value) for name, value in jax.device_get(metrics).items()}
-    if not math.isfinite(values["loss"]):
-        raise FloatingPointError(f"step {step}: the loss is {values['loss']}; lower "
-                                 "optimizer.learning_rate or clip_norm and start again "
-                                 "from the last checkpoint")
-    return values
+    return values | rates_of(step - int(values["skipped_steps"]), rates)
 
 
 def beside(values: dict[str, float], weights: Mapping[str, float]) -> dict[str, float]:
@@ -324,10 +326,10 @@ def beside(values: dict[str, float], weights: Mapping[str, float]) -> dict[str, 
                      for name, part in parts if part in weights}
 
 
-def skipped(run: Run, skips: pipeline.SkipLog) -> dict[str, int]:
+def skipped(run: Run) -> dict[str, int]:
     """Records skipped so far by all hosts, `skipped`, and `skipped/reason` of each reason."""
     reasons: Counter[str] = Counter()
-    for (_, reason), count in skips.counts.items():
+    for (_, reason), count in run.skips.counts.items():
         reasons[reason] += count
     alike = feeding_alike(run.mesh)
     found = {reason: count // alike for reason, count in hosts.totals(reasons).items()}

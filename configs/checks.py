@@ -162,7 +162,7 @@ def _check_submission(place: str, file: str, section: Mapping[str, Any],
 
 def _check_run(config: ConfigDict) -> common.Run:
     """The sections that are the same for every task; gives the keys of none."""
-    sections = ("model", "task", "data", "mesh", "optimizer", "evals")
+    sections = ("model", "task", "data", "mesh", "optimizer", "guard", "evals")
     own = {key: value for key, value in config.items() if key not in sections}
     run = read(common.Run, own, "config")
     for key, least in (("log_every", 1), ("checkpoint_every", 1), ("keep_checkpoints", 1),
@@ -179,6 +179,7 @@ def _check_run(config: ConfigDict) -> common.Run:
         if not getattr(data, key):
             raise ConfigError(f"data.{key}: empty; give its path (--config.data.{key}=...)")
     read(common.Mesh, config.mesh, "mesh")
+    read(common.Guard, config.guard, "guard")
     optimizer = read(common.Optimizer, config.optimizer, "optimizer")
     if not 0 <= optimizer.warmup_steps < optimizer.steps:
         raise ConfigError(f"optimizer.warmup_steps = {optimizer.warmup_steps}: expected at least 0 "

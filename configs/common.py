@@ -62,6 +62,33 @@ class Optimizer:
 
 
 @dataclasses.dataclass(frozen=True)
+class Guard:
+    """The `guard` section: what must not reach the parameters, or has reached them."""
+
+    max_skipped_steps: int = option(20, "in a row that may change nothing, as their loss or "
+                                        "gradient is no number or a spike; after that the run ends")
+    spike_window: int = option(0, "gradient norms of steps before, by which a spike is known; 0: "
+                                  "spikes are learned from")
+    spike_deviations: float = option(10.0, "robust standard deviations above the window's median: "
+                                           "a spike")
+    replicas_every: int = option(1_000, "steps; devices compare their copies of parameters; 0 for "
+                                        "never")
+
+    def __post_init__(self):
+        if self.max_skipped_steps < 1:
+            raise ConfigError(f"guard.max_skipped_steps = {self.max_skipped_steps}: expected at "
+                              "least 1")
+        if self.spike_window < 0 or 0 < self.spike_window < 8:
+            raise ConfigError(f"guard.spike_window = {self.spike_window}: expected at least 8, or "
+                              "0 for none")
+        if self.spike_deviations <= 0:
+            raise ConfigError(f"guard.spike_deviations = {self.spike_deviations}: expected a "
+                              "number above 0")
+        if self.replicas_every < 0:
+            raise ConfigError(f"guard.replicas_every = {self.replicas_every}: expected at least 0")
+
+
+@dataclasses.dataclass(frozen=True)
 class Run:
     """The keys that stand in no section."""
 
@@ -101,7 +128,8 @@ def base(size: str, preset: str = "release") -> ConfigDict:
     config.task = ConfigDict()
     config.data = ConfigDict(section(Data()) | {"streams": ConfigDict()})
     config.data.epoch_over = config_dict.placeholder(str)
-    config.mesh, config.optimizer = (ConfigDict(section(cls())) for cls in (Mesh, Optimizer))
+    config.mesh, config.optimizer, config.guard = (
+        ConfigDict(section(cls())) for cls in (Mesh, Optimizer, Guard))
     config.evals = ConfigDict()
     config.lock()
     for free in (config.data.streams, config.evals):

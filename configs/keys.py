@@ -58,7 +58,8 @@ def keys(config: ConfigDict) -> dict[str, list[tuple[str, Any]]]:
 def all_comments(config: ConfigDict) -> dict[str, str]:
     """The comment of every kind of key that the config may have."""
     sections = {"": common.Run, "model.": ModelConfig, "data.": common.Data, "mesh.": common.Mesh,
-                "optimizer.": common.Optimizer, "data.streams.*.": Stream,
+                "optimizer.": common.Optimizer, "guard.": common.Guard,
+                "data.streams.*.": Stream,
                 "data.streams.*.split.*.": Source, "evals.*.": common.Evaluation}
     said = {path: text for prefix, cls in sections.items() for path, text in comments(cls, prefix)}
     own = [("task.", config.task), *(("evals.*.task.", entry.task)

@@ -112,8 +112,8 @@ def _filled(config: dict[str, Any], older: bool) -> tuple[dict[str, Any], list[s
         return config, filled
     config |= fill(common.Run, config, "config")
     for name, cls in (("data", common.Data), ("mesh", common.Mesh),
-                      ("optimizer", common.Optimizer)):
-        config[name] = fill(cls, config[name], name)
+                      ("optimizer", common.Optimizer), ("guard", common.Guard)):
+        config[name] = fill(cls, config.get(name, {}), name)
     for name, entry in config["evals"].items():
         config["evals"][name] = fill(common.Evaluation, entry, f"evals.{name}")
     return config, filled + tasks.complete(config, older)

@@ -21,13 +21,13 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from mplug2_jax.contracts import exits
-from mplug2_jax.contracts.errors import ConfigError
+from mplug2_jax.contracts.errors import ConfigError, EndsRun
 from mplug2_jax.parallel import ending, hosts
 from mplug2_jax.parallel.signals import SIGNALS, Interrupted
 
 # What wrong input raises, here and in the libraries, a run that diverges, the machine's own (no
 # room, no permission), and a signal.
-EXPECTED = (ValueError, OSError, FloatingPointError, Interrupted)
+EXPECTED = (ValueError, OSError, FloatingPointError, EndsRun, Interrupted)
 _NAME = re.compile(r"[\w.\-\[\]]+")  # of a flag, or of a key of a config
 _WORD = "\0"  # in front of an argument that is no flag: no argument can have this character
 
@@ -229,8 +229,9 @@ def of_interest(record: python_logging.LogRecord) -> bool:
 
 
 def fail(error: BaseException) -> NoReturn:
-    """Prints the error in one line and ends the process with code 2, or with that of a signal."""
-    code = exits.by_signal(error.number) if isinstance(error, Interrupted) else exits.WRONG
+    """Prints the error in one line and ends the process with code 2, or with the error's own."""
+    code = exits.by_signal(error.number) if isinstance(error, Interrupted) else (
+        error.code if isinstance(error, EndsRun) else exits.WRONG)
     hosts.fail(one_line(error), code)
     ending.note(code, one_line(error))
     ending.print_error(one_line(error))

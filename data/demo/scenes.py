@@ -72,8 +72,8 @@ _TWOS = tuple(
         itertools.product(MOTIONS, repeat=2),
     )
 )
-# Of so many scenes, so many have one digit and the rest two. Which digit has which colour is learned
-# from scenes of two alone, so training shows more of them.
+# Of so many scenes, so many have one digit and the rest two. Which digit has which colour is
+# learned from scenes of two alone, so training shows more of them.
 _TURNS = {"train": (3, 1), "validation": (4, 3), "test": (4, 3)}
 # So many scenes of a tested part differ from each other: then those of a single digit come again.
 DISTINCT = len(_ONES) // _TURNS["test"][1] * _TURNS["test"][0]

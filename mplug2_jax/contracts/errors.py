@@ -4,6 +4,14 @@ They are here, below all rooms, for what raises one and what catches it often do
 other.
 """
 
+from mplug2_jax.contracts import exits
+
+
+class EndsRun(RuntimeError):
+    """What ends a run in a line, with an exit code of its own."""
+
+    code = exits.ERROR  # of `contracts.exits`
+
 
 class ConfigError(ValueError):
     """A configuration that cannot be run; the message names the key and what was expected."""

@@ -19,7 +19,7 @@ MEANING = {
     LOST: "another process of the run ended or was lost",
     STOPPED: "stopped by a signal; all that was done is saved",
     STUCK: "no step ended in time: the watchdog wrote what all threads did",
-    SKIPPED: "too many steps in a row were skipped, their numbers not being finite",
+    SKIPPED: "too many steps in a row changed nothing: no numbers, or spikes",
     DIFFER: "replicas of the parameters differ: a chip computes wrongly",
 }
 # What the same command, started again, may well end better than.

@@ -15,13 +15,17 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, PartitionSpec
 
+from mplug2_jax.contracts import exits
+from mplug2_jax.contracts.errors import EndsRun
 from mplug2_jax.parallel.sharding import path_name, tree_shardings
 
 _ODD = np.uint32(0x9E3779B1)  # an odd number: multiplying by it loses nothing modulo 2**32
 
 
-class ReplicaError(RuntimeError):
+class ReplicaError(EndsRun):
     """Copies of a parameter differ; the message names parameter, device and host."""
+
+    code = exits.DIFFER
 
 
 class Replicas:

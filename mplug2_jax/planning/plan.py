@@ -184,7 +184,8 @@ def compile_plan(config: ConfigDict, topology: str) -> Plan:
     optimizer, _ = make_optimizer(config.optimizer)
     mesh = make_mesh(**config.mesh, devices=devices)
     shapes = jax.eval_shape(lambda: create_state(
-        task, optimizer, config.seed, config.optimizer.ema_decay > 0))
+        task, optimizer, config.seed, config.optimizer.ema_decay > 0,
+        spike_window=config.guard.spike_window))
     state = jax.tree.map(
         lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
         shapes, sharding.tree_shardings(shapes, mesh))

@@ -12,14 +12,18 @@ import numpy as np
 from absl import logging
 
 from mplug2_jax import launch
+from mplug2_jax.contracts import exits
+from mplug2_jax.contracts.errors import EndsRun
 from mplug2_jax.parallel import hosts
 
 BAD_STEPS = "bad_steps.jsonl"  # of the work folder; of other processes than the first their own
 _TOLD = ("loss", "grad_norm", "skipped_in_a_row")
 
 
-class TooManyBadSteps(RuntimeError):
+class TooManyBadSteps(EndsRun):
     """So many steps in a row changed nothing that the run cannot be going well."""
+
+    code = exits.SKIPPED
 
 
 class BadSteps:

@@ -12,7 +12,6 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-
 MAD = 1.4826  # of a normal distribution: its standard deviation over its median deviation
 
 

@@ -34,18 +34,16 @@ class RunLog:
         self.validated = hosts.total(found) > 0
 
     def step(self, step: int, values: dict[str, float]) -> None:
-        """Writes a step's values to both."""
+        """Writes a step's values to both; one that is no number is null."""
         if self._writes:
-            self._file.write(json.dumps(values | {"step": step}) + "\n")
+            self._file.write(json.dumps(_plain(values) | {"step": step}) + "\n")
             self._file.flush()
         self.scores(step, values)
 
     def validation(self, step: int, values: dict[str, float]) -> None:
         """Writes a validation's figures to both; one that is no number is null."""
         if self._writes:
-            plain = {name: value if math.isfinite(value) else None
-                     for name, value in values.items()}
-            self._validations.write(json.dumps({"step": step} | plain) + "\n")
+            self._validations.write(json.dumps({"step": step} | _plain(values)) + "\n")
             self._validations.flush()
         self.scores(step, {f"validation/{name}": value for name, value in values.items()})
 
@@ -63,3 +61,8 @@ class RunLog:
             self._file.close()
             self._validations.close()
             self._tensorboard.close()
+
+
+def _plain(values: dict[str, float]) -> dict[str, float | None]:
+    """The values, None for those that JSON has no word for."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}

@@ -156,11 +156,16 @@ def restore_state(checkpoints: Checkpoints, shapes: TrainState, mesh: Mesh,
         ema = jax.tree.map(jnp.copy, params)
     step = jax.device_put(jnp.asarray(checkpoints.latest, jnp.int32),
                           tree_shardings(shapes.step, mesh))
-    seen = jax.jit(lambda: start_guard(0 if shapes.guard.norms is None else len(shapes.guard.norms)),
-                   out_shardings=tree_shardings(shapes.guard, mesh))()
-    if GUARD in items:
-        seen = restored(items[GUARD], seen)
-    return TrainState(step, params, items[OPTIMIZER], task_state, ema, seen)
+    return TrainState(step, params, items[OPTIMIZER], task_state, ema,
+                      _guard(items.get(GUARD), shapes.guard, mesh))
+
+
+def _guard(item: Mapping[str, jax.Array] | None, shapes: Guard, mesh: Mesh) -> Guard:
+    """The guard of a checkpoint, if it has one, with the window that `shapes` have."""
+    window = 0 if shapes.norms is None else len(shapes.norms)
+    with jax.set_mesh(mesh):
+        fresh = jax.jit(lambda: start_guard(window), out_shardings=tree_shardings(shapes, mesh))()
+    return fresh if item is None else restored(item, fresh)
 
 
 def _filled(given: Any, fresh: Any) -> Any:
