@@ -29,6 +29,7 @@ from data import pipeline
 from mplug2_jax import evaluation, launch, places, tasks
 from mplug2_jax.checkpoints import BEST, LAST, Best, Checkpoints, find_folder
 from mplug2_jax.contracts import exits
+from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.model.config import HOW, ModelConfig
 from mplug2_jax.parallel import hosts, sharding
 from mplug2_jax.parallel.mesh import data_slice, feeding_alike, make_mesh, put_batch, shards_of
@@ -40,9 +41,10 @@ from mplug2_jax.training.health import Health
 from mplug2_jax.training.measures import amounts, norms
 from mplug2_jax.training.optimizer import make_optimizer, rates_of
 from mplug2_jax.training.progress import Progress
+from mplug2_jax.training.replay import replay
 from mplug2_jax.training.runlog import LOGS, RunLog
 from mplug2_jax.training.state import TrainState, create_state, restore_state
-from mplug2_jax.training.step import make_train_step
+from mplug2_jax.training.step import TrainStep, loss_and_gradient, make_train_step
 from mplug2_jax.training.vigil import Vigil
 
 CONFIG = launch.define_config("The run's config.")
@@ -51,6 +53,9 @@ GRACE = flags.DEFINE_float("grace", 30, "Seconds from a signal to the end, in wh
                            lower_bound=1)
 STUCK = flags.DEFINE_float("stuck_after", 600, "Seconds without an ended step, after which the "
                            "process says what it waits for and ends; 0 for never.", lower_bound=0)
+REPLAY = flags.DEFINE_integer(
+    "replay", 0, "Run on from the checkpoint before this step to it, save nothing, and say which "
+                 "module first made a value that is no number.")
 HELP = flags.DEFINE_bool("help_config", False, "Print every key of the config, and end.")
 flags.mark_flag_as_required("config")
 SKIPPED = "skipped.jsonl"  # of the work folder
@@ -112,6 +117,8 @@ def main() -> int:
         print(keys.help_text(CONFIG.value))
         return exits.DONE
     run = prepare(CONFIG.value, WORKDIR.value)
+    if REPLAY.value:
+        return replay_step(run, REPLAY.value)
     checkpoints = Checkpoints(run.workdir / LAST, run.config.keep_checkpoints,
                               run.config.keep_every)
     optimizer, rates, create = learner(run)
@@ -123,9 +130,7 @@ def main() -> int:
     batches = training_batches(run, positions)
     epochs = said_epochs(run)
     health = Health(run.workdir, start, config.guard, state.params, run.mesh, run.names())
-    step_function = make_train_step(
-        run.task, optimizer, jax.eval_shape(create), run.mesh, config.seed,
-        config.optimizer.frozen, config.optimizer.ema_decay, config.guard.spike_deviations)
+    step_function = compiled_step(run, optimizer, create)
 
     def moment(step):
         return evaluation.Moment(step, state.averaged, state.items(), described(config),
@@ -179,6 +184,28 @@ def learner(run: Run) -> tuple[Any, Any, Any]:
     return optimizer, rates, functools.partial(
         create_state, run.task, optimizer, run.config.seed, options.ema_decay > 0,
         spike_window=run.config.guard.spike_window)
+
+
+def compiled_step(run: Run, optimizer: Any, create: Any) -> TrainStep:
+    """The step of the run."""
+    config = run.config
+    return make_train_step(
+        run.task, optimizer, jax.eval_shape(create), run.mesh, config.seed,
+        config.optimizer.frozen, config.optimizer.ema_decay, config.guard.spike_deviations)
+
+
+def replay_step(run: Run, step: int) -> int:
+    """Says what the first value of a step that is no number comes of; the run stays as it is."""
+    if hosts.several():
+        raise ConfigError("--replay: runs in one process (--processes=1)")
+    optimizer, _, create = learner(run)
+    state, positions = restore(run, Checkpoints(run.workdir / LAST, most=step - 1), create)
+    found = replay(state, training_batches(run, positions), step,
+                   compiled_step(run, optimizer, create),
+                   loss_and_gradient(run.task, run.config.seed, run.config.optimizer.frozen))
+    print(f"step {step}: " + (found or "all its values are finite, or none that was not in a step "
+                                       "that went well"))
+    return exits.DONE
 
 
 def said_epochs(run: Run) -> pipeline.Epochs:

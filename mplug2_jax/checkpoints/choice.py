@@ -29,6 +29,7 @@ class Choice:
       writes: whether the folder is written to: then what is damaged is set aside, for its number
         will come again, and what was never finished is removed.
       begins_anew: whether a run may go on though none is good, for it loses nothing by it.
+      most: newer ones are as if they were not there; None for none such.
 
     Attributes:
       numbers: of the checkpoints, the newest first; the first is whole as far as its files say.
@@ -37,8 +38,10 @@ class Choice:
       CheckpointError: there are checkpoints, and none is good.
     """
 
-    def __init__(self, folder: Path, writes: bool, begins_anew: bool = False):
+    def __init__(self, folder: Path, writes: bool, begins_anew: bool = False,
+                 most: int | None = None):
         self._folder, self._writes, self._begins_anew = folder, writes, begins_anew
+        self._most = most
         self._lost: list[str] = []
         if writes and hosts.is_first():
             clean(folder)
@@ -57,7 +60,8 @@ class Choice:
         """Looks for the newest good one; `damage` is of the newest, where it is known."""
         found: dict[str, Any] = {}
         if hosts.is_first():
-            numbers, lost = stored(self._folder), []
+            numbers, lost = [number for number in stored(self._folder)
+                             if self._most is None or number <= self._most], []
             if damage:  # what a reader has rejected stays there; what a run has retired does not
                 numbers = [number for number in numbers if number <= self.numbers[0]]
                 damage = damage if self.numbers[0] in numbers else ""

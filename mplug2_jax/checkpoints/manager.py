@@ -45,6 +45,7 @@ class Checkpoints:
       keep: how many of the newest to keep, for writing; 0 opens it for reading.
       every: of older ones, those whose number is a multiple of this stay, too; 0 for none.
       begins_anew: whether what is written begins without a checkpoint where all are damaged.
+      most: for reading, the newest number that is looked at; None for all.
 
     Attributes:
       latest: number of the newest checkpoint that is good, or None.
@@ -54,16 +55,17 @@ class Checkpoints:
     """
 
     def __init__(self, folder: str | Path, keep: int = 0, every: int = 0,
-                 begins_anew: bool = False):
+                 begins_anew: bool = False, most: int | None = None):
         self.folder = Path(folder).absolute()
         if keep:
             self.folder.mkdir(parents=True, exist_ok=True)
         elif not self.folder.is_dir():
             raise CheckpointError(f"checkpoint folder {folder} does not exist")
-        self._choice = Choice(self.folder, bool(keep), begins_anew)
+        self._choice = Choice(self.folder, bool(keep), begins_anew, most)
         self.latest: int | None = self._choice.numbers[0] if self._choice.numbers else None
         if not keep and self.latest is None:
-            raise CheckpointError(f"{folder} holds no checkpoint: give the folder that train.py "
+            what = "checkpoint" if most is None else f"checkpoint of step {most} or before"
+            raise CheckpointError(f"{folder} holds no {what}: give the folder that train.py "
                                   "writes checkpoints to")
         self._saver = Saver(self.folder, self._choice, keep, every) if keep else None
 

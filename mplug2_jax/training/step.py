@@ -47,6 +47,18 @@ class TrainStep:
             return self.jitted.lower(state, batch)
 
 
+def loss_and_gradient(task: Learner, seed: int, frozen: Sequence[str] = ()) -> Any:
+    """`(state, batch) -> ((loss, (metrics, carry)), gradient)` of the state's next step."""
+    def objective(params, state, batch, rng):
+        return task.loss(hold(params, frozen), batch, rng, state.task_state, state.step)
+
+    def compute(state: TrainState, batch: Any) -> Any:
+        rng = jax.random.fold_in(jax.random.key(seed), state.step)
+        return jax.value_and_grad(objective, has_aux=True)(state.params, state, batch, rng)
+
+    return compute
+
+
 def make_train_step(task: Learner, optimizer: optax.GradientTransformation, state_shape: TrainState,
                     mesh: Mesh, seed: int, frozen: Sequence[str] = (), ema_decay: float = 0.0,
                     spike_deviations: float = 10.0) -> TrainStep:
@@ -70,13 +82,10 @@ def make_train_step(task: Learner, optimizer: optax.GradientTransformation, stat
       `grad_norm`, before clipping, of all and of each module, and int32 `skipped_steps` so far and
       `skipped_in_a_row`. A step that is not good (`guard.is_good`) counts, but changes nothing.
     """
-    def objective(params, state, batch, rng):
-        return task.loss(hold(params, frozen), batch, rng, state.task_state, state.step)
+    compute = loss_and_gradient(task, seed, frozen)
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Any]:
-        rng = jax.random.fold_in(jax.random.key(seed), state.step)
-        grad = jax.value_and_grad(objective, has_aux=True)
-        (loss, (metrics, carry)), grads = grad(state.params, state, batch, rng)
+        (loss, (metrics, carry)), grads = compute(state, batch)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         metrics = {**metrics, "loss": loss, "tokens": measures.tokens(batch),
                    **measures.norms("grad_norm", grads)}
