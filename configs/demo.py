@@ -40,18 +40,18 @@ def get_config(stage: str = "joint"):
     streams.image = common.stream("image_train", 16, frames=1, text_length=16, questions=4, **pairs)
     streams.text = common.stream("text_train", 8, text_length=24)
 
-    config.optimizer.update(dict(steps=250, learning_rate=3e-4, vision_learning_rate=3e-4,
+    config.optimizer.update(dict(steps=150, learning_rate=3e-4, vision_learning_rate=3e-4,
                                  warmup_steps=50))
     config.task.objectives.instruct = 3.0  # answers are a few tokens, captions twenty
     config.log_every, config.checkpoint_every, config.keep_checkpoints = 20, 100, 2
-    config.eval_every, config.eval_limit = 250, 64
+    config.eval_every, config.eval_limit = 150, 64
     if stage == "start":
         for name in ("vtm", "mlm"):
             config.task.objectives[name] = 0.0
         streams.video.batch_size, streams.image.batch_size = 30, 16
         del streams.text
         config.eval_every = 0
-        config.optimizer.update(dict(steps=1000, learning_rate=5e-4, vision_learning_rate=5e-4,
+        config.optimizer.update(dict(steps=950, learning_rate=5e-4, vision_learning_rate=5e-4,
                                      warmup_steps=100))
     else:
         config.init_from = f"{RUN}/start"
