@@ -244,8 +244,14 @@ def best(run: Run) -> Best:
             first, shortest) and every <= max(longest, first))
         return float(with_local(run, every, local_every).goodput) if allowed else -1.0
 
-    number = math.ceil(first / shortest)
-    local_every, number = climb(goodput, (shortest, number))
+    # Where each kind would be best by itself and cheap (Young, 1974), within what is allowed.
+    cheap = [math.sqrt(2 * tier.blocked * run.mtbf / share) / run.step if share else longest
+             for tier, share in ((run.local, 1.0), (run.shared, run.lost))]
+    local_every = round(min(max(cheap[0], shortest), longest))
+    number = max(round(min(max(cheap[1], first), longest) / local_every), 1)
+    if goodput(local_every, number) < 0:
+        local_every, number = shortest, math.ceil(first / shortest)
+    local_every, number = climb(goodput, (local_every, number))
     shares = with_local(run, local_every * number, local_every)
     return Best(local_every * number, local_every, shares)
 
@@ -255,7 +261,7 @@ def climb(height: Callable[[int, int], float], start: tuple[int, int]) -> tuple[
 
     Steps are a share of the numbers, the smaller the longer nothing higher was found.
     """
-    here, top, share = start, height(*start), 4.0
+    here, top, share = start, height(*start), 1.0
     while True:
         moves = [max(1, round(x * share)) for x in here]
         around = {(here[0] + i * moves[0], here[1] + j * moves[1])
