@@ -161,12 +161,12 @@ def report(config: ConfigDict, costs: Costs, given: Any) -> str:
 
 def main() -> None:
     given = flags.FLAGS
+    costs = Costs(**{field.name: getattr(given, field.name)
+                     for field in dataclasses.fields(Costs)})
     if given.measure:
-        costs = measure(given.measure, given.local_rate)
+        costs = measure(given.measure, costs)
     else:
         jax.config.update("jax_platforms", "cpu")  # nothing runs
-        costs = Costs(**{field.name: getattr(given, field.name)
-                         for field in dataclasses.fields(Costs)})
     print(report(given.config, costs, given))
 
 
@@ -184,7 +184,7 @@ def command() -> None:
     flags.DEFINE_integer("copies", 1, "Of the state, on different hosts (mesh.data).",
                          lower_bound=1)
     flags.DEFINE_string("measure", "", "Folder of the storage to measure instead of taking the "
-                                       "times and rates below; but for --local_rate.")
+                                       "times and rates below, but for local ones.")
     for field in dataclasses.fields(Costs):
         lowest = 0.0 if field.name.endswith("seconds") else 1e-6
         flags.DEFINE_float(field.name, field.default, field.metadata["help"], lowest)

@@ -42,6 +42,9 @@ class Costs:
         default=0.21, metadata={"help": "Seconds that a restore of any size takes."})
     restore_rate: float = dataclasses.field(
         default=0.37, metadata={"help": "GiB/s of a host at which shared storage is read."})
+    local_seconds: float = dataclasses.field(
+        default=0.2, metadata={"help": "Seconds that a write or a read of a host's own disk takes, "
+                                       "of any size."})
     local_rate: float = dataclasses.field(
         default=0.078, metadata={"help": "GiB/s of a host's own disk, written and read."})
 
@@ -62,11 +65,11 @@ def tiers(costs: Costs, size: int, hosts: int, copies: int, local_copies: int) -
                  costs.save_seconds + part / costs.save_rate,
                  costs.restore_seconds + held / costs.restore_rate),
             Tier(costs.copy_seconds + held / costs.copy_rate,
-                 costs.save_seconds + local / costs.local_rate,
-                 costs.restore_seconds + held / costs.local_rate))
+                 costs.local_seconds + local / costs.local_rate,
+                 costs.local_seconds + held / costs.local_rate))
 
 
-def measure(folder: str | Path, local_rate: float, sizes: tuple[int, int] = SIZES) -> Costs:
+def measure(folder: str | Path, costs: Costs, sizes: tuple[int, int] = SIZES) -> Costs:
     """Saves and restores a small and a large state there, and takes all of it away again.
 
     Written is what is flushed to the disk; read is what the system no longer holds in memory, where
@@ -74,7 +77,7 @@ def measure(folder: str | Path, local_rate: float, sizes: tuple[int, int] = SIZE
 
     Args:
       folder: on the storage that is asked about; must exist.
-      local_rate: is handed on.
+      costs: of which the local ones stay.
       sizes: MiB of the two states.
     """
     small, large = (np.array(_rounds(folder, size)) for size in sizes)
@@ -84,7 +87,8 @@ def measure(folder: str | Path, local_rate: float, sizes: tuple[int, int] = SIZE
     fixed = np.maximum(small - sizes[0] / 1024 * slopes, 0)
     rates = np.divide(1, slopes, out=np.full(3, np.inf), where=slopes > 0)
     (copied, written, restored), (copy, write, restore) = fixed.tolist(), rates.tolist()
-    return Costs(copied, copy, written, write, restored, restore, local_rate)
+    return dataclasses.replace(costs, copy_seconds=copied, copy_rate=copy, save_seconds=written,
+                               save_rate=write, restore_seconds=restored, restore_rate=restore)
 
 
 def _rounds(folder: str | Path, size: int) -> tuple[float, ...]:

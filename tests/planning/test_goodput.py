@@ -118,16 +118,16 @@ def test_intervals_that_a_save_does_not_fit_into_are_refused():
 
 
 def test_hosts_share_the_bytes_of_a_state():
-    costs = Costs(0.1, 4.0, 2.0, 0.5, 1.0, 2.0, 1.0)
+    costs = Costs(0.1, 4.0, 2.0, 0.5, 1.0, 2.0, 0.5, 1.0)
     shared, local = tiers(costs, 64 * 2 ** 30, 16, copies=2, local_copies=2)
     assert shared == Tier(0.1 + 4 / 4, 2 + 4 / 0.5, 1 + 8 / 2)
-    assert local == Tier(0.1 + 8 / 4, 2 + 8 / 1, 1 + 8 / 1)
+    assert local == Tier(0.1 + 8 / 4, 0.5 + 8 / 1, 0.5 + 8 / 1)
     _, doubled = tiers(costs, 64 * 2 ** 30, 16, copies=1, local_copies=2)
-    assert doubled == Tier(0.1 + 4 / 4, 2 + 8 / 1, 1 + 4 / 1)
+    assert doubled == Tier(0.1 + 4 / 4, 0.5 + 8 / 1, 0.5 + 4 / 1)
 
 
 def test_real_saves_are_measured_and_nothing_is_left(tmp_path):
-    costs = measure(tmp_path, 3.0, sizes=(1, 8))
+    costs = measure(tmp_path, Costs(local_rate=3.0), sizes=(1, 8))
     assert costs.local_rate == 3.0 and not list(tmp_path.iterdir())
     for name in ("copy", "save", "restore"):
         assert getattr(costs, f"{name}_rate") > 0 and getattr(costs, f"{name}_seconds") >= 0
@@ -145,7 +145,7 @@ def test_a_state_is_parameters_moments_and_what_a_task_keeps():
 
 def test_plans_differ_in_what_a_failure_leaves():
     def made(copies):
-        return goodput.plans(Costs(), 2 ** 34, 0.6, 3e7, 600.0, 0.8, copies)
+        return goodput.plans(Costs(restore_seconds=0.0, restore_rate=1.0), 2 ** 34, 0.6, 3e7, 600.0, 0.8, copies)
 
     none, own, two = made(1)
     assert none.runs[8].local is None and own.runs[8].lost == 0.8
