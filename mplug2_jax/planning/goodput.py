@@ -187,6 +187,6 @@ def command() -> None:
                                        "times and rates below, but for local ones.")
     for field in dataclasses.fields(Costs):
         lowest = 0.0 if field.name.endswith("seconds") else 1e-6
-        flags.DEFINE_float(field.name, field.default, field.metadata["help"], lowest)
+        flags.DEFINE_float(field.name, getattr(Costs, field.name), field.metadata["help"], lowest)
     flags.mark_flags_as_required(["config", "step_seconds"])
     launch.main(main)

@@ -145,7 +145,8 @@ def test_a_state_is_parameters_moments_and_what_a_task_keeps():
 
 def test_plans_differ_in_what_a_failure_leaves():
     def made(copies):
-        return goodput.plans(Costs(restore_seconds=0.0, restore_rate=1.0), 2 ** 34, 0.6, 3e7, 600.0, 0.8, copies)
+        costs = Costs(restore_seconds=0.0, restore_rate=1.0)
+        return goodput.plans(costs, 2 ** 34, 0.6, 3e7, 600.0, 0.8, copies)
 
     none, own, two = made(1)
     assert none.runs[8].local is None and own.runs[8].lost == 0.8
