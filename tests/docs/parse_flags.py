@@ -1,10 +1,10 @@
 """Parses command lines of one script as the script does, without running it.
 
-    python parse_flags.py train.py < COMMANDS     # or -m MODULE; a JSON list of lists of arguments
+    python parse_flags.py train.py < COMMANDS     # or -m MODULE [COMMAND]
 
-Prints JSON: the flags that the script has, and what is wrong with each command, "" for nothing.
-The first argument of a command that has several is looked up in the script's `COMMANDS`. Every
-command has a process of its own, forked once the script is imported.
+Reads a JSON list of lists of arguments. Prints JSON: the flags that the script has, and what is
+wrong with each command, "" for nothing. The first argument of a command that has several is looked
+up in the script's `COMMANDS`. Every command has a process of its own, forked once the script is imported.
 """
 
 import argparse
@@ -65,6 +65,8 @@ def of_absl(main, argv=None, flags_parser=None):
     """In place of `app.run`."""
     script = vars(sys.modules["__main__"])
     known = script.get("COMMANDS") or script.get("FROM", {}) and {*script["FROM"], "verify"}
+    if len(SCRIPT) > 2:  # `-m MODULE COMMAND`: it was looked up already
+        known = None
 
     def parse(arguments):
         rest = flags_parser([sys.argv[0], *arguments])[1:]

@@ -1,7 +1,7 @@
 """What the docs name is there: every command with its flags and keys, every path and link.
 
 A command is parsed by the script's own parser and its config is checked (`parse_flags.py`);
-`describe` is run, and prints what the docs show.
+`describe` and `goodput` are run, and print what the docs show.
 """
 
 import ast
@@ -87,8 +87,10 @@ def scripts() -> dict[tuple[str, ...], list[tuple[str, list[str]]]]:
                                                                       ["-m", "pytest"]):
                 continue
             size = 2 if words[0] == "-m" else 1
-            if words[:2] == ["-m", "mplug2_jax.planning"]:  # a command of it
-                words[:3] = "-m", f"mplug2_jax.{words[2]}"
+            if words[:2] == ["-m", "mplug2_jax.planning"]:  # a command of it, perhaps with a name
+                size = 3
+                if (ROOT / "mplug2_jax" / f"{words[2]}.py").exists():
+                    words[:3], size = ["-m", f"mplug2_jax.{words[2]}"], 2
             found.setdefault(tuple(words[:size]), []).append((f"{page.name}: {line}", words[size:]))
     return found
 
@@ -116,7 +118,9 @@ def test_every_command_parses(parsed):
     assert not faults, "\n".join(f"{line}\n    {fault}" for line, fault in faults.items())
     for script in (("train.py",), ("eval.py",), ("predict.py",), ("-m", "data.prepare"),
                    ("-m", "data.inspect"), ("-m", "mplug2_jax.describe"), ("-m", "mplug2_jax.aot"),
-                   ("-m", "mplug2_jax.convert"), *(("-m", f"benchmarks.{name}") for name in (
+                   ("-m", "mplug2_jax.convert"),
+                   ("-m", "mplug2_jax.planning", "goodput"),
+                   *(("-m", f"benchmarks.{name}") for name in (
                        "input", "step", "captioning", "galleries"))):
         assert script in parsed, f"no page says how {script} is called"
 
@@ -206,13 +210,14 @@ def test_examples_are_short():
 
 
 def dialogues() -> list[tuple[str, str]]:
-    """Each `describe` of a dialogue, and what stands below it."""
+    """Each `describe` and `goodput` of a dialogue, and what stands below it."""
     joined = [re.sub(r"\\\n\s*", " ", text) for page in PAGES for _, text in blocks(page)]
     found = [part.partition("\n") for text in joined if text.startswith("$ ")
              for part in re.split(r"^\$ ", text, flags=re.M)[1:]]
-    return [(typed, said.strip()) for typed, _, said in found if "describe" in typed]
+    return [(typed, said.strip()) for typed, _, said in found
+            if re.search(r"[. ](describe|goodput) ", typed)]
 
 
 @pytest.mark.parametrize("typed, said", dialogues())
-def test_describe_prints_what_the_docs_show(typed, said):
+def test_a_dialogue_prints_what_the_docs_show(typed, said):
     assert said in run(*arguments(typed))
