@@ -4,7 +4,8 @@
 
 Reads a JSON list of lists of arguments. Prints JSON: the flags that the script has, and what is
 wrong with each command, "" for nothing. The first argument of a command that has several is looked
-up in the script's `COMMANDS`. Every command has a process of its own, forked once the script is imported.
+up in the script's `COMMANDS`. Every command has a process of its own, forked once the script is
+imported.
 """
 
 import argparse

@@ -50,6 +50,8 @@ def test_a_save_that_counts_late_is_as_simulated():
     run = Run(1.0, 900.0, 20.0, Tier(1.0, 280.0, 10.0), Tier(0.5, 8.0, 2.0), 0.2)
     agree(run, with_local(run, 300, 10), 300, 10)
     agree(run, shared_alone(run, 300), 300)
+    slow = dataclasses.replace(run, mtbf=400.0, local=Tier(0.5, 90.0, 20.0))
+    agree(slow, with_local(slow, 300, 100), 300, 100)
 
 
 def test_where_nothing_fails_only_saves_cost():
