@@ -54,11 +54,9 @@ def contact_sheet(batch: dict[str, np.ndarray], tokenizer: Tokenizer, rows: int)
 
 def _row(batch: dict[str, np.ndarray], row: int, tokenizer: Tokenizer, font) -> Image.Image:
     lines = [f"record {batch['pair_id'][row]}"]
-    for field in ("text", "prompt", "target"):
-        if field in batch:
-            ids, used = batch[field][row], int(batch[f"{field}_mask"][row].sum())
-            said = f"{field} ({used} of {len(ids)} ids): {tokenizer.decode(ids)}"
-            lines += textwrap.wrap(said, 60)
+    for field, ids, used in _texts(batch, row):
+        said = f"{field} ({used} of {len(ids)} ids): {tokenizer.decode(ids)}"
+        lines += textwrap.wrap(said, 60)
     lines += [f"{field}: {batch[field][row]}" for field in ("label", "box") if field in batch]
     clip = batch["video"][row] if "video" in batch else np.zeros((0, 0, 0, 3), np.uint8)
     frames, height, width, _ = clip.shape
@@ -73,6 +71,18 @@ def _row(batch: dict[str, np.ndarray], row: int, tokenizer: Tokenizer, font) -> 
         place = (frames * (width * scale + _GAP) + _GAP, number * _LINE)
         draw.text(place, line, fill="black", font=font)
     return image
+
+
+def _texts(batch: dict[str, np.ndarray], row: int) -> list[tuple[str, np.ndarray, int]]:
+    """The texts of a row: field, ids [L] and how many are used; each question before its answer."""
+    found = []
+    for place, field in enumerate(("text", "prompt", "target")):
+        if field in batch:
+            ids, mask = (np.atleast_2d(batch[key][row]) for key in (field, f"{field}_mask"))
+            found += [(number if place else -1, field, one, int(kept.sum()))
+                      for number, (one, kept) in enumerate(zip(ids, mask, strict=True))]  # fmt: skip
+    found.sort(key=lambda entry: entry[0])
+    return [entry[1:] for entry in found]
 
 
 def inspect(
