@@ -10,8 +10,8 @@ The arms are joint, joint_half, image and video. It is the demo's first training
 contrastive, captioning and instruct objectives, from scratch) with 32 images and 32 clips a step,
 shorter. All arms have the same modules, steps and rates; a step of `joint` sees the image batch of
 `image` and the video batch of `video`, a step of `joint_half` the half of both, so that it sees as
-many examples as one that trains alone. The same seed gives all arms the same first parameters. Every
-arm is evaluated on both modalities: one that it did not see is transfer.
+many examples as one that trains alone. The same seed gives all arms the same first parameters.
+Every arm is evaluated on both modalities: one that it did not see is transfer.
 """
 
 from ml_collections import ConfigDict

@@ -79,8 +79,8 @@ def _texts(batch: dict[str, np.ndarray], row: int) -> list[tuple[str, np.ndarray
     for place, field in enumerate(("text", "prompt", "target")):
         if field in batch:
             ids, mask = (np.atleast_2d(batch[key][row]) for key in (field, f"{field}_mask"))
-            found += [(number if place else -1, field, one, int(kept.sum()))
-                      for number, (one, kept) in enumerate(zip(ids, mask, strict=True))]  # fmt: skip
+            for number, (one, kept) in enumerate(zip(ids, mask, strict=True)):
+                found.append((number if place else -1, field, one, int(kept.sum())))
     found.sort(key=lambda entry: entry[0])
     return [entry[1:] for entry in found]
 
