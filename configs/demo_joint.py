@@ -7,11 +7,11 @@
     python eval.py --checkpoint=runs/joint/image_1
 
 The arms are joint, joint_half, image and video. It is the demo's first training (`configs/demo.py`,
-contrastive, captioning and instruct objectives, from scratch) with 32 images and 32 clips a step,
-shorter. All arms have the same modules, steps and rates; a step of `joint` sees the image batch of
-`image` and the video batch of `video`, a step of `joint_half` the half of both, so that it sees as
-many examples as one that trains alone. The same seed gives all arms the same first parameters.
-Every arm is evaluated on both modalities: one that it did not see is transfer.
+contrastive and instruct objectives, from scratch), shorter. All arms have the same modules, steps
+and rates; a step of `joint` sees the image batch of `image` and the video batch of `video`, a step
+of `joint_half` the half of both, so that it sees as many examples as one that trains alone. The
+same seed gives all arms the same first parameters. Every arm is evaluated on both modalities: one
+that it did not see is transfer.
 """
 
 from ml_collections import ConfigDict
@@ -19,7 +19,6 @@ from ml_collections import ConfigDict
 from configs import demo, demo_tasks, demo_zero_shot
 
 # By arm: what its streams have of the demo's batches.
-BATCH = 32  # of each modality
 ARMS = {"joint": {"image": 1.0, "video": 1.0}, "image": {"image": 1.0}, "video": {"video": 1.0},
         "joint_half": {"image": 0.5, "video": 0.5}}
 
@@ -31,7 +30,7 @@ def get_config(arm: str = "joint"):
     streams = config.data.streams
     for name in list(streams):
         if name in ARMS[arm]:
-            streams[name].batch_size = round(BATCH * ARMS[arm][name])
+            streams[name].batch_size = round(streams[name].batch_size * ARMS[arm][name])
         else:
             del streams[name]
     config.optimizer.steps, config.checkpoint_every = 360, 120
