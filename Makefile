@@ -14,7 +14,7 @@ FAST := $(addprefix tests/,metrics model objectives parallel preprocess evaluati
 	checks.py configs.py keys.py stored.py)) $(addprefix --ignore=tests/,data/test_data_resume.py \
 	$(addprefix objectives/test_,momentum.py self_critical.py))
 
-.PHONY: setup setup-dev setup-peers demo demo-tasks joint plans dry-run instructions walks fuzz check lint types test-fast test test-full coverage docs clean
+.PHONY: setup setup-dev setup-peers demo demo-tasks joint plans dry-run instructions walks fuzz torture check lint types test-fast test test-full coverage docs clean
 
 setup: $(VENV)/.ready
 setup-dev: $(VENV)/.ready-dev
@@ -74,6 +74,11 @@ walks: setup-dev
 # 5,000 damaged files of each kind through what opens them; the tests do so with some.
 fuzz: setup-dev
 	$(BIN)/python tests/fuzz.py
+
+# Kills, signals, flipped bits and bad numbers, many of each; the tests do some.
+torture: setup-dev
+	rm -rf runs/torture
+	PYTHONPATH=.:tests:tests/torture $(BIN)/python tests/torture/run.py runs/torture
 
 # Before every commit: two minutes.
 check: lint types test-fast

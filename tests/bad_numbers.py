@@ -1,4 +1,4 @@
-"""Pretraining whose loss is no number in some steps: a task of one's own, as a user may have."""
+"""Pretraining that has no numbers in some steps: a task of one's own, as a user may have."""
 
 import dataclasses
 
@@ -13,7 +13,8 @@ from mplug2_jax.tasks import pretrain
 class Options(pretrain.PretrainOptions):
     """Those of pretraining."""
 
-    bad: tuple = option((), "steps whose loss is no number")
+    bad: tuple = option((), "steps whose loss is NaN, infinite, or has a gradient that is NaN in "
+                            "one array, in turn by the step's number")
 
 
 class BadNumbers(pretrain.Pretrain):
@@ -23,7 +24,11 @@ class BadNumbers(pretrain.Pretrain):
 
     def loss(self, params, batch, rng, task_state=None, step=0):
         value, extra = super().loss(params, batch, rng, task_state, step)
+        bad = (step + 1 == jnp.asarray(self.options.bad)).any()
+        kind = jnp.where(bad, (step + 1) % 3, -1)
+        leaf = jax.tree.leaves(params)[0]
         with jax.named_scope("planted"):
-            bad = (step + 1 == jnp.asarray(self.options.bad)).any()
-            value += 0 * jnp.log(jnp.where(bad, -1.0, 1.0))
+            value += 0 * jnp.log(jnp.where(kind == 0, -1.0, 1.0))
+            value -= jnp.log(jnp.where(kind == 1, 0.0, 1.0))
+            value += 0 * jnp.sqrt(jnp.where(kind == 2, 0.0, 1.0) * (1 + jnp.square(leaf).sum()))
         return value, extra
