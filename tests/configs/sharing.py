@@ -31,7 +31,8 @@ def share_training(train: Any) -> None:
         same = section(task.options) | dict(classes=task.head_sizes(task.options), rerank=0)
         return repr((type(task), same, task.model.config, options.to_dict()))
 
-    def drawn_state(task, optimizer, seed, averages, params=None, task_state=None):
+    def drawn_state(task, optimizer, seed, averages, params=None, task_state=None,
+                    spike_window=0):
         name = key(task, train.CONFIG.value.optimizer)
         if name not in created:
             shapes = jax.eval_shape(lambda: create_state(task, optimizer, seed, averages))

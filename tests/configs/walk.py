@@ -45,7 +45,8 @@ def trained(command: docstrings.Command, pretrained: str) -> dict[str, Any]:
     for again in (False, True):
         config = command.get_config("tiny")
         config.init_from = {"PRETRAINED": pretrained}.get(start, start)
-        set_flags(train, CONFIG=cuts.cut(config, True), WORKDIR=workdir, HELP=False)
+        set_flags(train, CONFIG=cuts.cut(config, True), WORKDIR=workdir, HELP=False,
+                  GRACE=30, STUCK=600, REPLAY=0)
         if again:
             before = losses(workdir)
             shutil.rmtree(Path(workdir) / train.LAST / str(cuts.STEPS))
