@@ -138,6 +138,7 @@ def main() -> int:
 
     def save(step):
         with vigil.during("a save"):
+            health.check(step, state.params, saving=True)
             now = moment(step)
             checkpoints.save(step, now.items, now.config, now.samples)
 
@@ -163,12 +164,12 @@ def main() -> int:
                 values = (fetched(metrics | PARAMETER_NORMS(state.params), step, rates)
                           | skipped(run) | epochs.at(run.samples(positions, step - start)))
                 log.step(step, progress.report(step, beside(values, run.task.weights)))
+            health.check(step, state.params)
             if step % config.checkpoint_every == 0 or last:
                 save(step)
             if validation.due(step):
                 with progress.paused(), vigil.during("a validation"):
                     log.validation(step, validation.run(moment(step)))
-            health.check(step, state.params, last)
             if not last:
                 vigil.sync(step)
     run.skips.report()
@@ -199,7 +200,8 @@ def replay_step(run: Run, step: int) -> int:
     if hosts.several():
         raise ConfigError("--replay: runs in one process (--processes=1)")
     optimizer, _, create = learner(run)
-    state, positions = restore(run, Checkpoints(run.workdir / LAST, most=step - 1), create)
+    checkpoints = Checkpoints(run.workdir / LAST, begins_anew=True, most=step - 1)
+    state, positions = restore(run, checkpoints, create)  # or from where the run began
     found = replay(state, training_batches(run, positions), step,
                    compiled_step(run, optimizer, create),
                    loss_and_gradient(run.task, run.config.seed, run.config.optimizer.frozen))
@@ -235,7 +237,7 @@ def prepare(config: ConfigDict, folder: str | None) -> Run:
     places.check_folder("--workdir", workdir, (*LOGS, starts.STARTS, hosts.own_file(SKIPPED)),
                         (LAST, starts.FOLDER, *((BEST,) if config.best else ())))
     hosts.require_shared(workdir)
-    vigil = Vigil(workdir, GRACE.value, STUCK.value)
+    vigil = Vigil(workdir, GRACE.value, 0 if REPLAY.value else STUCK.value)
     launch.keep_compilations()
     mesh = make_mesh(**config.mesh)
     tokenizer = load_tokenizer(config.data.tokenizer)
@@ -246,7 +248,8 @@ def prepare(config: ConfigDict, folder: str | None) -> Run:
         for name in selection.trained_on(config.data.root, checked.streams, checked.evaluations, {
                 name: entry.validation for name, entry in config.evals.items()}):
             logging.warning("evals.%s.validation: training reads these examples, too", name)
-    skips = pipeline.SkipLog(config.data.max_skipped, workdir / hosts.own_file(SKIPPED))
+    skips = pipeline.SkipLog(config.data.max_skipped, None if REPLAY.value else
+                             workdir / hosts.own_file(SKIPPED))
     return Run(config, workdir, checked, mesh, tokenizer, task, vigil, data, skips)
 
 

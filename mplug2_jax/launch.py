@@ -71,6 +71,7 @@ def main(run: Callable[..., int | None], arguments: tuple[str, ...] = (),
             hosts.leave()
             return code
         except EXPECTED as error:
+            end_together(error)
             if isinstance(error, BrokenPipeError) and nobody_reads():
                 raise
             if not flags.FLAGS.debug:
@@ -208,6 +209,12 @@ def define_hosts() -> None:
                          lower_bound=1)
     flags.DEFINE_integer("lost_after", 60, "Seconds without a sign of life after which a process "
                          "counts as lost, and the run ends.", lower_bound=5)
+
+
+def end_together(error: BaseException) -> None:
+    """Where all processes raise an error alike, waits for what any of them still writes."""
+    if isinstance(error, EndsRun) and error.alike:
+        hosts.leave()
 
 
 def end_all(error: BaseException) -> None:

@@ -80,6 +80,8 @@ class Best:
         # Numbers grow, also where a run goes on from before the step of its best.
         number = max(step, (self._checkpoints.latest or 0) + 1)
         self._checkpoints.save(step, kept, config, samples, self._about | {"value": value}, number)
+        # Whole before the log says that it was validated: a start after this does not do so again.
+        self._checkpoints.wait()
         self.value = value
         return True
 

@@ -43,6 +43,7 @@ class Choice:
         self._folder, self._writes, self._begins_anew = folder, writes, begins_anew
         self._most = most
         self._lost: list[str] = []
+        self._aside: list[int] = []  # of the lost ones those whose names stand in the way
         if writes and hosts.is_first():
             clean(folder)
         self.numbers: list[int] = []
@@ -56,35 +57,55 @@ class Choice:
         """
         self._choose(error.reason)
 
+    def put_aside(self) -> None:
+        """Another one was read: sets aside what was damaged, for its number will come again.
+
+        Not before: where a disk fails for a while, all may seem to be.
+        """
+        numbers, self._aside = self._aside, []
+        if hosts.is_first() and self._writes:
+            for number in numbers:
+                set_aside(self._folder / str(number))
+
     def _choose(self, damage: str = "") -> None:
         """Looks for the newest good one; `damage` is of the newest, where it is known."""
         found: dict[str, Any] = {}
         if hosts.is_first():
-            numbers, lost = [number for number in stored(self._folder)
-                             if self._most is None or number <= self._most], []
-            if damage:  # what a reader has rejected stays there; what a run has retired does not
-                numbers = [number for number in numbers if number <= self.numbers[0]]
-                damage = damage if self.numbers[0] in numbers else ""
-            while numbers:
-                damage = damage or manifest.damage(self._folder / str(numbers[0]))
-                if not damage:
-                    break
-                lost.append((numbers.pop(0), damage))
-                damage = ""
-            aside = sorted(path.name for path in self._folder.glob(f"*{DAMAGED}*"))
-            for number, why in lost:
-                logging.warning("%s/%d is damaged and not used: %s", self._folder, number, why)
-                if self._writes and (numbers or self._begins_anew):
-                    set_aside(self._folder / str(number))
-            found = {"numbers": numbers, "lost": [f"{n}: {why}" for n, why in lost],
-                     "aside": aside}
+            try:
+                found = self._found(damage)
+            except OSError as error:  # of the machine: nothing is said of the checkpoints
+                found = {"refused": f"{self._folder}: {manifest.said(error)}"}
         found = _as_first_says(found)
+        if "refused" in found:
+            raise CheckpointError(f"{found['refused']}: its checkpoints cannot be looked at")
         self.numbers, self._lost = found["numbers"], self._lost + found["lost"]
         if not self.numbers and (self._lost or found["aside"]) and not self._begins_anew:
             why = "; ".join(self._lost or [f"{name} is one" for name in found["aside"]])
             raise CheckpointError(
                 f"{self._folder}: all its checkpoints are damaged ({why}): mend one, or move the "
                 "folder away to begin without it")
+
+    def _found(self, damage: str) -> dict[str, Any]:
+        """What the first host sees: the good ones' numbers, and what is wrong with others."""
+        numbers, lost = [number for number in stored(self._folder)
+                         if self._most is None or number <= self._most], []
+        if damage and self.numbers[0] in numbers:  # what is rejected stays there
+            numbers = [number for number in numbers if number <= self.numbers[0]]
+        else:  # a run has retired it
+            damage = ""
+        while numbers:
+            damage = damage or manifest.damage(self._folder / str(numbers[0]))
+            if not damage:
+                break
+            lost.append((numbers.pop(0), damage))
+            damage = ""
+        aside = sorted(path.name for path in self._folder.glob(f"*{DAMAGED}*"))
+        for number, why in lost:
+            logging.warning("%s/%d is damaged and not used: %s", self._folder, number, why)
+            self._aside.append(number)
+        if not numbers and self._begins_anew:
+            self.put_aside()
+        return {"numbers": numbers, "lost": [f"{n}: {why}" for n, why in lost], "aside": aside}
 
     def retire(self, newest: int, keep: int, every: int) -> None:
         """On the first host, removes what need not stay after a new checkpoint.
@@ -101,11 +122,14 @@ class Choice:
                 if i < keep or every and number % every == 0]
         for number in set(self.numbers) - set(kept):
             path = self._folder / str(number)
-            if damage := manifest.damage(path):
-                logging.warning("%s is damaged, and set aside: %s", path, damage)
-                set_aside(path)
-            else:
-                remove(path)
+            try:
+                if path.exists() and (damage := manifest.damage(path)):
+                    logging.warning("%s is damaged, and set aside: %s", path, damage)
+                    set_aside(path)
+                elif path.exists():
+                    remove(path)
+            except OSError as error:  # the new one is whole all the same
+                logging.warning("%s stays: %s", path, manifest.said(error))
         self.numbers = kept
 
 

@@ -44,7 +44,7 @@ class Checkpoints:
       folder: made if `keep` is given, else it must hold a checkpoint.
       keep: how many of the newest to keep, for writing; 0 opens it for reading.
       every: of older ones, those whose number is a multiple of this stay, too; 0 for none.
-      begins_anew: whether what is written begins without a checkpoint where all are damaged.
+      begins_anew: whether there may be none, or all may be damaged.
       most: for reading, the newest number that is looked at; None for all.
 
     Attributes:
@@ -57,13 +57,13 @@ class Checkpoints:
     def __init__(self, folder: str | Path, keep: int = 0, every: int = 0,
                  begins_anew: bool = False, most: int | None = None):
         self.folder = Path(folder).absolute()
-        if keep:
+        if keep or begins_anew and not self.folder.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
         elif not self.folder.is_dir():
             raise CheckpointError(f"checkpoint folder {folder} does not exist")
         self._choice = Choice(self.folder, bool(keep), begins_anew, most)
         self.latest: int | None = self._choice.numbers[0] if self._choice.numbers else None
-        if not keep and self.latest is None:
+        if not keep and self.latest is None and not begins_anew:
             what = "checkpoint" if most is None else f"checkpoint of step {most} or before"
             raise CheckpointError(f"{folder} holds no {what}: give the folder that train.py "
                                   "writes checkpoints to")
@@ -109,10 +109,15 @@ class Checkpoints:
         """
         while True:
             try:
-                return read()
+                found = read()
             except Damaged as error:
                 self._choice.reject(error)
+                if not self._choice.numbers:
+                    raise CheckpointError(f"{self.folder}: all its checkpoints are gone") from error
                 self.latest = self._choice.numbers[0]
+            else:
+                self._choice.put_aside()
+                return found
 
     def meta(self) -> dict[str, Any]:
         """The newest checkpoint's `format, step, samples, config, versions`, perhaps `best`."""

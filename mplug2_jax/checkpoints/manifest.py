@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from mplug2_jax.checkpoints.checksums import Sum
+from mplug2_jax.contracts.machine import refusal
 
 NAME = "manifest.json"
 FORMAT = 3  # of checkpoints, from which on they have a manifest
@@ -33,7 +34,8 @@ def write(folder: Path, arrays: Mapping[str, Mapping[str, Sum]]) -> None:
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         size = path.stat().st_size
         small = path.parent.name != _ARRAYS
-        files[str(path.relative_to(folder))] = [size, _checksum(path)] if small else [size]
+        files[str(path.relative_to(folder))] = (
+            [size, _checksum(path, flush=True)] if small else [size])
     content = {"files": files, "arrays": {
         item: {name: [one.dtype, one.value] for name, one in sums.items()}
         for item, sums in arrays.items()}}
@@ -60,19 +62,31 @@ def damage(folder: Path) -> str:
     """What is wrong with a checkpoint's files, in words; "" for nothing.
 
     Checkpoints older than manifests have only what says so: their `meta`.
+
+    Raises:
+      OSError: the machine stands in the way, which says nothing of the files.
     """
+    try:
+        return _damage(folder)
+    except OSError as error:
+        if refusal(error):
+            raise
+        return f"{NAME} cannot be read: {said(error)}"
+
+
+def _damage(folder: Path) -> str:
     try:
         if not (folder / NAME).exists():
             meta = json.loads((folder / META).read_text())
             return f"{NAME} is missing" if meta.get("format", 1) >= FORMAT else ""
-    except (OSError, ValueError, AttributeError) as error:
+    except (FileNotFoundError, ValueError, AttributeError) as error:
         return f"{NAME} is missing, and {META} cannot be read: {said(error)}"
     try:
         manifest = json.loads((folder / NAME).read_text())
         if manifest.pop("crc") != _crc(manifest):
             return f"{NAME} is not as it was written"
         files = manifest["files"]
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (FileNotFoundError, ValueError, KeyError, AttributeError) as error:
         return f"{NAME} cannot be read: {said(error)}"
     for name, (size, *checksum) in files.items():
         path = folder / name
@@ -82,7 +96,7 @@ def damage(folder: Path) -> str:
                 return f"{name} has {there:,} bytes of {size:,}"
             if checksum and [_checksum(path)] != checksum:
                 return f"{name} is not as it was written"
-        except OSError as error:
+        except FileNotFoundError as error:
             return f"{name}: {said(error)}"
     return ""
 
@@ -106,10 +120,11 @@ def sync(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _checksum(path: Path) -> int:
-    """CRC-32 of a small file, which is on the disk after that."""
+def _checksum(path: Path, flush: bool = False) -> int:
+    """CRC-32 of a small file, which with `flush` is on the disk after that."""
     with open(path, "rb") as file:
-        os.fsync(file.fileno())
+        if flush:
+            os.fsync(file.fileno())
         return zlib.crc32(file.read())
 
 

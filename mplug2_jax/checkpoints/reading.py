@@ -10,7 +10,8 @@ import orbax.checkpoint as ocp
 
 from mplug2_jax.checkpoints import manifest
 from mplug2_jax.checkpoints.checksums import checksums
-from mplug2_jax.checkpoints.errors import Damaged
+from mplug2_jax.checkpoints.errors import CheckpointError, Damaged
+from mplug2_jax.contracts.machine import refusal
 from mplug2_jax.parallel import hosts
 from mplug2_jax.parallel.sharding import path_name
 
@@ -63,14 +64,19 @@ def read_arrays(folder: Path, item: str, target: Any, partial: bool = False) -> 
 
 
 def _from_disk(folder: Path, item: str, read: Callable[[], _T]) -> _T:
-    """What `read` gives; Damaged on all hosts where it fails on one of them."""
+    """What `read` gives; an error on all hosts where it fails on one of them.
+
+    Raises:
+      Damaged: files are not what they were. CheckpointError: the machine stands in the way.
+    """
     wrong: dict[str, int] = {}
     try:
         found = read()
-    except PermissionError:
-        raise
     except (ValueError, OSError, LookupError) as error:
-        wrong = {manifest.said(error): 1}
+        wrong = {("!" if refusal(error) else "") + manifest.said(error): 1}
     if lost := hosts.totals(wrong):
-        raise Damaged(folder, f"{item} cannot be read: {next(iter(lost))}")
+        why = next(iter(lost))  # "!" comes first
+        if why.startswith("!"):
+            raise CheckpointError(f"{folder}: {item} cannot be read: {why[1:]}")
+        raise Damaged(folder, f"{item} cannot be read: {why}")
     return found

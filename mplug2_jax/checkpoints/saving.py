@@ -45,6 +45,7 @@ class Saver:
         self._thread = ThreadPoolExecutor(1, f"save-{folder.name}")
         self._pending: Future[None] | None = None
         self._newest = choice.numbers[0] if choice.numbers else None
+        self._saves = 0
 
     def save(self, number: int, items: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
         """Begins to write a checkpoint, once the one before it is written.
@@ -85,11 +86,20 @@ class Saver:
 
     def _finish(self, number: int, sums: Mapping[str, Mapping[str, Sum]]) -> None:
         """In the background: what comes after the arrays are on their way."""
-        with self._explained(number):
-            self._writer.wait_until_finished()
-            if hosts.is_first():
-                commit(self._folder, number, sums)
-                self._choice.retire(number, self._keep, self._every)
+        self._saves += 1
+        key, failure = f"saved/{self._folder}/{self._saves}", None
+        try:
+            with self._explained(number):
+                self._writer.wait_until_finished()
+                if hosts.is_first():
+                    commit(self._folder, number, sums)
+                    self._choice.retire(number, self._keep, self._every)
+        except CheckpointError as error:
+            failure = error
+        # No host goes on, or ends, before the first has made it a checkpoint.
+        word = hosts.word_of_first(key, str(failure or ""))
+        if failure or word:
+            raise failure or CheckpointError(word)
         self._newest = number
 
     def _require_finite(self, number: int, sums: Mapping[str, Mapping[str, Sum]]) -> None:

@@ -11,6 +11,7 @@ class EndsRun(RuntimeError):
     """What ends a run in a line, with an exit code of its own."""
 
     code = exits.ERROR  # of `contracts.exits`
+    alike = True  # whether all processes of the run raise it, at the same step
 
 
 class ConfigError(ValueError):

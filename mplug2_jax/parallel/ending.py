@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import NoReturn
 
-TELL = 2.0  # seconds to tell the other processes, who may not answer
+TELL = 2.0  # seconds to tell the other processes, and the disk, who may not answer
 _note: Callable[[int, str], None] | None = None  # of this process
 _tell: Callable[[str], None] | None = None
 
@@ -55,7 +55,9 @@ def exit_now(code: int, why: str) -> NoReturn:
       code: the exit code.
       why: for the next start.
     """
-    note(code, why)
+    noting = threading.Thread(target=note, args=(code, why), daemon=True)
+    noting.start()
+    noting.join(TELL)  # the disk may be what hangs
     for child in multiprocessing.active_children():
         child.kill()
     os._exit(code)

@@ -189,6 +189,16 @@ def require_shared(folder: Path) -> None:
                         "writes there: give a folder that all hosts share")
 
 
+def word_of_first(key: str, word: str) -> str:
+    """What process 0 says under a key that comes once; from any thread, the others wait for it."""
+    if _watch is None:
+        return word
+    if _watch.process == 0:
+        _watch.put(key, word)
+        return word
+    return _watch.get(key)
+
+
 def leave() -> None:
     """The good end: waits for the others to come here, and ends the watch."""
     if _watch is not None:

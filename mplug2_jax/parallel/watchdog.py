@@ -78,15 +78,20 @@ class Watchdog:
                 self._bark(seconds, what)
 
     def _bark(self, seconds: float, what: str) -> None:
-        faulthandler.cancel_dump_traceback_later()
+        # Whatever hangs may hang what is done here, too.
+        faulthandler.dump_traceback_later(LEAST, exit=True)
         said = (f"after step {self.step}: {self._host} has waited {seconds:.0f} s for {what} "
                 "(--stuck_after)")
-        with contextlib.suppress(OSError), open(self._file, "a") as file:
-            write_stacks(file, said)
         write_stacks(sys.stderr, said)
+        # The work folder's disk may be what hangs.
+        threading.Thread(target=self._write, args=(said,), daemon=True).start()
         time.sleep(OTHERS)
         give_up(exits.STUCK, f"{said}; what all threads did is in {self._file}; start again by "
                 "the same command")
+
+    def _write(self, said: str) -> None:
+        with contextlib.suppress(OSError), open(self._file, "a") as file:
+            write_stacks(file, said)
 
 
 def write_stacks(file: TextIO, said: str) -> None:

@@ -43,7 +43,8 @@ class Place(NamedTuple):
         return f"{way}{self.module or 'no module'}: {self.operation} at {self.source}"
 
 
-def first_bad(function: Callable[..., Any], good: Sequence[Any], bad: Sequence[Any]) -> str:
+def first_bad(function: Callable[..., Any], good: Sequence[Any] | None,
+              bad: Sequence[Any]) -> str:
     """Says which value of a computation is the first that is no number, on `bad` arguments.
 
     Operation by operation, as where nothing is compiled: it takes minutes where a step takes
@@ -51,7 +52,7 @@ def first_bad(function: Callable[..., Any], good: Sequence[Any], bad: Sequence[A
 
     Args:
       function: of trees of arrays, to anything.
-      good: arguments with which all went well.
+      good: arguments with which all went well; None where there are none.
       bad: of the same shapes, those to examine.
 
     Returns:
@@ -63,7 +64,7 @@ def first_bad(function: Callable[..., Any], good: Sequence[Any], bad: Sequence[A
             return f"what comes in is not finite: {path_name(path[1:])}"
     closed = jax.make_jaxpr(function)(*bad)
     found = _not_finite(closed, bad)
-    meant = set(_not_finite(closed, good)) if found else set()
+    meant = set(_not_finite(closed, good)) if found and good is not None else set()
     return next((str(place) for number, place in found.items() if number not in meant), "")
 
 

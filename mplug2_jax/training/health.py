@@ -34,12 +34,14 @@ class Health:
         """A step is on its way."""
         self._bad.count(step, metrics, batch)
 
-    def check(self, step: int, params: Any, last: bool) -> None:
+    def check(self, step: int, params: Any, saving: bool = False) -> None:
         """Looks at the steps before, and now and then at the parameters after this one.
+
+        Before what is to be saved, at both: what is not sound must not be gone on from.
 
         Raises:
           TooManyBadSteps, ReplicaError: the run cannot go on.
         """
-        self._bad.settle(0 if last else _AHEAD)
-        if self._replicas and self._every and (step % self._every == 0 or last):
+        self._bad.settle(0 if saving else _AHEAD)
+        if self._replicas and self._every and (saving or step % self._every == 0):
             self._replicas.check(params)

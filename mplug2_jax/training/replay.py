@@ -42,7 +42,12 @@ def replay(state: TrainState, batches: Iterator[Any], step: int, run: TrainStep,
         if int(metrics["skipped_in_a_row"]) == 0:
             good = number, batch
             break
-    number, batch = (step, bad) if good is None else good
+    went_well = None
+    if good is not None:
+        number, batch = good
+        went_well = kept.replace(step=kept.step + (number - step)), batch
+    else:
+        logging.warning("no step around it went well: infinities that are meant are not told from "
+                        "others")
     with jax.set_mesh(run.mesh):
-        return first_bad(compute, (kept.replace(step=kept.step + (number - step)), batch),
-                         (kept, bad))
+        return first_bad(compute, went_well, (kept, bad))

@@ -86,12 +86,13 @@ def _ends(workdir: Path) -> list[Path]:
 def _code(workdir: Path) -> dict[str, Any]:
     """The commit, a diff of what differs from it, and a hash of each loaded file of code."""
     code = {"code": _kept(workdir, "code.json", _json(launch.code()))}
-    if _git("rev-parse", "--show-toplevel") != str(ROOT).encode():
+    if _git("rev-parse", "--show-toplevel") != f"{ROOT}\n".encode():
         return code | {"commit": None}
-    commit, diff = _git("rev-parse", "HEAD"), _git("diff", "HEAD", "--no-ext-diff", "--no-color")
-    found: dict[str, Any] = code | {"commit": commit.decode() if commit else None}
+    commit, diff = _git("rev-parse", "HEAD"), _git(
+        "diff", "HEAD", "--no-ext-diff", "--no-color", "--binary")
+    found: dict[str, Any] = code | {"commit": commit.decode().strip() if commit else None}
     if diff and len(diff) <= LARGEST:
-        found["diff"] = _kept(workdir, "diff.patch", diff + b"\n")
+        found["diff"] = _kept(workdir, "diff.patch", diff)
     elif diff or diff is None:
         found["diff"] = "not kept: " + ("too large" if diff else "git failed")
     return found
@@ -104,7 +105,7 @@ def _git(*arguments: str) -> bytes | None:
                               timeout=SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return done.stdout if done.returncode == 0 else None
 
 
 def _kept(workdir: Path, name: str, content: bytes) -> str:
