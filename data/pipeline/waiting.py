@@ -24,6 +24,7 @@ from mplug2_jax.contracts.errors import DataError
 
 SILENT = 45.0  # seconds without a batch and without any work of the workers
 LOOK = 0.2  # seconds between two looks at what is waited for
+ASLEEP = 5.0  # seconds between two looks after which this process was stopped itself
 IDLE = 0.02  # seconds of a processor in a second: less is Grain's own looking around
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 _NAME = "grain-process-prefetch"  # what the names of Grain's workers begin with
@@ -135,7 +136,9 @@ class _Pace:
             return False
         alive = [pid for pid, worker in workers.items() if worker.exitcode is None]
         total = sum(map(_seconds, alive))
-        if total - self._used > IDLE * (now - self._looked) or any(map(_ready, alive)):
+        since = now - self._looked
+        # Workers that were stopped together with this process could do nothing.
+        if since > ASLEEP or total - self._used > IDLE * since or any(map(_ready, alive)):
             self._worked = now
         self._used, self._looked = total, now
         return now - self._worked > SILENT

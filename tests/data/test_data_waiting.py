@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import grain
 import pytest
@@ -139,3 +140,27 @@ if __name__ == "__main__":
     process.kill()
     process.wait()
     wait_until(lambda: gone(pid))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
+def test_after_this_process_was_stopped_itself_its_workers_have_their_time_again(monkeypatch):
+    """By Ctrl-Z or a scheduler: they were stopped with it."""
+    clock = [0.0]
+    monkeypatch.setattr(waiting.time, "monotonic", lambda: clock[0])
+    with subprocess.Popen(["sleep", "60"]) as sleeper:
+        wait_until(lambda: not waiting._ready(sleeper.pid), seconds=float("inf"))
+        workers = {sleeper.pid: types.SimpleNamespace(exitcode=None)}
+        pace = waiting._Pace()
+
+        def silent_after(seconds):
+            for _ in range(seconds):
+                clock[0] += 1
+                if pace.silent(workers):
+                    return True
+            return False
+
+        assert not silent_after(40)
+        clock[0] += 3600
+        assert not silent_after(1) and not silent_after(40)
+        assert silent_after(10)
+        sleeper.kill()
