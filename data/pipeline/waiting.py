@@ -20,7 +20,8 @@ from typing import Any
 
 import grain
 
-from mplug2_jax.contracts.errors import DataError
+from mplug2_jax.contracts import exits
+from mplug2_jax.contracts.errors import DataError, EndsRun
 
 SILENT = 45.0  # seconds without a batch and without any work of the workers
 LOOK = 0.2  # seconds between two looks at what is waited for
@@ -32,6 +33,12 @@ _NAME = "grain-process-prefetch"  # what the names of Grain's workers begin with
 _owned: weakref.WeakSet[process.BaseProcess] = weakref.WeakSet()
 
 
+class SilentWorkers(EndsRun):
+    """No data worker does anything: what they read hangs, for a while as a rule."""
+
+    code = exits.STUCK
+
+
 class Waited:
     """An iterator over a dataset's batches.
 
@@ -40,7 +47,8 @@ class Waited:
         idle: called again and again while a batch is waited for; what it raises ends the waiting.
 
     Raises:
-        DataError: where a batch is asked for, a worker ended or no worker works any more.
+        DataError: where a batch is asked for, a worker ended.
+        SilentWorkers: no worker works any more.
     """
 
     def __init__(self, dataset: grain.IterDataset, idle: Callable[[], None] | None = None):
@@ -108,7 +116,7 @@ class Waited:
             if self._workers and pace.silent(self._workers):
                 for worker in self._workers.values():
                     worker.kill()
-                raise DataError(
+                raise SilentWorkers(
                     f"no batch came for {SILENT:.0f} s, and no data worker did anything: what they "
                     "read hangs (see that the data's disk is reachable), or they were stopped; "
                     "start again by the same command")

@@ -13,6 +13,8 @@ from absl import flags
 from commands import ROOT
 
 from data.pipeline import waiting
+from mplug2_jax import launch
+from mplug2_jax.contracts import exits
 from mplug2_jax.contracts.errors import DataError
 
 pytestmark = pytest.mark.slow
@@ -69,9 +71,12 @@ def test_a_worker_that_stands_still_or_dies_is_an_error(monkeypatch):
     assert [next(batches) for _ in range(4)] == [9, 10, 11, 12]
     os.kill(pids[0], signal.SIGSTOP)
     began = time.monotonic()
-    with pytest.raises(DataError, match="no data worker did anything"):
+    with pytest.raises(waiting.SilentWorkers, match="no data worker did anything") as told:
         for _ in range(20):
             next(batches)
+    with pytest.raises(SystemExit) as ended:
+        launch.fail(told.value)
+    assert ended.value.code in exits.RESTART
     assert time.monotonic() - began < 30
     batches.close()
     wait_until(lambda: all(map(gone, pids)))
@@ -147,7 +152,8 @@ def test_after_this_process_was_stopped_itself_its_workers_have_their_time_again
     """By Ctrl-Z or a scheduler: they were stopped with it."""
     clock = [0.0]
     monkeypatch.setattr(waiting.time, "monotonic", lambda: clock[0])
-    with subprocess.Popen(["sleep", "60"]) as sleeper:
+    sleeper = subprocess.Popen(["sleep", "60"])
+    try:
         wait_until(lambda: not waiting._ready(sleeper.pid), seconds=float("inf"))
         workers = {sleeper.pid: types.SimpleNamespace(exitcode=None)}
         pace = waiting._Pace()
@@ -163,4 +169,6 @@ def test_after_this_process_was_stopped_itself_its_workers_have_their_time_again
         clock[0] += 3600
         assert not silent_after(1) and not silent_after(40)
         assert silent_after(10)
+    finally:
         sleeper.kill()
+        sleeper.wait()
