@@ -159,3 +159,11 @@ def test_facts_that_take_the_square_of_their_length_are_refused(facts, tmp_path)
         + plain("b.jpg", WHOLE) + b"\0" * 1024)
     with pytest.raises(tarfile.TarError, match="too many digits|shorter than its name"):
         list(tars.members(tmp_path / "0.tar"))
+
+
+def test_facts_of_all_members_are_few(tmp_path):
+    facts = b"".join(b"15 %07d=abc\n" % number for number in range(1001))
+    put(tmp_path / "0.tar", plain("a.jpg", WHOLE) + header(b"g", len(facts)) + facts
+        + b"\0" * (-len(facts) % 512) + plain("b.jpg", WHOLE) + b"\0" * 1024)
+    with pytest.raises(tarfile.TarError, match="over 1,000 facts"):
+        list(tars.members(tmp_path / "0.tar"))
