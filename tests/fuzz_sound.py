@@ -91,7 +91,25 @@ def tars() -> Sound:
             "clips.tar": tar_of([("a.mp4", clip), ("a.txt", b"moves")],
                                 format=tarfile.USTAR_FORMAT),
             "pax.tar": tar_of(long, format=tarfile.PAX_FORMAT),
-            "gnu.tar": tar_of(long, format=tarfile.GNU_FORMAT)}
+            "gnu.tar": tar_of(long, format=tarfile.GNU_FORMAT),
+            "sparse.tar": sparse([(0, len(jpeg)), *[(len(jpeg), 0)] * 29], jpeg, len(jpeg),
+                                 "s0.jpg")
+            + tar_of(samples[1:], format=tarfile.GNU_FORMAT)}
+
+
+def sparse(extents: list[tuple[int, int]], data: bytes, size: int, name: str = "s.jpg") -> bytes:
+    """A member as `tar -S --format=gnu` writes it; an extent is its offset and its length."""
+    made = bytearray(tarfile.TarInfo(name).tobuf(tarfile.GNU_FORMAT))
+    numbers = [b"%011o\0%011o\0" % extent for extent in extents]
+    made[124:136], made[483:495] = b"%011o\0" % len(data), b"%011o\0" % size
+    made[156:157], made[482] = b"S", len(numbers) > 4
+    made[386:482] = b"".join(numbers[:4]).ljust(96, b"\0")
+    made[148:156] = b" " * 8
+    made[148:156] = b"%06o\0 " % sum(made)
+    for at in range(4, len(numbers), 21):
+        made += b"".join(numbers[at:at + 21]).ljust(504, b"\0")
+        made += bytes([at + 21 < len(numbers)]).ljust(8, b"\0")
+    return bytes(made) + data + b"\0" * (-len(data) % 512)
 
 
 def rows(form: str) -> list[dict]:

@@ -23,7 +23,7 @@ from data.datasets.raw import (
 )
 from mplug2_jax.contracts.errors import DataError
 
-Members = dict[str, Media]  # of a sample, by suffix
+Members = dict[str, Media | str]  # of a sample, by suffix; or why one cannot be read
 
 
 def read(raw: RawFolder) -> dict[str, Iterable[Entry]]:
@@ -86,11 +86,11 @@ def _index(path: Path, place: str, samples: dict[str, list[Members]]) -> None:
         if file.startswith("._"):  # those of macOS
             continue
         stem, dot, suffix = file.partition(".")
-        media, suffix = Media(place, member.offset_data, member.size), (dot + suffix).lower()
+        suffix = (dot + suffix).lower()
         found = samples.setdefault(os.path.join(folder, stem), [{}])
         if suffix in found[-1]:  # shards that were joined count anew
             found.append({})
-        found[-1][suffix] = media
+        found[-1][suffix] = member.fault or Media(place, member.offset, member.size)
 
 
 def _of_folders(raw: RawFolder, shards: list[str]) -> Iterator[Entry]:
@@ -108,6 +108,8 @@ def _of_folders(raw: RawFolder, shards: list[str]) -> Iterator[Entry]:
 def _sample(raw: RawFolder, name: str, members: Members) -> Entry:
     def content(suffix: str) -> bytes:
         media = members[suffix]
+        if isinstance(media, str):
+            raise ValueError(media)
         return beside.content_of(raw.root / media.path, media.offset, media.size)
 
     for kind, suffixes in (("video", VIDEO_SUFFIXES), ("image", IMAGE_SUFFIXES)):
@@ -118,7 +120,10 @@ def _sample(raw: RawFolder, name: str, members: Members) -> Entry:
                 except (ValueError, OSError) as error:
                     lost = Missing(f"caption: what is beside {name} {error}", odd=True)
                     return Entry(name, kind, lost, {})
-                return Entry(name, kind, members[suffix], fields)
+                found = members[suffix]
+                media = (found if isinstance(found, Media) else
+                         Missing(f"whole file: {name}{suffix} {found}", odd=True))
+                return Entry(name, kind, media, fields)
     return Entry(name, "image", Missing(f"an image or a video beside {', '.join(members)}"), {})
 
 

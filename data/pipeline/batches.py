@@ -101,8 +101,8 @@ def train_batches(
         idle: called again and again while a batch is waited for; what it raises comes out of it.
 
     Raises:
-        DataError: a stream or the data cannot be used, too many records are bad, or a worker ended
-            or does nothing any more.
+        DataError: a stream or the data cannot be used, too many records are bad, or a worker ended.
+        SilentWorkers: no worker does anything any more.
     """
     skips = SkipLog() if skips is None else skips
     start = start or {}

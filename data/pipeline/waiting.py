@@ -20,15 +20,23 @@ from typing import Any
 
 import grain
 
-from mplug2_jax.contracts.errors import DataError
+from mplug2_jax.contracts import exits
+from mplug2_jax.contracts.errors import DataError, EndsRun
 
 SILENT = 45.0  # seconds without a batch and without any work of the workers
 LOOK = 0.2  # seconds between two looks at what is waited for
+ASLEEP = 5.0  # seconds between two looks after which this process was stopped itself
 IDLE = 0.02  # seconds of a processor in a second: less is Grain's own looking around
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 _NAME = "grain-process-prefetch"  # what the names of Grain's workers begin with
 # Workers that a `Waited` of this process looks after, or did: it may have killed one just now.
 _owned: weakref.WeakSet[process.BaseProcess] = weakref.WeakSet()
+
+
+class SilentWorkers(EndsRun):
+    """No data worker does anything: what they read hangs, for a while as a rule."""
+
+    code = exits.STUCK
 
 
 class Waited:
@@ -39,7 +47,8 @@ class Waited:
         idle: called again and again while a batch is waited for; what it raises ends the waiting.
 
     Raises:
-        DataError: where a batch is asked for, a worker ended or no worker works any more.
+        DataError: where a batch is asked for, a worker ended.
+        SilentWorkers: no worker works any more.
     """
 
     def __init__(self, dataset: grain.IterDataset, idle: Callable[[], None] | None = None):
@@ -107,7 +116,7 @@ class Waited:
             if self._workers and pace.silent(self._workers):
                 for worker in self._workers.values():
                     worker.kill()
-                raise DataError(
+                raise SilentWorkers(
                     f"no batch came for {SILENT:.0f} s, and no data worker did anything: what they "
                     "read hangs (see that the data's disk is reachable), or they were stopped; "
                     "start again by the same command")
@@ -135,7 +144,9 @@ class _Pace:
             return False
         alive = [pid for pid, worker in workers.items() if worker.exitcode is None]
         total = sum(map(_seconds, alive))
-        if total - self._used > IDLE * (now - self._looked) or any(map(_ready, alive)):
+        since = now - self._looked
+        # Workers that were stopped together with this process could do nothing.
+        if since > ASLEEP or total - self._used > IDLE * since or any(map(_ready, alive)):
             self._worked = now
         self._used, self._looked = total, now
         return now - self._worked > SILENT

@@ -18,7 +18,7 @@ MEANING = {
     WRONG: "a wrong flag, config or datum, or what the machine refuses: one line",
     LOST: "another process of the run ended or was lost",
     STOPPED: "stopped by a signal; all that was done is saved",
-    STUCK: "no step ended in time: the watchdog wrote what all threads did",
+    STUCK: "no step ended in time (the watchdog wrote what all threads did), or data hung",
     SKIPPED: "too many steps in a row changed nothing: no numbers, or spikes",
     DIFFER: "replicas of the parameters differ: a chip computes wrongly",
 }

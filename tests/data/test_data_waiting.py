@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import grain
 import pytest
@@ -12,6 +13,8 @@ from absl import flags
 from commands import ROOT
 
 from data.pipeline import waiting
+from mplug2_jax import launch
+from mplug2_jax.contracts import exits
 from mplug2_jax.contracts.errors import DataError
 
 pytestmark = pytest.mark.slow
@@ -68,9 +71,12 @@ def test_a_worker_that_stands_still_or_dies_is_an_error(monkeypatch):
     assert [next(batches) for _ in range(4)] == [9, 10, 11, 12]
     os.kill(pids[0], signal.SIGSTOP)
     began = time.monotonic()
-    with pytest.raises(DataError, match="no data worker did anything"):
+    with pytest.raises(waiting.SilentWorkers, match="no data worker did anything") as told:
         for _ in range(20):
             next(batches)
+    with pytest.raises(SystemExit) as ended:
+        launch.fail(told.value)
+    assert ended.value.code in exits.RESTART
     assert time.monotonic() - began < 30
     batches.close()
     wait_until(lambda: all(map(gone, pids)))
@@ -139,3 +145,30 @@ if __name__ == "__main__":
     process.kill()
     process.wait()
     wait_until(lambda: gone(pid))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
+def test_after_this_process_was_stopped_itself_its_workers_have_their_time_again(monkeypatch):
+    """By Ctrl-Z or a scheduler: they were stopped with it."""
+    clock = [0.0]
+    monkeypatch.setattr(waiting.time, "monotonic", lambda: clock[0])
+    sleeper = subprocess.Popen(["sleep", "60"])
+    try:
+        wait_until(lambda: not waiting._ready(sleeper.pid), seconds=float("inf"))
+        workers = {sleeper.pid: types.SimpleNamespace(exitcode=None)}
+        pace = waiting._Pace()
+
+        def silent_after(seconds):
+            for _ in range(seconds):
+                clock[0] += 1
+                if pace.silent(workers):
+                    return True
+            return False
+
+        assert not silent_after(40)
+        clock[0] += 3600
+        assert not silent_after(1) and not silent_after(40)
+        assert silent_after(10)
+    finally:
+        sleeper.kill()
+        sleeper.wait()

@@ -47,6 +47,7 @@ class Places:
         self._members = functools.cache(self._list_members)
         self._folded = functools.cache(self._list_folded)
         self._member_names: dict[tuple[str, int], str] = {}  # by tar and offset
+        self._damage: dict[str, str] = {}  # of tars that cannot be read to their end
 
     def find(self, name: str) -> Media | list[Media] | Missing:
         """Where the medium of that name is; a list of images, where it is a folder of them.
@@ -177,24 +178,27 @@ class Places:
         if _PACKED.search(tar):
             return Missing(f"{name} of {tar} (it is compressed: unpack it to .tar)")
         found = self._members(tar).get(os.path.normpath(name))
-        return found or Missing(f"{name} of {tar} (it has no such file)")
+        damage = self._damage.get(tar)
+        return found or Missing(f"{name} of {tar} (it has no such file"
+                                + (f" in what can be read: {damage})" if damage else ")"))
 
-    def _list_members(self, tar: str) -> dict[str, Media]:
+    def _list_members(self, tar: str) -> dict[str, Media | Missing]:
         """The files of a tar by their names; of one that is cut short those before the cut."""
-        found: dict[str, Media] = {}
+        found: dict[str, Media | Missing] = {}
         try:
             for member in tars.members(self.raw.root / tar):
                 inner = os.path.normpath(member.name)
-                found[inner] = Media(tar, member.offset_data, member.size)
-                self._member_names[tar, member.offset_data] = f"{tar}/{inner}"
-        except (tarfile.TarError, OSError):
-            pass
+                found[inner] = (Missing(f"{inner} of {tar} (it {member.fault})", odd=True)
+                                if member.fault else Media(tar, member.offset, member.size))
+                self._member_names[tar, member.offset] = f"{tar}/{inner}"
+        except (tarfile.TarError, OSError) as error:
+            self._damage[tar] = (error.strerror if isinstance(error, OSError) else "") or str(error)
         return found
 
     @functools.cached_property
-    def _tars(self) -> dict[str, list[Media]]:
+    def _tars(self) -> dict[str, list[Media | Missing]]:
         """The members of all tars of the raw folder, by name, by its end, and without suffixes."""
-        found: dict[str, list[Media]] = {}
+        found: dict[str, list[Media | Missing]] = {}
         for path in sorted(itertools.chain(*(self.raw.root.glob(f"{deep}*.tar")
                                              for deep in ("", "*/", "*/*/")))):
             tar = self._path(os.path.abspath(path))
