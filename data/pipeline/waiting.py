@@ -37,6 +37,7 @@ class SilentWorkers(EndsRun):
     """No data worker does anything: what they read hangs, for a while as a rule."""
 
     code = exits.STUCK
+    alike = False
 
 
 class Waited:
