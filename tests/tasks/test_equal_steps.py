@@ -212,6 +212,7 @@ def test_a_step_is_the_plain_one(name, form, accumulation, frozen, average, devi
     assert metrics.pop("tokens") == sum(
         (stream[key] & stream["example_mask"][:, None]).sum() for stream in batch.values()
         for key in ("text_mask", "prompt_mask", "target_mask") if key in stream)
+    assert metrics.pop("skipped_steps") == metrics.pop("skipped_in_a_row") == 0
     assert metrics.keys() == expected.keys()
     for key, one in expected.items():
         np.testing.assert_allclose(metrics[key], one, rtol=1e-5, atol=1e-6, err_msg=key)
