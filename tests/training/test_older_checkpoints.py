@@ -74,9 +74,9 @@ def test_a_run_goes_on_as_it_did(name, data, tmp_path):
             np.testing.assert_allclose(logged[int(step)][figure], value, rtol=1e-5, atol=1e-6,
                                        err_msg=f"step {step}, {figure}")
     checkpoints = Checkpoints(workdir / "checkpoints")
-    assert checkpoints.meta()["format"] == 2
+    assert checkpoints.meta()["format"] == 3
     kept = {"pretrain": {"task_state"}, "classification": {"ema"}}
-    assert set(checkpoints.items()) == {"params", "rest", *kept.get(name, ())}
+    assert set(checkpoints.items()) == {"params", "rest", "guard", *kept.get(name, ())}
 
 
 def test_it_goes_over_media_as_it_did_though_the_config_does_not_say(data, tmp_path):
