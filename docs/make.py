@@ -35,7 +35,7 @@ CHOICES = {"demo": ("start", "joint"), "demo_joint": demo_joint.ARMS,
 SECTIONS = (  # of a config, in front of its keys
     ("", common.Run), ("model.", ModelConfig), ("data.", common.Data), ("data.streams.*.", Stream),
     ("data.streams.*.split.*.", Source), ("mesh.", common.Mesh),
-    ("optimizer.", common.Optimizer), ("evals.*.", common.Evaluation))
+    ("optimizer.", common.Optimizer), ("guard.", common.Guard), ("evals.*.", common.Evaluation))
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
