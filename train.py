@@ -119,6 +119,11 @@ def main() -> int:
     run = prepare(CONFIG.value, WORKDIR.value)
     if REPLAY.value:
         return replay_step(run, REPLAY.value)
+    return train(run)
+
+
+def train(run: Run) -> int:
+    """Trains to the last step, or until the run is stopped; gives the exit code."""
     checkpoints = Checkpoints(run.workdir / LAST, run.config.keep_checkpoints,
                               run.config.keep_every)
     optimizer, rates, create = learner(run)
