@@ -5,12 +5,14 @@
 Runs the evaluations of the checkpoint's own config, or those of `--config`, on the last checkpoint
 of the work folder or with `--which=best` on that which validation chose, and writes
 `report.json`, `report.html` and for each evaluation `<name>.jsonl`, every example with its own
-scores. With `--untrained`, freshly initialised parameters run beside.
+scores. With `--untrained`, freshly initialised parameters run beside. Killed, the same command goes
+on with the evaluations that are not done.
 """
 
 import functools
 import importlib.metadata
 import json
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,13 +22,14 @@ from absl import flags, logging
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from configs import checks, located, selection, stored
+from configs import checks, selection, stored
 from data import pipeline
 from mplug2_jax import evaluation, launch, places
-from mplug2_jax.checkpoints import BEST, LAST, CheckpointError, Checkpoints, open_which
+from mplug2_jax.checkpoints import BEST, LAST, CheckpointError, Checkpoints, located, open_which
 from mplug2_jax.checkpoints import WHICH as WHICHES
+from mplug2_jax.contracts import paths
 from mplug2_jax.contracts.errors import ConfigError
-from mplug2_jax.parallel import hosts, sharding
+from mplug2_jax.parallel import accelerators, hosts, sharding
 from mplug2_jax.parallel.mesh import data_slice, make_mesh, put_batch, shards_of
 from mplug2_jax.preprocess.tokenizer import load_tokenizer
 
@@ -60,9 +63,13 @@ def evaluate(checkpoints: Checkpoints) -> None:
     given = CONFIG.value or stored.completed(meta)
     config = given if CONFIG.value else located.located(given, CHECKPOINT.value)
     checked = checks.validate(config, trains=False)
-    hosts.agree({"config": launch.plain(stored.expanded(given)), "code": launch.code(),
-                 "data": pipeline.fingerprint(config.data), "step": meta["step"],
-                 "flags": {flag.name: flag.value for flag in (ONLY, UNTRAINED, VALIDATION, WHICH)}})
+    accelerators.check()
+    logging.info("%s", accelerators.describe())
+    facts = {"config": launch.plain(stored.expanded(given)), "code": launch.code(),
+             "files": launch.files_of(launch.plain(config)),
+             "data": pipeline.fingerprint(config.data, config.evals), "step": meta["step"],
+             "flags": {flag.name: flag.value for flag in (UNTRAINED, VALIDATION, WHICH)}}
+    hosts.agree(facts | {ONLY.name: ONLY.value})
     launch.keep_compilations()
     mesh = make_mesh(**config.mesh)
     tokenizer = load_tokenizer(config.data.tokenizer)
@@ -86,12 +93,14 @@ def evaluate(checkpoints: Checkpoints) -> None:
     logging.info("%s: %s", checkpoints.folder, origin)
     if origin.warning:
         logging.warning("%s", origin.warning)
-    params = [checkpoints, config.seed, mesh]
-    for name, scores, records, untrained in run_all(evaluations, read, *params):
-        logging.info("%s: %s", name, evaluation.summary(evaluations, scores))
-        report.add(name, scores, records, untrained)
-    if hosts.is_first():
+    journal = evaluation.Journal(folder, facts | {
+        "checkpoint": str(checkpoints.path)}) if hosts.is_first() else None
+    for name, done in run_all(evaluations, read, checkpoints, config.seed, mesh, journal):
+        logging.info("%s: %s; %s", name, evaluation.summary(evaluations, done.scores), done.speed)
+        report.add(name, done)
+    if journal:
         write(report, config, origin, read, folder)
+        journal.remove()
 
 
 def submission(config: ConfigDict, name: str) -> str:
@@ -122,7 +131,7 @@ def check_out(files: dict[str, str]) -> Path:
                                   "it another name" + (" or submission" if own == file else ""))
             owners[file] = f"evals.{name}"
     folder = places.check_folder("--out" if OUT.value else "--checkpoint", given, owners)
-    training_facts(Path(CHECKPOINT.value))
+    training_facts(paths.parse(CHECKPOINT.value))
     if (said := replaced(folder / "report.json", files)):
         logging.warning("%s/report.json is there, %s: it will be replaced", given, said)
     return folder
@@ -169,18 +178,40 @@ def check_modules(evaluations: dict[str, evaluation.Evaluation], checkpoints: Ch
 
 
 def run_all(evaluations: dict[str, evaluation.Evaluation], read: Any, checkpoints: Checkpoints,
-            seed: int, mesh: Mesh) -> Iterator[tuple[str, dict, list, dict]]:
-    """Of each evaluation its name, figures and records, and figures of untrained parameters."""
+            seed: int, mesh: Mesh, journal: evaluation.Journal | None,
+            ) -> Iterator[tuple[str, evaluation.Done]]:
+    """Of each evaluation its name and what it gave; those that are done are not run again.
+
+    On other processes than the first, which has the journal, those alone that are run.
+    """
+    kept = set(hosts.said_by_first(journal.names() if journal else []))
+    if kept & evaluations.keys():
+        logging.info("done already: %s", ", ".join(name for name in evaluations if name in kept))
     create = functools.partial(evaluation.create_params, evaluations, seed)
-    params = checkpoints.load_params(jax.eval_shape(create), mesh, averaged=True)
+    params = fresh = None
+    if evaluations.keys() - kept:
+        params = checkpoints.load_params(jax.eval_shape(create), mesh, averaged=True)
+        fresh = sharding.init_sharded(create, mesh) if UNTRAINED.value else None
     checkpoints.close()
-    fresh = sharding.init_sharded(create, mesh) if UNTRAINED.value else None
     for name, entry in evaluations.items():
-        one, untrained = {name: entry}, {}
-        scores, records = evaluation.run(one, read, params, mesh, with_intervals=True)
-        if UNTRAINED.value:
-            untrained = evaluation.run(one, read, fresh, mesh)[0]
-        yield name, scores, records[name], untrained
+        if name not in kept:
+            done = run_one(name, entry, read, params, fresh, mesh)
+            if journal is None:
+                yield name, done
+            else:
+                journal.write(name, done)
+        if journal:
+            yield name, journal.read(name)
+
+
+def run_one(name: str, entry: evaluation.Evaluation, read: Any, params: Any, fresh: Any,
+            mesh: Mesh) -> evaluation.Done:
+    """What an evaluation gives of parameters, and its figures of fresh ones, if there are any."""
+    start, one = time.monotonic(), {name: entry}
+    scores, records = evaluation.run(one, read, params, mesh, with_intervals=True)
+    speed = evaluation.Speed(read(entry.stream).count(), time.monotonic() - start)
+    untrained = {} if fresh is None else evaluation.run(one, read, fresh, mesh)[0]
+    return evaluation.Done(scores, records[name], untrained, speed)
 
 
 class Report:
@@ -193,6 +224,7 @@ class Report:
       filled: of a server's file, by its name, the ids of examples that could not be used, and what
         stands for them.
       origin: which evaluation gave a figure, by its name.
+      speeds: by evaluation.
     """
 
     def __init__(self, evaluations: dict[str, evaluation.Evaluation]):
@@ -203,11 +235,11 @@ class Report:
         self.absent: dict[str, str] = {}
         self.filled: dict[str, dict[str, Any]] = {}
         self.origin: dict[str, str] = {}
+        self.speeds: dict[str, evaluation.Speed] = {}
 
-    def add(self, name: str, scores: dict[str, float], records: list[dict[str, Any]],
-            untrained: dict[str, float]) -> None:
+    def add(self, name: str, done: evaluation.Done) -> None:
         """Takes over one evaluation, with its slow figures where they are wanted."""
-        entry = self.evaluations[name]
+        entry, (scores, records, untrained, self.speeds[name]) = self.evaluations[name], done
         self.figures |= scores
         self.untrained |= untrained
         self.records[name] = records
@@ -310,7 +342,7 @@ def submit(report: Report, name: str, file: str, folder: Path, split: pipeline.R
 
 def contents(report: Report, config: ConfigDict, origin: evaluation.Origin) -> dict[str, Any]:
     """The report: every figure by its name, what a reader compares it with, facts of the run."""
-    training = training_facts(Path(CHECKPOINT.value))
+    training = training_facts(paths.parse(CHECKPOINT.value))
     packages = ("jax", "flax", "optax", "orbax-checkpoint", "grain")
     return {
         "title": TITLE,
@@ -327,12 +359,16 @@ def contents(report: Report, config: ConfigDict, origin: evaluation.Origin) -> d
         **{f"{name}_untrained": value for name, value in report.untrained.items()},
         "gallery": {name: len(value) for name, value in report.records.items()},
         "examples_per_second": training.get("average_examples_per_second", 0.0),
+        "evaluation_examples_per_second": {
+            name: speed.rate for name, speed in report.speeds.items()},
         "seed": config.seed,
         "step": origin.step,
         "config": launch.plain(stored.expanded(config)),
         "run": {
             "seed": config.seed, "steps": origin.step, "checkpoint": origin.which,
             "examples per second, training": round(training.get("average_examples_per_second", 0)),
+            "examples per second, evaluation": ", ".join(
+                f"{name} {speed.rate:,.1f}" for name, speed in report.speeds.items()),
             "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
             **{name: importlib.metadata.version(name) for name in packages},
             **({"absent": report.absent} if report.absent else {}),

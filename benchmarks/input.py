@@ -1,18 +1,23 @@
 """Speed of the input pipeline: clips and images a second, beside what bare decoding takes.
 
     python -m benchmarks.input [--threads=2] [--clips=12] [--rounds=3]
+    python -m benchmarks.input --cores
 
 It makes its own clips (320 x 240, 250 frames; H.264, HEVC and AV1) and JPEGs (500 x 375) in a
-temporary folder.
+temporary folder. Then it prints the table of docs/data.md, in Markdown.
 Each figure is the median of the rounds; a round measures everything once, so that what else the
 machine does weighs on all alike. Processor time a sample, of all threads (not of workers), hardly
 depends on that. decord is measured too where it is installed.
+
+With `--cores` it reads as training does, by 1, 2, 4 ... and all cores that the process may use, and
+prints how many an accelerator takes that goes through 250 images or 32 clips a second.
 """
 
 import argparse
 import concurrent.futures
 import importlib.util
 import io
+import math
 import os
 import statistics
 import tempfile
@@ -29,11 +34,17 @@ from PIL import Image
 from configs import common
 from data import records
 from data.pipeline import Stopwatch, TrainStream, eval_batches, train_batches
+from data.pipeline.ahead import BY_CORES
 from data.prepare import builder
+from mplug2_jax.parallel.cores import cores
 from mplug2_jax.preprocess.tokenizer import Tokenizer, load_tokenizer, train_sentencepiece
 from mplug2_jax.preprocess.video import decode_video, frame_indices
 
 FRAMES, SIZE, SAMPLED = 250, (240, 320), 16
+# What an accelerator goes through in a second, by the stream that it reads, and a batch of it.
+WANTED = {"images": (250, 64), "clips": (32, 8)}
+FLOOR = "floor: every frame decoded by PyAV, nothing else"
+FLOOR_IMAGES = "floor: decoded by Pillow, nothing else"
 # Other codecs than H.264, as fast as their encoders are, with their own distance of keyframes.
 OTHERS = {
     "HEVC": ("libx265", {"preset": "veryfast", "x265-params": "log-level=none"}),
@@ -155,7 +166,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--clips", type=int, default=12, help="different clips that are made")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--cores", action="store_true", help="by the number of cores instead")
     options = parser.parse_args()
+    if options.cores and not hasattr(os, "sched_getaffinity"):
+        parser.error("--cores needs Linux, where a process can be given some of the cores")
     clips = [make_clip(seed) for seed in range(options.clips)]
     pictures = [make_picture(seed) for seed in range(48)]
     print(f"{os.cpu_count()} processors, {options.threads} threads, PyAV {av.__version__}")
@@ -163,7 +177,67 @@ def main() -> None:
           f"{np.mean([len(p) for p in pictures]) / 1e3:.0f} kB")  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         tokenizer = write(Path(folder), clips, pictures)
-        measure(Path(folder), tokenizer, clips, pictures, options)
+        if options.cores:
+            by_cores(Path(folder), tokenizer, options.rounds)
+        else:
+            measure(Path(folder), tokenizer, clips, pictures, options)
+
+
+def by_cores(folder: Path, tokenizer: Tokenizer, rounds: int) -> None:
+    """Prints how many samples a second so many cores read, and how many cores the wanted take."""
+    given, before = usable(), os.sched_getaffinity(0)
+    busy = os.getloadavg()[0]
+    print(f"{len(given)} cores, load {busy:.1f}" + ": NOT IDLE, these figures say little" * (
+        busy > 0.5))
+    text = dict(image_size=224, text_length=12, flip=True)
+    streams = {
+        "images": common.stream("image", WANTED["images"][1], frames=1, crop_area=(0.2, 1.0),
+                                **text),
+        "clips": common.stream("video", WANTED["clips"][1], frames=SAMPLED, crop_area=(0.5, 1.0),
+                               **text),
+    }
+    counts = sorted({*(2**n for n in range(len(given).bit_length())), len(given)})
+    speeds: dict[tuple[str, int], list[float]] = {}
+    for _ in range(rounds):
+        for count in counts:
+            os.sched_setaffinity(0, given[:count])  # threads and workers that follow have the same
+            for name, stream in streams.items():
+                speeds.setdefault((name, count), []).append(steady(folder, tokenizer, stream))
+    os.sched_setaffinity(0, before)
+    print("\n| cores | " + " | ".join(f"{name} a second | a core" for name in streams)
+          + " |\n|" + " --- |" * (1 + 2 * len(streams)))
+    medians = {key: statistics.median(found) for key, found in speeds.items()}
+    for count in counts:
+        print(f"| {count} | " + " | ".join(
+            f"{medians[name, count]:.0f} | {medians[name, count] / count:.1f}"
+            for name in streams) + " |")
+    print("\n| an accelerator that goes through | takes cores |\n| --- | --- |")
+    for name, (wanted, _) in WANTED.items():
+        enough = [count for count in counts if medians[name, count] >= wanted]
+        takes = wanted * counts[-1] / medians[name, counts[-1]]
+        print(f"| {wanted} {name} a second | {math.ceil(takes)}"
+              + ("" if enough else f", if more read as fast each as {counts[-1]}") + " |")
+
+
+def usable() -> list[int]:
+    """The cores that this process may use: of its affinity, as many as its container gives it."""
+    return sorted(os.sched_getaffinity(0))[:cores()]
+
+
+def steady(folder: Path, tokenizer: Tokenizer, stream: ml_collections.ConfigDict,
+           seconds: float = 5.0) -> float:
+    """Samples a second that training reads, once what was prepared ahead is used up."""
+    batches = train_batches(folder, {"s": stream}, tokenizer, 0, threads=BY_CORES,
+                            workers=BY_CORES)
+    for _ in range(6):  # two batches are ahead, or two parts of each thread
+        next(batches)
+    start, count = time.perf_counter(), 0
+    while time.perf_counter() - start < seconds:
+        next(batches)
+        count += 1
+    found = count * stream.batch_size / (time.perf_counter() - start)
+    batches.close()
+    return found
 
 
 def measure(folder, tokenizer, clips, pictures, options) -> None:
@@ -194,32 +268,35 @@ def measure(folder, tokenizer, clips, pictures, options) -> None:
 
     count = 4 * len(clips)
     figures = {
-        "floor: bare PyAV decode": lambda: in_threads(bare_decode, clips, threads, count),
-        "decode_video, 16 frames": lambda: in_threads(sample, clips, threads, count),
-        "pipeline, crop and flip": lambda: train(plain, count // 4),
-        "pipeline, RandAugment(2, 5)": lambda: train(strong, count // 4),
+        FLOOR: lambda: in_threads(bare_decode, clips, threads, count),
+        "`decode_video`, 16 frames": lambda: in_threads(sample, clips, threads, count),
+        "pipeline: crop, flip, batch": lambda: train(plain, count // 4),
+        "pipeline with `rand_augment=(2, 5)`": lambda: train(strong, count // 4),
         "pipeline, 2 workers": lambda: train(plain, count // 4, workers=2, threads=1),
-        "evaluation, resized by Pillow": evaluate,
-        "images: floor, bare Pillow decode": lambda: in_threads(
-            bare_picture, pictures, threads, 600
-        ),
-        "images: pipeline": lambda: train(image, 36),
-        "images: pipeline, over items": lambda: train(items, 36),
+        "evaluation: resized as the release does": evaluate,
     }
-    for name, made in OTHERS.items():
-        other = [make_clip(seed, *made) for seed in range(min(4, len(clips)))]
-        for what, function in (("floor", bare_decode), ("decode_video", sample)):
-            figures[f"{name}: {what}"] = lambda other=other, function=function: in_threads(
-                function, other, threads, count // 2)  # fmt: skip
     if importlib.util.find_spec("decord"):
         figures["decord, 16 frames"] = lambda: in_threads(decord_decode, clips, threads, count)
-    in_rounds(figures, options.rounds)
+    for name, made in OTHERS.items():
+        other = [make_clip(seed, *made) for seed in range(min(4, len(clips)))]
+        for what, function in ((f"{name}: {FLOOR}", bare_decode),
+                               (f"{name}: `decode_video`, 16 frames", sample)):  # fmt: skip
+            figures[what] = lambda other=other, function=function: in_threads(
+                function, other, threads, count // 2)  # fmt: skip
+    figures |= {
+        f"images of 500 x 375 pixels: {FLOOR_IMAGES}": lambda: in_threads(
+            bare_picture, pictures, threads, 600
+        ),
+        "images of 500 x 375 pixels to 224": lambda: train(image, 36),
+        "the same, over items": lambda: train(items, 36),
+    }
+    table(in_rounds(figures, options.rounds))
     stages(folder, tokenizer, {"crop and flip": (plain, 6), "RandAugment(2, 5)": (strong, 6),
                                "images": (image, 12)})
 
 
-def in_rounds(figures: dict[str, Callable[[], float]], rounds: int) -> None:
-    """Prints how many a second each gives, the median of rounds in turn, and what one costs."""
+def in_rounds(figures: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
+    """Prints how many a second each gives, medians of rounds in turn, and what one costs."""
     measured: dict[str, list[float]] = {name: [] for name in figures}
     busy: dict[str, list[float]] = {name: [] for name in figures}  # processors in use
     for _ in range(rounds):
@@ -231,9 +308,21 @@ def in_rounds(figures: dict[str, Callable[[], float]], rounds: int) -> None:
     for name, values in measured.items():
         cost = [1e3 * used / rate for used, rate in zip(busy[name], values, strict=True)]
         print(
-            f"{name:36} {statistics.median(values):8.1f} /s {statistics.median(cost):7.1f} ms of "
+            f"{name:60} {statistics.median(values):8.1f} /s {statistics.median(cost):7.1f} ms of "
             "processor  (rounds: " + ", ".join(f"{value:.1f}" for value in values) + " /s)"
         )
+    return {name: statistics.median(values) for name, values in measured.items()}
+
+
+def table(figures: dict[str, float]) -> None:
+    """Prints them in Markdown, each as a share of the last floor before it, too."""
+    print("\n| | a second | of the floor |\n| --- | --- | --- |")
+    floor = 0.0
+    for name, value in figures.items():
+        is_floor = name.endswith((FLOOR, FLOOR_IMAGES))
+        floor = value if is_floor else floor
+        share = "" if is_floor else f"{value / floor:.2f} "
+        print(f"| {name} | {value:.{0 if value >= 100 else 1}f} | {share}|")
 
 
 def stages(folder, tokenizer, streams: dict) -> None:

@@ -69,19 +69,19 @@ def plan(name: str) -> dict[str, Any]:
 
     from mplug2_jax.planning.chips import GIB
     from mplug2_jax.planning.plan import DoesNotFit, compile_plan
+    from mplug2_jax.planning.topology import parse_topology
 
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_optimization_level", "O1")
     config = with_classes(planned()[name])
     try:
-        found = compile_plan(config, topology(name))
+        found = compile_plan(config, parse_topology(topology(name)))
     except DoesNotFit as error:
         return {"fits": False, "used_gib": round(error.used / GIB, 2),
                 "of_gib": round(error.limit / GIB, 2)}
     return {"fits": True, "used_gib": round(found.peak / GIB, 2),
             "of_gib": round(found.chip.hbm / GIB, 2), "parameters": found.parameters,
-            "step_seconds_at_least": round(max(found.bounds.values()), 4),
-            "bound_by": max(found.bounds, key=lambda one: found.bounds[one]),
+            "step_seconds_at_least": round(found.seconds, 4), "bound_by": found.bound,
             "model_flops": float(f"{found.model_flops:.4g}"),
             "compile_seconds": round(found.compile_seconds, 1)}
 

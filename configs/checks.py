@@ -172,9 +172,10 @@ def _check_run(config: ConfigDict) -> common.Run:
     given = dict(config.data.items())
     given.pop("streams")
     data = read(common.Data, given, "data")
-    if data.workers < 0 or not 0 <= data.max_skipped <= 1:
-        raise ConfigError(f"data.workers = {data.workers}, data.max_skipped = {data.max_skipped}: "
-                          "expected at least 0, and a share in [0, 1]")
+    if min(data.workers, data.threads) < -1 or not 0 <= data.max_skipped <= 1:
+        raise ConfigError(f"data.workers = {data.workers}, data.threads = {data.threads}, "
+                          f"data.max_skipped = {data.max_skipped}: expected at least 0, or -1 for "
+                          "as many as the cores keep busy, and a share in [0, 1]")
     for key in ("root", "tokenizer"):
         if not getattr(data, key):
             raise ConfigError(f"data.{key}: empty; give its path (--config.data.{key}=...)")

@@ -20,8 +20,10 @@ class Data:
     root: str = option("", "folder of the written data, of streams that name none of their own")
     tokenizer: str = option(BERT_UNCASED, "a SentencePiece .model, a WordPiece .txt, or "
                                           "'bert_uncased': BERT's own, which is in the package")
-    threads: int = option(2, "that prepare batches, in each process that does")
-    workers: int = option(0, "processes that prepare batches; 0 for the trainer's alone")
+    threads: int = option(-1, "that prepare batches, in each process that does; -1: by the cores "
+                              "of the host")
+    workers: int = option(-1, "processes that prepare batches; 0: the trainer's alone; -1: by the "
+                              "cores of the host")
     max_skipped: float = option(0.05, "share of a source's samples that may be unusable")
     epoch_over: str | None = option("", "what comes up once an epoch: 'items' (captions, "
                                     "questions, phrases), or 'media', each time with a random one "
@@ -46,7 +48,7 @@ class Mesh:
 class Optimizer:
     """The `optimizer` section."""
 
-    steps: int = option(100_000, "of the run")
+    steps: int = option(100_000, "of the run, at the batch sizes that it begins with")
     learning_rate: float = option(1e-4, "peak, of all but the vision encoder")
     vision_learning_rate: float = option(1e-5, "peak, of the vision encoder")
     final_learning_rate: float = option(1e-6, "at the end, and where the warm-up begins")

@@ -31,28 +31,35 @@ def get_config(stage: str = "joint"):
     config = common.base("tiny")
     config.task = common.task("pretrain")
     config.model.update(dict(vocab_size=352, patch_size=16, vision_layers=2, text_layers=1,
-                             fusion_layers=2, decoder_layers=2))
+                             universal_layers=1, fusion_layers=2, decoder_layers=2,
+                             temporal_stride=2))
     config.data.root, config.data.tokenizer = DATA, f"{DATA}/vocab.model"
     size = dict(image_size=config.model.image_size)
-    pairs = dict(prompt_length=14, target_length=4, **size)
     streams = config.data.streams
-    streams.video = common.stream("video_train", 16, frames=4, text_length=24, **pairs)
-    streams.image = common.stream("image_train", 16, frames=1, text_length=16, **pairs)
+    # No longer than the corpus' questions and answers are: padding costs as much as words do.
+    asked = dict(target_length=3, **size)
+    streams.video = common.stream("video_train", 20, frames=4, text_length=24, prompt_length=12,
+                                  questions=2, **asked)
+    streams.image = common.stream("image_train", 16, frames=1, text_length=16, prompt_length=9,
+                                  **asked)
     streams.text = common.stream("text_train", 8, text_length=24)
 
-    # A second moment over the last 50 gradients suits a run of a thousand steps. At a higher rate,
-    # or without the long warm-up, the fusion encoder takes hundreds of steps to begin to learn.
-    config.optimizer.update(dict(steps=660, learning_rate=7e-4, vision_learning_rate=7e-4,
-                                 warmup_steps=50, b2=0.98))
-    config.task.objectives.instruct = 3.0  # answers are a few tokens, captions twenty
+    config.optimizer.update(dict(steps=440, learning_rate=5e-4, vision_learning_rate=5e-4,
+                                 warmup_steps=20))
+    # Answers are a few tokens, captions twenty, which the first training did not learn.
+    config.task.objectives.update(dict(instruct=3.0, prefix_lm=2.0))
     config.log_every, config.checkpoint_every, config.keep_checkpoints = 20, 100, 2
-    config.eval_every, config.eval_limit = 400, 64
+    config.eval_limit = 64  # of a validation, for which `eval_every` asks: half a minute each
     if stage == "start":
         for name in ("vtm", "mlm", "prefix_lm"):
             config.task.objectives[name] = 0.0
-        streams.video.batch_size = streams.image.batch_size = 32
+        # Digits are told apart once some 25,000 clips and images were seen, in however many steps;
+        # and how colours and motions go with them is asked for twice of each.
+        streams.video.batch_size, streams.image.batch_size = 48, 32
+        streams.image.questions = 2
         del streams.text
-        config.optimizer.steps, config.optimizer.warmup_steps, config.eval_every = 450, 100, 0
+        # The rate stays up, for the second training goes on from there.
+        config.optimizer.update(dict(steps=760, final_learning_rate=3e-4, warmup_steps=100))
     else:
         config.init_from = f"{RUN}/start"
         config.allow_new = ("heads/vtm", "heads/mlm")

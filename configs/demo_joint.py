@@ -18,7 +18,8 @@ from ml_collections import ConfigDict
 
 from configs import demo, demo_tasks, demo_zero_shot
 
-# By arm: what its streams have of the demo's batches.
+BATCH = 32  # of a stream that has all of it
+# By arm: what its streams have of that.
 ARMS = {"joint": {"image": 1.0, "video": 1.0}, "image": {"image": 1.0}, "video": {"video": 1.0},
         "joint_half": {"image": 0.5, "video": 0.5}}
 
@@ -30,10 +31,11 @@ def get_config(arm: str = "joint"):
     streams = config.data.streams
     for name in list(streams):
         if name in ARMS[arm]:
-            streams[name].batch_size = round(streams[name].batch_size * ARMS[arm][name])
+            streams[name].batch_size = round(BATCH * ARMS[arm][name])
         else:
             del streams[name]
-    config.optimizer.steps, config.checkpoint_every = 360, 120
+    config.optimizer.update(dict(steps=360, final_learning_rate=1e-6))
+    config.checkpoint_every = 120
     asked, labelled = config.evals, demo_zero_shot.get_config().evals
     config.evals = ConfigDict({name: asked[name] for name in ("image_qa", "video_qa")})
     for name, entry in labelled.items():

@@ -4,20 +4,22 @@ import ml_collections
 
 from mplug2_jax.model.config import MODULES
 
+# Without it four clips of 16 frames take 56 GiB of a device in training of `large`, with it 4 GiB.
+# Where memory suffices for less remat, `python -m mplug2_jax.planning suggest` finds it.
+FULL = dict.fromkeys(MODULES, "full")
 SIZES = {
     "large": dict(
         vision_width=1024, vision_layers=24, patch_size=14, image_size=224,
         width=1024, heads=16, mlp_dim=4096, vocab_size=30522, max_positions=512, dropout=0.1,
         text_layers=22, universal_layers=2, latents=50, fusion_layers=6, decoder_layers=12,
         fusion_stride=1000, contrastive_dim=256, scan=True, dtype="bfloat16",
-        # Without it four clips of 16 frames take 56 GiB of a device in training, with it 4 GiB.
-        remat=dict.fromkeys(MODULES, "full"),
+        remat=FULL,
     ),
     "base": dict(
         vision_width=768, vision_layers=12, patch_size=16, image_size=224,
         width=768, heads=12, mlp_dim=3072, vocab_size=30522, max_positions=512, dropout=0.1,
         text_layers=10, universal_layers=2, latents=50, fusion_layers=3, decoder_layers=12,
-        fusion_stride=3, contrastive_dim=256, scan=True, dtype="bfloat16",
+        fusion_stride=3, contrastive_dim=256, scan=True, dtype="bfloat16", remat=FULL,
     ),
     "tiny": dict(
         vision_width=128, vision_layers=4, patch_size=8, image_size=48,

@@ -15,7 +15,6 @@ are written to a table, `--out=overlap.tsv`; `--rows` are printed.
 import csv
 import sys
 import textwrap
-from pathlib import Path
 
 import numpy as np
 from absl import flags
@@ -30,6 +29,7 @@ from data.written.overlap import overlap
 from data.written.reading import command
 from data.written.split import open_index
 from mplug2_jax import launch
+from mplug2_jax.contracts import paths
 from mplug2_jax.contracts.errors import ConfigError, DataError
 from mplug2_jax.contracts.streams import Stream
 from mplug2_jax.preprocess.tokenizer import Tokenizer, load_tokenizer
@@ -118,7 +118,7 @@ def indexes_of(said: str) -> list[Index]:
     root, colon, names = said.rpartition(":")
     if not colon or not names:
         raise DataError(f"{said}: expected FOLDER:SPLIT, such as prepared/msrvtt:train")
-    folder, found = find_version(Path(root)), []
+    folder, found = find_version(paths.parse(root)), []
     for name in names.split("+"):
         path = find_index(folder, name)
         if path is None:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from mplug2_jax.contracts.errors import MediaError
 from mplug2_jax.preprocess.guard import guarded
-from mplug2_jax.preprocess.pictures import check_whole, opened, read_as_picture
+from mplug2_jax.preprocess.pictures import picture_facts, read_as_picture
 from mplug2_jax.preprocess.video import video_facts
 
 
@@ -90,18 +90,13 @@ def unpack_images(data: bytes) -> list[bytes]:
 
 
 def _probe_image(data: bytes) -> Facts:
-    with opened(data) as picture:
-        facts = Facts(None, *picture.size, 1)
-    guarded(check_whole, data, False)
-    return facts
+    width, height, _ = guarded(picture_facts, data, False)
+    return Facts(None, width, height, 1)
 
 
 def _probe_video(data: bytes) -> Facts:
     if read_as_picture(data):
-        with opened(data) as picture:
-            facts = Facts(None, *picture.size, picture.frames)
-        guarded(check_whole, data, True)
-        return facts
+        return Facts(None, *guarded(picture_facts, data, True))
     return Facts(*map(_stated, guarded(video_facts, data)))
 
 

@@ -6,6 +6,8 @@ file's own bytes).
 
 import functools
 import itertools
+import os
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -14,8 +16,24 @@ from tensorflow_datasets.proto import tf_example_pb2
 KINDS = ("video", "image", "text", "images", "other")  # "other": of a modality of one's own
 
 
+class Place(NamedTuple):
+    """Where a medium lies that is not stored with its record.
+
+    Attributes:
+        path: of its file, relative to the raw folder that the dataset's metadata name; or whole.
+        offset: its first byte in it.
+        size: its bytes.
+        crc: their CRC-32.
+    """
+
+    path: str
+    offset: int
+    size: int
+    crc: int
+
+
 @functools.cache
-def features() -> tfds.features.FeaturesDict:
+def features(in_place: bool = False) -> tfds.features.FeaturesDict:
     """The record as TFDS features, for a builder's `DatasetInfo`.
 
     `id`: name, unique in the split. `media`: encoded bytes, empty for text; "images" are several in
@@ -28,10 +46,15 @@ def features() -> tfds.features.FeaturesDict:
     of `objects`. `answers`: the accepted answers of all questions, one after the other; a
     sequence within a sequence could not be written without TensorFlow. `boxes`: phrase and box (x0,
     y0, x1, y1 in 0..1; in the first frame of a video), with `id` ("" for none).
+
+    Args:
+        in_place: whether a medium may lie elsewhere: then `media` are empty, and `place` (a
+            `Place`) says where.
     """
-    text = tfds.features.Text()
+    text, number = tfds.features.Text(), tfds.features.Scalar(np.int64)
+    place = {"path": text, "offset": number, "size": number, "crc": number}
     return tfds.features.FeaturesDict(
-        {
+        ({"place": place} if in_place else {}) | {
             "id": text,
             "media": tfds.features.Tensor(shape=(), dtype=np.object_),
             "kind": text,
@@ -139,11 +162,12 @@ def plain(made: dict) -> dict:
     }
 
 
-def serialize(made: dict) -> bytes:
+def serialize(made: dict, place: Place | None = None) -> bytes:
     """A record (of `record`) as it is stored; equal records give equal bytes.
 
     They are those that TFDS encodes by `features`, whose general way takes ten times as long. The
-    medium, which may be large, is copied once, into its place.
+    medium, which may be large, is copied once, into its place; given one where it lies, it is not
+    stored.
 
     Raises:
         ValueError: a box is not of four numbers.
@@ -174,9 +198,13 @@ def serialize(made: dict) -> bytes:
     if wrong := [one["box"].shape for one in boxes if one["box"].shape != (4,)]:
         raise ValueError(f"record {made['id']!r} has a box of shape {wrong[0]}: expected (4,)")
     put("boxes/box", "float_list", (side for one in boxes for side in one["box"].tolist()))
+    if place:
+        put("place/path", "bytes_list", [os.fsencode(place.path)])  # which may be no UTF-8
+        for name in ("offset", "size", "crc"):
+            put(f"place/{name}", "int64_list", [getattr(place, name)])
     # The message's map of fields is written in no particular order unless asked to; then in that of
     # their names. Two messages one after the other are one with the fields of both.
-    media = made["media"].item()
+    media = b"" if place else made["media"].item()
     parts = [before.SerializeToString(deterministic=True), *_entry(b"media", media), media,
              after.SerializeToString(deterministic=True)]  # fmt: skip
     return b"".join([_header(sum(map(len, parts))), *parts])
@@ -239,6 +267,15 @@ def parse(raw: bytes) -> dict:
         "questions": _questions(fields, strings) if "questions/question" in fields else [],
         "boxes": _boxes(fields, strings) if "boxes/phrase" in fields else [],
     }
+
+
+def place_of(raw: bytes) -> Place | None:
+    """Where the medium of a stored record (one that `parse` reads) lies; None where it is in it."""
+    fields = tf_example_pb2.Example.FromString(raw).features.feature
+    if "place/path" not in fields:
+        return None
+    numbers = (fields[f"place/{name}"].int64_list.value[0] for name in ("offset", "size", "crc"))
+    return Place(os.fsdecode(fields["place/path"].bytes_list.value[0]), *numbers)
 
 
 def _questions(fields, strings) -> list[dict]:

@@ -1,8 +1,9 @@
-"""Writes the pages of `docs/reference/` from the code: tasks, configs, keys, recipes, parameters.
+"""Writes the pages of `docs/reference/`: tasks, configs, keys, recipes, parameters, hardware.
 
     python -m docs.make [--out=DIR]
 
-`make docs` runs it; a test fails where a page is not what it writes.
+They come from the code, and from what `benchmarks/` keeps; tables of other pages do, too, between
+two comments that name them. `make docs` runs it; a test fails where a page is not what it writes.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from configs import common, demo_joint, demo_tasks, keys, pretrain, zero_shot
-from docs import parameters, recipes
+from docs import hardware, parameters, recipes
 from mplug2_jax import tasks
 from mplug2_jax.contracts import options
 from mplug2_jax.contracts.errors import ConfigError
@@ -224,8 +225,28 @@ def parameters_page() -> str:
     return parameters.page(table, prose, NOTE)
 
 
+def hardware_page() -> str:
+    """How every config fits named hardware."""
+    return hardware.page(table, prose, NOTE)
+
+
 PAGES = {"tasks.md": tasks_page, "configs.md": configs_page, "keys.md": keys_page,
-         "recipes.md": recipes_page, "parameters.md": parameters_page}
+         "recipes.md": recipes_page, "parameters.md": parameters_page,
+         "hardware.md": hardware_page, "scale.svg": hardware.plot}
+# Tables within other pages, by page and name.
+TABLES = {"scaling.md": {"recipes": lambda: hardware.short(table),
+                         "scale": lambda: hardware.scale_table(table)}}
+
+
+def filled(page: str) -> str:
+    """A page of `docs/` with its tables as they are now."""
+    text = (ROOT / "docs" / page).read_text()
+    for name, made in TABLES[page].items():
+        begin, end = f"<!-- `make docs`: {name} -->\n", "<!-- end -->"
+        before, found, rest = text.partition(begin)
+        assert found and end in rest, f"docs/{page}: no place for the table {name!r}"
+        text = f"{before}{begin}{made()}\n{rest[rest.index(end):]}"
+    return text
 
 
 def write(folder: Path) -> None:
@@ -239,3 +260,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "reference")
     write(parser.parse_args().out)
+    for name in TABLES:
+        (ROOT / "docs" / name).write_text(filled(name))

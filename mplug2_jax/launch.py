@@ -1,6 +1,10 @@
-"""What every command-line script shares: config flags, and errors of one line instead of traces."""
+"""What every command-line script shares: config flags, and errors of one line instead of traces.
+
+As a command it starts several processes of a script on this machine (`parallel.local`).
+"""
 
 import contextlib
+import functools
 import gc
 import hashlib
 import itertools
@@ -12,23 +16,28 @@ import select
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn
 
+import fsspec
 import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from mplug2_jax.contracts import exits
+from mplug2_jax.contracts import exits, paths
 from mplug2_jax.contracts.errors import ConfigError, EndsRun
-from mplug2_jax.parallel import ending, hosts
+from mplug2_jax.parallel import ending, hosts, local
 from mplug2_jax.parallel.signals import SIGNALS, Interrupted
 
 # What wrong input raises, here and in the libraries, a run that diverges, the machine's own (no
 # room, no permission), and a signal.
 EXPECTED = (ValueError, OSError, FloatingPointError, EndsRun, Interrupted)
+_LOOP_CLOSED = "Event loop is closed"  # as asyncio says it
+# Likewise, of what Orbax no longer waits for where one array cannot be written.
+_UNAWAITED = ("was destroyed but it is pending", "exception was never retrieved")
 _NAME = re.compile(r"[\w.\-\[\]]+")  # of a flag, or of a key of a config
+LARGE_FILE = 2 ** 24  # bytes, from which on a config's file is known by its size
 _WORD = "\0"  # in front of an argument that is no flag: no argument can have this character
 
 
@@ -57,9 +66,9 @@ def main(run: Callable[..., int | None], arguments: tuple[str, ...] = (),
                 *EXPECTED) as error:
             fail(error)
 
+    @functools.wraps(run)
     def guarded(argv: list[str]) -> int | None:
-        logging.set_verbosity(logging.INFO)
-        logging.get_absl_handler().addFilter(of_interest)
+        say_what_matters()
         try:
             check_number(argv[1:], arguments)
             if distributed:
@@ -225,6 +234,13 @@ def end_all(error: BaseException) -> None:
         hosts.fail(f"{type(error).__name__}: {one_line(error)}", exits.ERROR)
 
 
+def say_what_matters() -> None:
+    """Logs in INFO, without what libraries say for their authors."""
+    logging.set_verbosity(logging.INFO)
+    logging.get_absl_handler().addFilter(of_interest)
+    sys.unraisablehook = say_unraised
+
+
 def of_interest(record: python_logging.LogRecord) -> bool:
     """Whether a line is ours or a warning: libraries say in INFO what only their authors ask.
 
@@ -232,7 +248,19 @@ def of_interest(record: python_logging.LogRecord) -> bool:
     """
     ours = "site-packages" not in record.pathname
     traced = record.exc_info is not None and "orbax" in record.pathname
-    return ours or record.levelno >= python_logging.WARNING and not traced
+    left = record.name == "asyncio" and any(said in record.getMessage() for said in _UNAWAITED)
+    return (ours or record.levelno >= python_logging.WARNING and not traced) and not left
+
+
+def say_unraised(what: "sys.UnraisableHookArgs") -> None:
+    """Prints what is raised where nobody can catch it, as Python does, but for what says nothing.
+
+    Where one array cannot be written, Orbax no longer waits for the others, and closes what would
+    hear of them: as each ends, TensorStore fails to say so.
+    """
+    closed = isinstance(what.exc_value, RuntimeError) and str(what.exc_value) == _LOOP_CLOSED
+    if not closed or what.object is not None:
+        sys.__unraisablehook__(what)
 
 
 def fail(error: BaseException) -> NoReturn:
@@ -277,9 +305,23 @@ def given(flag: str, value: Any) -> Any:
 
 
 def keep_compilations() -> None:
-    """Compiled programs are found again: in `.cache/jax`, or where JAX was told to keep them."""
-    if not jax.config.values["jax_compilation_cache_dir"]:
+    """Compiled programs are found again: in `.cache/jax`, or where JAX was told to keep them.
+
+    JAX_COMPILATION_CACHE_DIR may be a bucket, `gs://...`, with fsspec's package for it (`gcsfs`).
+
+    Raises:
+      ConfigError: which is not installed.
+    """
+    folder = jax.config.values["jax_compilation_cache_dir"]
+    if not folder:
         jax.config.update("jax_compilation_cache_dir", str(Path(".cache/jax").absolute()))
+    elif "://" in folder:
+        try:
+            fsspec.get_filesystem_class(folder.partition("://")[0])
+        except (ImportError, ValueError) as error:
+            raise ConfigError(f"JAX_COMPILATION_CACHE_DIR={folder}: {error}") from error
+        # XLA's own, of what it tuned for a GPU, would lie beside them, and knows no buckets.
+        jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
 
 
 def code() -> dict[str, str]:
@@ -300,6 +342,22 @@ def code() -> dict[str, str]:
     return hashes
 
 
+def files_of(config: Mapping[str, Any], place: str = "") -> dict[str, str]:
+    """What each file is that a value of a config names, such as a list of classes, by its key.
+
+    Hosts may have copies of their own. A hash, of large files the size.
+    """
+    found: dict[str, str] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            found |= files_of(value, f"{place}{key}.")
+        elif isinstance(value, str) and value and os.path.isfile(value):
+            size = os.path.getsize(value)
+            found[place + key] = (f"{size} bytes" if size > LARGE_FILE else hashlib.sha256(
+                Path(value).read_bytes()).hexdigest()[:12])
+    return found
+
+
 def plain(config: ConfigDict) -> dict[str, Any]:
     """A config as plain values that JSON can hold."""
     return {key: plain(value) if isinstance(value, ConfigDict)
@@ -307,7 +365,7 @@ def plain(config: ConfigDict) -> dict[str, Any]:
             for key, value in config.items()}
 
 
-def open_log(path: Path, last_step: int) -> TextIO:
+def open_log(path: Path, last_step: int) -> Any:
     """Opens a log of JSON lines for more, without the lines of steps after `last_step`.
 
     A run that was killed has logged steps that its last checkpoint does not hold; they come again.
@@ -315,10 +373,8 @@ def open_log(path: Path, last_step: int) -> TextIO:
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= last_step]
     if len(kept) < len(lines):
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(kept))
-        partial.replace(path)
-    return open(path, "a")
+        paths.write(path, "".join(kept))
+    return paths.append(path)
 
 
 def require_same(key: str, stored: dict[str, Any], given: dict[str, Any],
@@ -328,3 +384,7 @@ def require_same(key: str, stored: dict[str, Any], given: dict[str, Any],
         if stored.get(name) != given.get(name):
             raise ConfigError(f"{key}.{name} = {given.get(name)!r}, but the checkpoint was made "
                               f"with {stored.get(name)!r}: give it that, or another workdir")
+
+
+if __name__ == "__main__":
+    sys.exit(local.main())

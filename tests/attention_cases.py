@@ -28,8 +28,8 @@ def inputs(case, dtype, batch=2, heads=2, size=64):
     return query, key, value, mask, causal, weight
 
 
-def output_and_gradients(name, case, dtype):
-    query, key, value, mask, causal, weight = inputs(case, dtype)
+def output_and_gradients(name, case, dtype, **sizes):
+    query, key, value, mask, causal, weight = inputs(case, dtype, **sizes)
 
     def total(query, key, value):
         y = attention.IMPLEMENTATIONS[name](query, key, value, mask, causal)

@@ -4,6 +4,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jax import lax
 
 from mplug2_jax.contracts.options import option
 from mplug2_jax.tasks import pretrain
@@ -13,8 +14,8 @@ from mplug2_jax.tasks import pretrain
 class Options(pretrain.PretrainOptions):
     """Those of pretraining."""
 
-    bad: tuple = option((), "steps whose loss is NaN, infinite, or has a gradient that is NaN in "
-                            "one array, in turn by the step's number")
+    bad: tuple = option((), "steps whose loss is NaN or infinite, or has a gradient that is NaN or "
+                            "infinite in one array, in turn by the step's number")
 
 
 class BadNumbers(pretrain.Pretrain):
@@ -25,10 +26,12 @@ class BadNumbers(pretrain.Pretrain):
     def loss(self, params, batch, rng, task_state=None, step=0):
         value, extra = super().loss(params, batch, rng, task_state, step)
         bad = (step + 1 == jnp.asarray(self.options.bad)).any()
-        kind = jnp.where(bad, (step + 1) % 3, -1)
+        kind = jnp.where(bad, (step + 1) % 4, -1)
         leaf = jax.tree.leaves(params)[0]
         with jax.named_scope("planted"):
-            value += 0 * jnp.log(jnp.where(kind == 0, -1.0, 1.0))
-            value -= jnp.log(jnp.where(kind == 1, 0.0, 1.0))
-            value += 0 * jnp.sqrt(jnp.where(kind == 2, 0.0, 1.0) * (1 + jnp.square(leaf).sum()))
+            value += 0 * jnp.log(jnp.where(kind == 2, -1.0, 1.0))
+            value -= jnp.log(jnp.where(kind == 3, 0.0, 1.0))
+            value += 0 * jnp.sqrt(jnp.where(kind == 0, 0.0, 1.0) * (1 + jnp.square(leaf).sum()))
+            nothing = (leaf - lax.stop_gradient(leaf)).sum()  # but for its gradient
+            value += jnp.sqrt(jnp.where(kind == 1, nothing, 1.0)) - (kind != 1)
         return value, extra

@@ -24,11 +24,11 @@ def command(*arguments, devices=1, path=ROOT):
                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def run(*arguments, devices=1, status=0, path=ROOT):
+def run(*arguments, devices=1, status=0, path=ROOT, timeout=600):
     """Runs to the end and returns what was printed."""
     process = Fork(arguments, seen(devices, path))
     try:
-        output, _ = process.communicate(timeout=600)
+        output, _ = process.communicate(timeout=timeout)
     finally:
         process.kill()
     assert process.returncode == status, output[-9000:]
@@ -38,6 +38,7 @@ def run(*arguments, devices=1, status=0, path=ROOT):
 def losses(workdir):
     """Every logged value that a step computes, by step."""
     lines = [json.loads(line) for line in (workdir / "train.jsonl").read_text().splitlines()]
-    timing = re.compile("_per_second$|^mfu$|^padding$|^step$")  # since the line before
+    timing = re.compile("_per_second$|^(mfu|padding|step|time|goodput)$"  # since the line before
+                        "|^(seconds|lost|memory|slowest)/")
     return {line["step"]: {k: v for k, v in line.items() if not timing.search(k)}
             for line in lines}

@@ -1,8 +1,10 @@
 """Eight simulated devices for every test, set before JAX starts, and a cache of compilations."""
 
+import fcntl
 import gc
 import importlib.metadata
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -17,6 +19,9 @@ for flag in FLAGS:
     if flag not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# As `filterwarnings` of pyproject.toml, for the commands that tests run.
+os.environ.setdefault("PYTHONWARNINGS",
+                      "error:jax:DeprecationWarning,error:flax:DeprecationWarning")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 CACHE = Path(__file__).parents[1] / ".cache" / "jax"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
@@ -25,18 +30,26 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # Else the cache's path, for the tuning of GPUs, is part of each key: no other tree could use it.
 os.environ.setdefault("JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES", "none")
 
+# In the background of a shell's script, or under nohup, one is ignored, and would be by the runs
+# that tests start.
+for number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT
+                      else signal.SIG_DFL)
+
 importlib.import_module("quick_params").read_quickly()  # it imports JAX
 # As `launch.main` does.
 gc.set_threshold(20_000, 20, 20)
 
 # Those that take longest, longest first.
 LONGEST = [Path(__file__).parent / f"{name}.py" for name in (
-    "configs/test_walks", "parallel/test_hosts", "scripts/test_end_to_end",
-    "tasks/test_equal_steps", "docs/test_examples", "training/test_older_checkpoints",
-    "planning/test_aot", "convert/test_verify", "scripts/test_end_to_end_tasks",
-    "tasks/test_compositions", "objectives/test_momentum", "parallel/test_sharding",
-    "benchmarks/test_coverage", "configs/test_zero_shot_rows", "scripts/test_predict",
-    "scripts/test_checked_first")]
+    "parallel/test_hosts", "tasks/test_equal_steps", "configs/test_walks",
+    "scripts/test_end_to_end", "convert/test_verify", "docs/test_examples",
+    "storage/test_bucket_run", "training/test_older_checkpoints", "scripts/test_stops",
+    "planning/test_aot", "convert/test_convert", "convert/test_convert_command",
+    "scripts/test_end_to_end_tasks", "scripts/test_elastic", "scripts/test_predict_jobs",
+    "evaluation/test_evaluation_checks", "parallel/test_sharding", "tasks/test_compositions",
+    "objectives/test_momentum")]
 assert all(path.exists() for path in LONGEST), "conftest.LONGEST names a file that is gone"
 
 
@@ -45,6 +58,16 @@ def pytest_collection_modifyitems(items):
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     places = {path: place for place, path in enumerate(LONGEST)}
     items.sort(key=lambda item: (places.get(item.path, len(LONGEST)), item.path not in slow))
+
+
+@pytest.fixture(scope="session")
+def miniature(tmp_path_factory):
+    """The folder of a corpus of a few records, which all workers share: nobody writes there."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with open(base / "miniature.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return importlib.import_module("torture.stops").prepare(base / "miniature")
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -37,18 +38,24 @@ class Fork:
       arguments: of the command line.
       environment: of the process; of JAX's variables only `ENDING` may differ from this one's.
       cwd: its folder.
+      apart: whether what it says as errors goes into a pipe of its own, `stderr`.
+      group: whether it leads a group of processes, which are those that it starts.
     """
 
-    def __init__(self, arguments, environment, cwd=ROOT):
+    def __init__(self, arguments, environment, cwd=ROOT, apart=False, group=False):
         odd = {name for name in {*environment, *os.environ}
                if name.startswith(("JAX", "XLA")) and environment.get(name) != os.environ.get(name)}
         assert odd <= {*ENDING}, f"read when JAX is imported: {odd}"
-        request = json.dumps([list(map(str, arguments)), dict(environment), str(cwd)]).encode()
+        request = json.dumps(
+            [list(map(str, arguments)), dict(environment), str(cwd), group]).encode()
         given, self.stdin = _pipe("w")
         self.stdout, told = _pipe("r")
         self._status, ended = _pipe("r")
-        self.returncode = None
+        self.returncode, self.stderr = None, None
         fds = [given, told, ended]
+        if apart:
+            self.stderr, warned = _pipe("r")
+            fds.append(warned)
         socket.send_fds(_server(next(_turn) % 2), [len(request).to_bytes(8, "big") + request], fds)
         for fd in fds:
             os.close(fd)
@@ -61,22 +68,27 @@ class Fork:
         return self.returncode
 
     def communicate(self, timeout=None):
-        """All that it still writes, to its end: `(output, None)`.
+        """All that it still writes, to its end: `(output, errors)`, None where they are no pipe.
 
         Raises:
           subprocess.TimeoutExpired: it takes longer.
         """
         self.stdin.close()
-        said = []
-        reader = threading.Thread(target=lambda: said.append(self.stdout.read()), daemon=True)
-        reader.start()
-        reader.join(timeout)
-        if reader.is_alive():
-            raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
+        pipes, said = [pipe for pipe in (self.stdout, self.stderr) if pipe], {}
+        readers = [threading.Thread(target=lambda pipe=pipe: said.update({pipe: pipe.read()}),
+                                    daemon=True) for pipe in pipes]
+        for reader in readers:
+            reader.start()
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for reader in readers:
+            reader.join(deadline and max(deadline - time.monotonic(), 0))
+            if reader.is_alive():
+                raise subprocess.TimeoutExpired(f"process {self.pid}", timeout)
         if self.returncode is None:
             self.returncode = int(self._status.readline())
-        self.stdout.close()
-        return said[0], None
+        for pipe in pipes:
+            pipe.close()
+        return said[self.stdout], said.get(self.stderr)
 
     def send_signal(self, number):
         if self.poll() is None:
@@ -84,6 +96,21 @@ class Fork:
 
     def kill(self):
         self.send_signal(signal.SIGKILL)
+
+
+def finished(arguments, environment, cwd=ROOT, timeout=300, given=""):
+    """Runs it to its end, as `subprocess.run` does, what is `given` on its standard input.
+
+    Returns:
+      `subprocess.CompletedProcess` with `stdout` and `stderr`, which are apart.
+    """
+    process = Fork(arguments, environment, cwd, apart=True)
+    try:
+        process.stdin.write(given)
+        output, errors = process.communicate(timeout)
+    finally:
+        process.kill()
+    return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
 
 
 def _pipe(mode):
@@ -107,7 +134,10 @@ def _server(number):
 
 
 def _serve(requests):
-    """Forks at each request; in the child, returns what it was asked. Tells how children end."""
+    """Forks at each request; in the child, returns what it was asked. Tells how children end.
+
+    Those that are left when nobody can ask any more end, too, also where they stand still.
+    """
     running = {}  # the descriptor to tell, by process
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
@@ -123,19 +153,22 @@ def _serve(requests):
                     _tell(running.pop(pid), os.waitstatus_to_exitcode(status))
         if requests not in ready:
             continue
-        size, fds, *_ = socket.recv_fds(requests, 8, 3)
+        size, fds, *_ = socket.recv_fds(requests, 8, 4)
         if not size:
+            for pid in running:
+                os.kill(pid, signal.SIGKILL)
             os._exit(0)
         request = requests.recv(int.from_bytes(size, "big"), socket.MSG_WAITALL)
         if pid := os.fork():
-            os.close(fds[0])
-            os.close(fds[1])
-            running[pid] = fds[2]
-            os.write(fds[2], f"{pid}\n".encode())
+            running[pid] = fds.pop(2)
+            for fd in fds:
+                os.close(fd)
+            os.write(running[pid], f"{pid}\n".encode())
             continue
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        for old, new in zip((fds[0], fds[1], fds[1]), range(3), strict=True):
+        for old, new in zip((fds[0], fds[1], fds[-1] if fds[3:] else fds[1]), range(3),
+                            strict=True):
             os.dup2(old, new)
         for fd in {*fds, woken, wake, requests.detach(), *running.values()}:
             os.close(fd)
@@ -150,8 +183,10 @@ def _tell(fd, code):
     os.close(fd)
 
 
-def _become(arguments, environment, cwd, path):
+def _become(arguments, environment, cwd, group, path):
     """Runs the command as Python would, with `path` behind what the environment adds."""
+    if group:
+        os.setpgid(0, 0)
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(cwd)
@@ -165,7 +200,7 @@ def _become(arguments, environment, cwd, path):
     if module:
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
     else:
-        runpy.run_path(arguments[0], run_name="__main__")
+        runpy.run_path(os.path.abspath(arguments[0]), run_name="__main__")
 
 
 if __name__ == "__main__":

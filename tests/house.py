@@ -4,7 +4,8 @@
 
 The floors are the layers that import-linter holds, in `pyproject.toml`; the scripts of the top
 level stand on the first. Ends with code 1 where an import does not go downward, a room has no
-floor, a file of `mplug2_jax` or `data` has over 400 lines or a function over 60.
+floor, a file of `mplug2_jax` or `data` has over 400 lines or a function over 60, or two files of
+tests have one name, which pytest does not import.
 """
 
 import ast
@@ -137,7 +138,18 @@ def survey(root: Path) -> House:
         house.faults.extend(f"{what} of {size} lines, over {limit}: {place}"
                             for place, size in sizes.items()
                             if size > limit and place.startswith(tuple(f"{n}/" for n in LIMITED)))
+    house.faults.extend(twins(root))
     return house
+
+
+def twins(root: Path) -> Iterator[str]:
+    """A line for every file of tests that has the name of an earlier one."""
+    first: dict[str, Path] = {}
+    for path in sorted((root / "tests").rglob("*.py")):
+        if path.name not in ("conftest.py", "__init__.py"):
+            if first.setdefault(path.name, path) != path:
+                yield (f"of one name: {first[path.name].relative_to(root)}, "
+                       f"{path.relative_to(root)}")
 
 
 def largest(sizes: dict[str, int]) -> str:

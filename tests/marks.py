@@ -8,5 +8,5 @@ import pytest
 def needs_libtpu(test):
     """Marks a test that compiles for a TPU topology; no TPU is needed."""
     missing = importlib.util.find_spec("libtpu") is None
-    reason = "libtpu (requirements-dev.txt) is not installed"
+    reason = "libtpu (requirements/dev.txt) is not installed"
     return pytest.mark.tpu(pytest.mark.skipif(missing, reason=reason)(test))

@@ -1,6 +1,7 @@
 """A small run, made by hand: sizes, a word tokenizer, a config and batches for every task."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -10,7 +11,9 @@ from configs import common
 from mplug2_jax import tasks
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import MPlug2, init_params
+from mplug2_jax.parallel.sharding import init_sharded
 from mplug2_jax.preprocess.tokenizer import SPECIAL_TOKENS, Tokenizer
+from mplug2_jax.training.state import TrainState, create_state
 
 WORDS = [f"w{i}" for i in range(32 - len(SPECIAL_TOKENS))]
 # Every dimension that the sharding table splits is a multiple of 8.
@@ -48,7 +51,6 @@ def params_of(model: MPlug2, seed: int = 0) -> Any:
 
     Drawn by NumPy: compiling the initialisers would take as long as what is tested.
     """
-    shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
     rng = np.random.default_rng(seed)
 
     def draw(path, shape):
@@ -56,7 +58,19 @@ def params_of(model: MPlug2, seed: int = 0) -> Any:
         width = 0.001 if start == 0.07 else 0.1
         return (start + width * rng.standard_normal(shape.shape)).astype(np.float32)
 
-    return jax.tree_util.tree_map_with_path(draw, shapes)
+    return jax.tree_util.tree_map_with_path(draw, shapes(model))
+
+
+@functools.cache
+def shapes(model: MPlug2) -> Any:
+    """The shapes of a model's parameters, traced once for equal models."""
+    return jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
+
+
+def state_of(task: tasks.Task, optimizer: Any, mesh: Any, ema: bool = False) -> TrainState:
+    """A state to train from, placed on a mesh; its parameters are `params_of`."""
+    return init_sharded(lambda params: create_state(task, optimizer, 0, ema, params), mesh,
+                        params_of(task.model))
 
 
 def texts(rng: np.random.Generator, rows: int, length: int, least: int = 1) -> tuple:

@@ -1,5 +1,6 @@
 """A run without a model: steps that wait, and all that stops them. It prints each step's number."""
 
+import contextlib
 import ctypes
 import os
 import time
@@ -16,6 +17,7 @@ STEPS = flags.DEFINE_integer("steps", 100, "How many.")
 SECONDS = flags.DEFINE_float("seconds", 0.05, "That a step takes.")
 GRACE = flags.DEFINE_float("grace", 30, "As of train.py.")
 STUCK = flags.DEFINE_float("stuck_after", 0, "As of train.py.")
+CLOSING = flags.DEFINE_float("closing", 0, "Seconds from the save to the end.")
 SAVING = flags.DEFINE_float("saving", 0, "Seconds that a save takes.")
 DOES = flags.DEFINE_enum("does", "steps", ["steps", "starts", "compiles", "validates", "waits",
                                            "hangs"], "What it does, from the third step on.")
@@ -31,6 +33,13 @@ def compiles():
 
 def say(*words):
     os.write(1, (" ".join(map(str, words)) + "\n").encode())
+
+
+@contextlib.contextmanager
+def closing():
+    """What a log does at its end, once all is on disk."""
+    yield
+    time.sleep(CLOSING.value)
 
 
 def never(vigil):
@@ -52,7 +61,7 @@ def main():
         (folder / f"saved_{os.getpid()}").write_text(str(step))
 
     put = vigil.put(lambda batch: batch)
-    with vigil.over(0, lambda: None, save):
+    with closing(), vigil.saving(), vigil.over(0, lambda: None, save):
         for step in range(1, STEPS.value + 1):
             if DOES.value == "compiles":
                 say("step 0")

@@ -52,7 +52,9 @@ def test_what_lies_outside_is_told(tmp_path):
     assert not fuzz_watch.outside(os.path.join(folder, "a.jpg"), folder)
 
 
+@pytest.mark.long
 def test_each_way_to_fail_is_found_with_the_number_of_its_file():
+    """Of what watches in `make fuzz`; the next test shows one of them."""
     names = {number: fault.__name__ for number, fault in fuzz_canaries.FAULTS.items()}
     files = [sys.executable, fuzz_canaries.__file__, "--kinds=csv", f"--seed={fuzz_canaries.SEED}"]
     found = subprocess.run([*files, f"--files={len(names) + 2}"], capture_output=True, text=True,

@@ -56,6 +56,8 @@ def test_rooms_floors_and_imports_are_those_of_the_layers(tree):
      "not downward: mplug2_jax.soon imports mplug2_jax.top.one"),
     ({"data__other": ""}, "on no floor: data.other"),
     ({"mplug2_jax__low": "\n" * 401}, "file of 401 lines, over 400: mplug2_jax/low.py"),
+    ({"tests__a__test_one": "", "tests__b__test_one": ""},
+     "of one name: tests/a/test_one.py, tests/b/test_one.py"),
     ({"data__inspect__text": "class A:\n  async def long(self):\n" + "    await self\n" * 60},
      "function of 61 lines, over 60: data/inspect/text.py:2 long"),
 ])

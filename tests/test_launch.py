@@ -1,10 +1,12 @@
 """What every command shares."""
 
 import importlib
+import subprocess
 import sys
 
+import jax
 import pytest
-from commands import run
+from commands import command, run
 from ml_collections import ConfigDict
 
 from mplug2_jax import launch
@@ -56,3 +58,49 @@ def test_a_config_s_key_keeps_its_number_below_zero():
         assert launch.mark_words(given) == given
     assert launch.mark_words(["x", "--config.a=1", "-5"])[2] == "\0-5"
     assert launch.mark_words(["x", "--config.a", "-5", "-5"])[2:] == ["-5", "\0-5"]
+
+
+BUCKET = """
+import sys
+from pathlib import Path
+import fsspec, jax, jax.numpy as jnp
+from fsspec.implementations.local import LocalFileSystem
+from mplug2_jax import launch
+
+class Bucket(LocalFileSystem):
+    protocol = "s3"
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(str(path).replace("s3:/", sys.argv[1]))
+
+fsspec.register_implementation("s3", Bucket, clobber=True)
+jax.config.update("jax_compilation_cache_dir", sys.argv[2])
+launch.keep_compilations()
+print(jax.jit(lambda x: jnp.sin(x) * 7)(2.0))
+"""
+
+
+def test_what_was_compiled_may_lie_in_a_bucket(tmp_path):
+    """A folder stands in for it; a second process reads what the first one wrote."""
+    def start(place):
+        return subprocess.run(**command("-c", BUCKET, tmp_path, place) | {
+            "stderr": subprocess.PIPE}, timeout=120)
+
+    assert start("s3://runs/compiled").returncode == 0
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs/compiled").iterdir()}
+    assert any(path.name.startswith("jit__lambda") for path in files)
+    assert start("s3://runs/compiled").returncode == 0
+    assert {path: path.stat().st_mtime_ns
+            for path in (tmp_path / "runs/compiled").iterdir()} == files
+
+
+def test_a_bucket_that_nothing_here_opens_is_one_line():
+    name = "jax_compilation_cache_dir"
+    before = jax.config.values[name]
+    jax.config.update(name, "nowhere://runs")
+    try:
+        with pytest.raises(ConfigError, match="JAX_COMPILATION_CACHE_DIR=nowhere://runs: Protocol"):
+            launch.keep_compilations()
+    finally:
+        jax.config.update(name, before)

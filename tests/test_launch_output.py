@@ -1,6 +1,8 @@
 """What commands do with their words and their output, in a child of this process: it is quick."""
 
+import asyncio
 import errno
+import gc
 import os
 import signal
 import sys
@@ -8,6 +10,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+import tensorstore
 
 from mplug2_jax import launch
 
@@ -33,6 +36,32 @@ def own_pipe(*words):
     read, write = os.pipe()
     os.close(read)
     os.write(write, b"x")
+
+
+def left_alone(*words):
+    """A write ends that nobody waits for any more, as Orbax leaves them; then the disk is full."""
+    promise, future = tensorstore.Promise.new()
+
+    async def wait():
+        await future
+
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(wait())
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    promise.set_result(1)
+    del task
+    gc.collect()
+    full_disk()
+
+
+def lost(*words):
+    """An error where nobody can catch it."""
+    class Lost:
+        def __del__(self):
+            raise RuntimeError("lost")
+
+    Lost()
 
 
 def child(run, *words, out="pipe", read=None):
@@ -102,6 +131,12 @@ def test_a_full_disk_is_one_line():
         assert code == 2 and said.count("\n") == 1, said
         assert said.startswith("error: ") and "no space left on device" in said
     assert child(full_disk, "a") == (2, "", "error: /data/x.jsonl: no space left on device\n")
+
+
+def test_what_nobody_waits_for_is_not_said_and_other_errors_are():
+    assert child(left_alone, "a") == (2, "", "error: /data/x.jsonl: no space left on device\n")
+    code, _, said = child(lost, "a")
+    assert code == 0 and "RuntimeError: lost" in said
 
 
 def test_another_pipe_that_breaks_is_an_error_and_not_silence():

@@ -29,7 +29,7 @@ def test_what_stands_in_the_way_of_a_folder_is_named(tmp_path):
             (file, {}, f"{file} is a file, not a folder"),
             (file / "in" / "it", {}, f"{file} is a file, not a folder"),
             ("/proc/nowhere/out", {}, "no such file or directory; give a folder that can be wri"),
-            ("gs://bucket/run", {}, "expected a path of a file system that is mounted here"),
+            ("http://host/run", {}, "expected a path of a file system that is mounted here, gs://"),
             (tmp_path, dict(files=["report.json"]), "report.json, which will be written there, is"),
             (tmp_path, dict(folders=["file"]), "file, a folder that will be written there, is a f"),
     ]:
@@ -61,7 +61,7 @@ def test_a_file_is_left_as_it_is(tmp_path):
     places.check_file(OUT, file)
     assert file.read_text() == "kept"
     for given, said in [(tmp_path, "is a folder"), (tmp_path / "no" / "x", "does not exist; make"),
-                        (file / "x", "is no folder"), ("s3://bucket/x", "expected a path"),
+                        (file / "x", "is no folder"), ("http://host/x", "expected a path"),
                         ("/proc/nothing", "no such file or directory; give another place")]:
         with pytest.raises(ConfigError, match=f"^--out={given}: .*{said}"):
             places.check_file(OUT, given)

@@ -219,6 +219,6 @@ def caption_beside(raw: RawFolder, media: Media) -> list[str] | None:
         try:
             return beside.content_of(raw.root / folder / (stem + suffix))
         except OSError as error:
-            raise ValueError(f"cannot be read: {error.strerror}") from None
+            raise ValueError(f"cannot be read: {error.strerror or error}") from None
 
     return beside.fields(have, content).get("texts") if have else None

@@ -6,9 +6,11 @@ their subfolders, or in those folders that the dataset's own layout names. What 
 read by `texts` and `tables`.
 """
 
+import contextlib
 import functools
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ from data.datasets.folders import (
 from data.datasets.tables import header, read_rows, read_table
 from data.datasets.texts import read_json, read_jsonl, read_lines
 from data.datasets.values import OddItem, all_said, mended, plain, require, said
+from data.stores import absolute
 from mplug2_jax.contracts.errors import DataError
 
 __all__ = [
@@ -74,7 +77,6 @@ class Entry:
         media: where its bytes are; of "images" a list, of "text" an empty one.
         fields: the other arguments of `records.record`. What is no text where one is expected
             makes `media` missing, so that it costs this record; a number is its digits.
-        fields: the other arguments of `records.record`.
         size: width and height of the image that boxes are of, as the annotation states them: which
             way up it was when they were drawn (`mplug2_jax.preprocess.pictures.as_annotated`).
     """
@@ -134,6 +136,8 @@ class Dataset:
         read: gives each split's entries in the published order.
         published: {split: {'records', 'texts', 'questions' or 'boxes': how many there should be}}.
         settings: what its records depend on besides, kept beside them.
+        buckets: whether `read` knows of the folder its `tree` and `local` alone, so that it may be
+            a bucket's (`data.datasets.buckets`).
     """
 
     name: str
@@ -142,23 +146,31 @@ class Dataset:
     read: Callable[["RawFolder"], dict[str, Iterable[Entry]]]
     published: dict[str, dict[str, int]] = field(default_factory=dict)
     settings: dict[str, str | int] = field(default_factory=dict)
+    buckets: bool = False
 
 
 class RawFolder:
     """The `--raw` folder of a dataset.
+
+    Attributes:
+        place: its whole path, by which what is prepared knows it.
 
     Raises:
         DataError: it does not exist.
     """
 
     def __init__(self, root: str | os.PathLike):
-        self.root = Path(root)
+        self.root, self.place = Path(root), absolute(root)
         if not self.root.is_dir():
             raise DataError(f"--raw={root} is not a folder")
         self.tree, self._origin = Folders(self.root), self.root
         self.left_out: list[tuple[str, str, str]] = []  # file, place in it, reason
         self._first: dict[Path, OddItem] = {}
         self._held: dict[tuple[str, bool], Holding] = {}
+
+    def local(self, path: str) -> AbstractContextManager[Path]:
+        """Within it, the file of a path relative to the folder."""
+        return contextlib.nullcontext(self.root / path)
 
     def part(self, folder: Path) -> "RawFolder":
         """A folder in it, on its own; what is left out there is noted here."""

@@ -9,7 +9,7 @@ import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from data.datasets import beside, tars
+from data.datasets import beside
 from data.datasets.raw import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
@@ -22,6 +22,8 @@ from data.datasets.raw import (
     without_suffix,
 )
 from mplug2_jax.contracts.errors import DataError
+from mplug2_jax.contracts.machine import MachineError
+from mplug2_jax.preprocess import tars
 
 Members = dict[str, Media | str]  # of a sample, by suffix; or why one cannot be read
 
@@ -47,7 +49,7 @@ def read(raw: RawFolder) -> dict[str, Iterable[Entry]]:
         if shards:
             found.setdefault("train" if folder.isdecimal() else _name(folder), []).extend(shards)
     if not found:
-        raise DataError(f"--raw={raw.root} holds no *.tar, neither itself nor in a subfolder, and "
+        raise DataError(f"--raw={raw.place} holds no *.tar, neither itself nor in a subfolder, and "
                         "no folders 00000 ... of images or videos")
     return {split: _of_folders(raw, shards) for split, shards in found.items()}
 
@@ -64,14 +66,15 @@ def _name(folder: str) -> str:
 def _entries(raw: RawFolder, shards: list[str]) -> Iterator[Entry]:
     for place in shards:
         samples: dict[str, list[Members]] = {}
-        broken = None
+        broken: Exception | str | None = None
         try:
-            _index(raw.root / place, place, samples)
+            with raw.local(place) as path:
+                _index(path, place, samples)
         except tarfile.TarError as error:
             # Downloads that were interrupted leave cut files: what came before the cut is used.
             broken = error
         except OSError as error:
-            broken = error.strerror
+            broken = error.strerror or str(error)  # fsspec's have a text alone
         for key, found in samples.items():
             for members in found:
                 yield _sample(raw, key, members)
@@ -110,13 +113,16 @@ def _sample(raw: RawFolder, name: str, members: Members) -> Entry:
         media = members[suffix]
         if isinstance(media, str):
             raise ValueError(media)
-        return beside.content_of(raw.root / media.path, media.offset, media.size)
+        with raw.local(media.path) as path:
+            return beside.content_of(path, media.offset, media.size)
 
     for kind, suffixes in (("video", VIDEO_SUFFIXES), ("image", IMAGE_SUFFIXES)):
         for suffix in suffixes:
             if suffix in members:
                 try:
                     fields = beside.fields(members, content)
+                except MachineError:  # it says nothing of this sample
+                    raise
                 except (ValueError, OSError) as error:
                     lost = Missing(f"caption: what is beside {name} {error}", odd=True)
                     return Entry(name, kind, lost, {})
@@ -128,5 +134,6 @@ def _sample(raw: RawFolder, name: str, members: Members) -> Entry:
 
 
 DATASETS = (
-    Dataset("webdataset", "tar shards as img2dataset and video2dataset write them", "image", read),
+    Dataset("webdataset", "tar shards as img2dataset and video2dataset write them", "image", read,
+            buckets=True),
 )

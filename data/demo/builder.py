@@ -56,7 +56,7 @@ class MovingDigits(builder.RecordBuilder):
     """Coloured handwritten digits that move, with captions, questions and boxes."""
 
     name = "moving_digits"
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
 
 
 def prepare(out: str | os.PathLike, settings: Settings, processes: int = 2) -> dict[str, int]:

@@ -72,9 +72,11 @@ _TWOS = tuple(
         itertools.product(MOTIONS, repeat=2),
     )
 )
-_PERIOD = 4  # of so many scenes the last one has two digits
-# So many scenes of a part differ from each other: then those of a single digit come again.
-DISTINCT = len(_ONES) // (_PERIOD - 1) * _PERIOD
+# Of so many scenes, so many have one digit and the rest two. Which digit has which colour is
+# learned from scenes of two alone, so training shows more of them.
+_TURNS = {"train": (3, 1), "validation": (4, 3), "test": (4, 3)}
+# So many scenes of a tested part differ from each other: then those of a single digit come again.
+DISTINCT = len(_ONES) // _TURNS["test"][1] * _TURNS["test"][0]
 
 
 @dataclass(frozen=True)
@@ -113,15 +115,18 @@ def handwriting() -> dict[str, list[np.ndarray]]:
     return parts
 
 
-def lone(number: int) -> int:
-    """The number of the `number`-th scene of a single digit."""
-    turn, place = divmod(number, _PERIOD - 1)
-    return turn * _PERIOD + place
+def lone(part: str, number: int) -> int:
+    """The number of a part's `number`-th scene of a single digit."""
+    scenes, ones = _TURNS[part]
+    turn, place = divmod(number, ones)
+    return turn * scenes + place
 
 
-def double(number: int) -> int:
-    """The number of the `number`-th scene of two digits."""
-    return number * _PERIOD + _PERIOD - 1
+def double(part: str, number: int) -> int:
+    """The number of a part's `number`-th scene of two digits."""
+    scenes, ones = _TURNS[part]
+    turn, place = divmod(number, scenes - ones)
+    return turn * scenes + ones + place
 
 
 @functools.lru_cache(maxsize=16)
@@ -131,16 +136,17 @@ def _orders(seed: int, part: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def scene_actors(seed: int, part: str, number: int) -> list[Actor]:
-    """Digits, colours and motions of a scene: of one digit, or of two for every fourth `number`.
+    """Digits, colours and motions of a scene: of one digit, or of two digits and two colours.
 
-    Two digits differ in digit and colour. The first `DISTINCT` scenes of a part differ from each
-    other as sets, so that a caption fits one video only.
+    One scene of four has two in what is tested, two of three in training. The first `DISTINCT`
+    scenes of a tested part differ from each other as sets, so that a caption fits one video only.
     """
     ones, twos = _orders(seed, PARTS.index(part))
-    turn, place_in_turn = divmod(number, _PERIOD)
-    if place_in_turn < _PERIOD - 1:
-        return [Actor(*_ONES[ones[(turn * (_PERIOD - 1) + place_in_turn) % len(ones)]])]
-    words = _TWOS[twos[turn % len(twos)]]
+    scenes, single = _TURNS[part]
+    turn, place = divmod(number, scenes)
+    if place < single:
+        return [Actor(*_ONES[ones[(turn * single + place) % len(ones)]])]
+    words = _TWOS[twos[(turn * (scenes - single) + place - single) % len(twos)]]
     return [Actor(*actor) for actor in zip(*words, strict=True)]
 
 

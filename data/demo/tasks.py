@@ -49,28 +49,28 @@ def _changed(actors: list[Actor], rng: np.random.Generator, moving: bool) -> lis
 
 def image_digit(seed: int, part: str, number: int, glyphs: list) -> dict:
     """A picture of one digit; its class is the digit, its group the colour."""
-    actor = scene_actors(seed, part, lone(number))[0]
-    made = moving_digits.make_record("image", part, seed, lone(number), glyphs)
+    actor = scene_actors(seed, part, lone(part, number))[0]
+    made = moving_digits.make_record("image", part, seed, lone(part, number), glyphs)
     return _labelled(made, actor.digit, actor.colour)
 
 
 def video_digit(seed: int, part: str, number: int, glyphs: list) -> dict:
     """A clip of one digit; its class is the digit, its group the motion."""
-    actor = scene_actors(seed, part, lone(number))[0]
-    made = moving_digits.make_record("video", part, seed, lone(number), glyphs)
+    actor = scene_actors(seed, part, lone(part, number))[0]
+    made = moving_digits.make_record("video", part, seed, lone(part, number), glyphs)
     return _labelled(made, actor.digit, actor.motion)
 
 
 def video_motion(seed: int, part: str, number: int, glyphs: list) -> dict:
     """A clip of one digit; its class is the motion, its group the digit."""
-    actor = scene_actors(seed, part, lone(number))[0]
-    made = moving_digits.make_record("video", part, seed, lone(number), glyphs)
+    actor = scene_actors(seed, part, lone(part, number))[0]
+    made = moving_digits.make_record("video", part, seed, lone(part, number), glyphs)
     return _labelled(made, actor.motion, actor.digit)
 
 
 def grounding(seed: int, part: str, number: int, glyphs: list) -> dict:
     """A picture of two digits, with the phrase and the box of both: "the red three"."""
-    made = moving_digits.make_record("image", part, seed, double(number), glyphs)
+    made = moving_digits.make_record("image", part, seed, double(part, number), glyphs)
     boxes = [box | {"phrase": f"the {box['phrase']}"} for box in made["boxes"]]
     return records.record(made["id"], "image", made["media"].item(), boxes=boxes)
 
@@ -79,7 +79,7 @@ def text_motion(seed: int, part: str, number: int, glyphs: list) -> dict:
     """A sentence on one digit; its class is the motion."""
     del glyphs
     rng = _random("text_motion", seed, part, number)
-    actors = scene_actors(seed, part, lone(number))
+    actors = scene_actors(seed, part, lone(part, number))
     return records.record(
         _name("text", part, number), "text", texts=captions(actors, True, 1, rng),
         label=actors[0].motion,
@@ -116,7 +116,7 @@ def image_pair(seed: int, part: str, number: int, glyphs: list) -> dict:
     """Two pictures of a digit each, and a sentence on both of them or with one word changed."""
     rng = _random("image_pair", seed, part, number)
     # Two digits of one scene differ in digit and colour: one goes into either picture.
-    actors = [replace(a, motion="still") for a in scene_actors(seed, part, double(number))]
+    actors = [replace(a, motion="still") for a in scene_actors(seed, part, double(part, number))]
     images = []
     for actor in actors:
         sprites = moving_digits.place([actor], glyphs, rng)

@@ -52,7 +52,7 @@ class MovingDigitsTasks(builder.RecordBuilder):
     """Coloured handwritten digits with classes, boxes and sentences that are true or false."""
 
     name = "moving_digits_tasks"
-    VERSION = tfds.core.Version("1.0.0")
+    VERSION = tfds.core.Version("1.1.0")
 
 
 def prepare(out: str | os.PathLike, settings: Settings, processes: int = 2) -> dict[str, int]:

@@ -20,7 +20,7 @@ batch that this process feeds. Which fields there are follows from the stream (s
 import collections
 import itertools
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,9 @@ import grain
 import numpy as np
 from absl import flags
 
+from data.pipeline.ahead import Ways, turned, ways
 from data.pipeline.evaluation import EvalStream
+from data.pipeline.examples import joined
 from data.pipeline.skips import Report, SkipLog
 from data.pipeline.sources import Split, open_split, own_streams
 from data.pipeline.streams import resolve
@@ -37,6 +39,9 @@ from data.pipeline.waiting import Waited, start_worker
 from mplug2_jax.contracts.errors import DataError
 from mplug2_jax.preprocess.tokenizer import Tokenizer
 
+# The stream, some rows of its batch, and what is to be said of them.
+Made = tuple[str, dict[str, np.ndarray], Report]
+_ALONE = ""  # in place of a stream's name: batches are its alone
 
 def annotation(source: Split, index: int) -> dict:
     """What is said about a record, for scoring on the host.
@@ -93,11 +98,12 @@ def train_batches(
             is not named.
         process_index: which slice of each global batch to give.
         process_count: number of slices.
-        threads: batches prepared at once (in each worker); 0 prepares each when it is asked for.
+        threads: parts of batches prepared at once (in each worker); 0 prepares each when it is
+            asked for; `ahead.BY_CORES`: as many as this process has cores, divided among workers.
         skips: gets the records that could not be used, and ends the iteration when they are too
             many.
-        workers: processes that prepare batches; 0 for none but this one. The script that uses them
-            needs `if __name__ == "__main__":`.
+        workers: processes that prepare them; 0 for none but this one; `ahead.BY_CORES`: as many as
+            the cores keep busy. The script that uses them needs `if __name__ == "__main__":`.
         idle: called again and again while a batch is waited for; what it raises comes out of it.
 
     Raises:
@@ -105,21 +111,38 @@ def train_batches(
         SilentWorkers: no worker does anything any more.
     """
     skips = SkipLog() if skips is None else skips
-    start = start or {}
     sources = {
         name: TrainStream(name, root, stream, tokenizer, seed, process_index, process_count)
         for name, stream in streams.items()
     }
 
-    def make(step: int) -> tuple[dict, Report]:
-        report = Report()
-        return {
-            name: source.batch(start.get(name, 0) + step * source.batch_size, report)
-            for name, source in sources.items()
-        }, report
+    make = _Steps(sources, start or {})
+    size = max(source.part_bytes for source in sources.values())
+    count = sys.maxsize // make.parts
+    how = ways(threads, workers, make.parts, size, count * make.parts)
+    batches = _iterate(make, count, make.parts, how, idle)
+    return _deliver(batches, skips, check=True)
 
-    batches = _iterate(grain.MapDataset.range(sys.maxsize).map(make), threads, workers, idle)
-    return _deliver(batches, skips, check=True, copy=workers > 0)
+
+class _Steps:
+    """Makes the parts of each step's batches, those of all streams one after the other.
+
+    Attributes:
+        parts: of a step.
+    """
+
+    def __init__(self, sources: Mapping[str, TrainStream], start: Mapping[str, int]):
+        self._sources, self._start = sources, start
+        self._parts = [(name, part) for name, source in sources.items()
+                       for part in range(source.parts)]
+        self.parts = len(self._parts)
+
+    def __call__(self, number: int) -> Made:
+        step, place = divmod(number, self.parts)
+        (name, part), report = self._parts[place], Report()
+        source = self._sources[name]
+        position = self._start.get(name, 0) + step * source.batch_size
+        return name, source.part(position, part, report), report
 
 
 def eval_batches(
@@ -146,10 +169,11 @@ def eval_batches(
         tokenizer: makes the ids.
         process_index: which slice of each global batch to give.
         process_count: number of slices.
-        threads: batches prepared at once; 0 prepares each when it is asked for.
+        threads: parts of batches prepared at once, see `train_batches`.
         skips: gets the records that could not be used; however many, evaluation goes on.
         limit: only that many examples, 0 for all.
-        workers: processes that prepare batches, see `train_batches`.
+        workers: processes that prepare them, see `train_batches`; by the cores only as many as
+            have some time's work.
         shards: parts of this process's rows that lie on devices of their own. Where records have
             several examples, a shard then has each medium once: `shared_video [m * shards, ...]`
             in place of `video [b, ...]`, and `medium int32 [b]` says which of the global batch's
@@ -160,8 +184,14 @@ def eval_batches(
     """
     skips = SkipLog() if skips is None else skips
     source = EvalStream(root, stream, tokenizer, process_index, process_count, limit, shards)
-    batches = _iterate(grain.MapDataset.range(len(source)).map(source.batch), threads, workers)
-    return _deliver(batches, skips, check=False, copy=workers > 0)
+
+    def make(number: int) -> Made:
+        return _ALONE, *source.part(*divmod(number, source.parts))
+
+    how = ways(threads, workers, source.parts, source.part_bytes, len(source) * source.parts)
+    source.workers = how.workers
+    batches = _iterate(make, len(source), source.parts, how)
+    return _deliver(batches, skips, check=False)
 
 
 def prefetch_to_device(
@@ -191,23 +221,35 @@ def prefetch_to_device(
         raise ending
 
 
-def _iterate(
-    batches: grain.MapDataset, threads: int, workers: int, idle: Callable[[], None] | None = None
-) -> Waited:
-    # Twice the threads keeps them busy while a batch is handed over; more would only hold memory.
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
-    dataset = batches.to_iter_dataset(options)
-    if workers:
+def _iterate(make: Callable[[int], Made], count: int, parts: int, how: Ways,
+             idle: Callable[[], None] | None = None) -> Waited:
+    """Batches and what is to be said of them, of so many parts each."""
+    options = grain.ReadOptions(num_threads=how.threads, prefetch_buffer_size=how.ahead)
+
+    def made(number: int) -> tuple[int, Made]:
+        number = turned(number, parts, how.workers)
+        return number % parts, make(number)
+
+    dataset = grain.MapDataset.range(count * parts).map(made).to_iter_dataset(options)
+    if how.workers:
         if not flags.FLAGS.is_parsed():  # Grain reads its own flags; their defaults will do
             flags.FLAGS.mark_as_parsed()
-        options = grain.MultiprocessingOptions(num_workers=workers)
-        dataset = dataset.mp_prefetch(options, start_worker)
-    return Waited(dataset, idle)
+        dataset = dataset.mp_prefetch(
+            grain.MultiprocessingOptions(num_workers=how.workers), start_worker)
+    return Waited(dataset.batch(parts, batch_fn=_whole), idle)
 
 
-def _deliver(
-    batches: Waited, skips: SkipLog, check: bool, copy: bool
-) -> Iterator[Any]:
+def _whole(made: Sequence[tuple[int, Made]]) -> tuple[dict[str, Any], Report]:
+    """The batch of each stream, of its parts with their places."""
+    rows: dict[str, list] = {}
+    ordered = [part for _, part in sorted(made, key=lambda one: one[0])]
+    for name, part, _ in ordered:
+        rows.setdefault(name, []).append(part)
+    return ({name: joined(own) for name, own in rows.items()},
+            Report.joined(report for _, _, report in ordered))
+
+
+def _deliver(batches: Waited, skips: SkipLog, check: bool) -> Iterator[Any]:
     """The batches alone; their reports go to `skips`, in the order of the batches."""
     try:
         for batch, report in batches:
@@ -216,13 +258,6 @@ def _deliver(
                 raise DataError(report.failure)
             if check:
                 skips.check()
-            yield _copied(batch) if copy else batch
+            yield batch.get(_ALONE, batch)
     finally:
         batches.close()  # ends threads and processes
-
-
-def _copied(batch: Any) -> Any:
-    """The batch in this process's own memory: Grain hands over arrays that lie in shared memory."""
-    if isinstance(batch, dict):
-        return {key: _copied(value) for key, value in batch.items()}
-    return np.array(batch)

@@ -6,13 +6,22 @@ has the number of its own: `mplug2_jax.contracts.streams`.
 """
 
 import sys
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from data.pipeline.ahead import maker, parts
 from data.pipeline.annotations import Items
 from data.pipeline.content import media_id, text_id
-from data.pipeline.examples import empty_example, eval_clip, eval_example, load_media, stack
+from data.pipeline.examples import (
+    empty_example,
+    eval_clip,
+    eval_example,
+    joined,
+    load_media,
+    stack,
+)
 from data.pipeline.sharing import Held, slots
 from data.pipeline.skips import Report
 from data.pipeline.sources import ATTEMPTS, first_readable, open_split
@@ -28,7 +37,7 @@ class Found(NamedTuple):
         record: it, without the bytes of its media; None if it is damaged.
         name: of it.
         media: {field: array}, what all its examples see or hear.
-        error: why none of its examples can be used, if so: counted once a batch.
+        error: why none of its examples can be used, if so: counted once.
         unread: why its other modality cannot be read, if so: counted with every example.
         media_id: int32 [2], as of `content.media_id`, where the stream asks for it.
     """
@@ -46,6 +55,9 @@ class EvalStream:
 
     Attributes:
         count: examples.
+        parts: of this process's rows of a batch, each made for itself (`ahead.parts`).
+        part_bytes: of one of them, at most.
+        workers: processes that make the parts, each those of which it is the `ahead.maker`.
 
     Args:
         root, stream, tokenizer, process_index, process_count, limit, shards: as of `eval_batches`.
@@ -72,7 +84,14 @@ class EvalStream:
         self._rows = stream.batch_size // process_count
         self._first_row = process_index * self._rows
         self._shard, self._slots = self._share(shards)
-        self._held = Held()
+        self._held, self.workers = Held(), 0
+        example = (self._texts | self._blank).values()
+        size = sum(np.asarray(field).nbytes for field in example)
+        # What a device shares is made together; the media of other rows weigh the most.
+        unit = self._shard if self._slots else 1
+        self._spans = [range(one.start * unit, one.stop * unit)
+                       for one in parts(self._rows // unit, size * unit)]
+        self.parts, self.part_bytes = len(self._spans), size * max(map(len, self._spans))
 
     def __len__(self) -> int:
         return -(-self.count // self._stream.batch_size)
@@ -118,13 +137,21 @@ class EvalStream:
         return (size, most) if most < size else (self._rows, 0)
 
     def batch(self, number: int) -> tuple[dict[str, np.ndarray], Report]:
+        """This process's rows of a batch alone, and what was skipped."""
+        made, reports = zip(*(self.part(number, part) for part in range(self.parts)), strict=True)
+        self._held = Held()  # of what others need, which nobody may ask for
+        return joined(list(made)), Report.joined(reports)
+
+    def part(self, number: int, part: int) -> tuple[dict[str, np.ndarray], Report]:
+        """A part of a batch, by its number in it."""
         report, rows, media = Report(), [], []
-        start = number * self._stream.batch_size + self._first_row
+        span = self._spans[part]
+        start = number * self._stream.batch_size + self._first_row + span.start
         last = None
-        for index, item in self.examples(start, start + self._rows):
+        for index, item in self.examples(start, start + len(span)):
             if index != last:
-                last, found = index, self._find(index, number)
-                if found.error:
+                last, found = index, self._find(index, number, part)
+                if found.error and item == 0:  # its others may be of other parts
                     report.skip(self._split.name, found.name, found.error)
             ids = {"pair_id": index, "index": index, "item": item}
             fields = None if found.error else self._fields(found, item, report)
@@ -132,21 +159,22 @@ class EvalStream:
             rows.append((fields if good else self._texts) | ids | {"example_mask": good})
             media.append((index, found.media if good or self._slots else self._blank))
         filling = {"pair_id": -1, "index": -1, "item": -1, "example_mask": False}
-        rows += [self._texts | filling] * (self._rows - len(rows))
-        media += [(-1, self._blank)] * (self._rows - len(media))
+        rows += [self._texts | filling] * (len(span) - len(rows))
+        media += [(-1, self._blank)] * (len(span) - len(media))
         if self._slots:
-            return stack(rows) | self._shared(media), report
+            return stack(rows) | self._shared(media, span.start), report
         return stack([row | seen for row, (_, seen) in zip(rows, media, strict=True)]), report
 
-    def _shared(self, media: list[tuple[int, dict]]) -> dict[str, np.ndarray]:
+    def _shared(self, media: list[tuple[int, dict]], start: int) -> dict[str, np.ndarray]:
         """The media of rows, those of a shard once each, and each row's number of its own.
 
-        Where a shard has fewer than others, blank ones follow. A row of filling has any number.
+        The rows are this process's from `start` on. Where a shard has fewer than others, blank ones
+        follow. A row of filling has any number.
         """
         kept, numbers = [], []
         for first in range(0, len(media), self._shard):
             # Numbers are of the global batch, in which shards follow each other.
-            before = (self._first_row + first) // self._shard * self._slots
+            before = (self._first_row + start + first) // self._shard * self._slots
             own: dict[int, int] = {}
             for index, seen in media[first : first + self._shard]:
                 if index not in own and (index >= 0 or not own):
@@ -170,14 +198,30 @@ class EvalStream:
             report.skip(self._split.name, found.name, wrong)
         return None if wrong else fields
 
-    def _find(self, index: int, number: int) -> Found:
-        """A record for batch `number`; what other batches of this process need, too, is held."""
+    def _find(self, index: int, number: int, part: int) -> Found:
+        """A record for a part; what other parts that this process makes need, too, is held."""
+        here = self._range(number * self.parts + part)
         first, stop = self._examples.span(index)
-        start = number * self._stream.batch_size + self._first_row
-        before, after = (start + way * self._stream.batch_size for way in (-1, 1))
-        if first < before + self._rows or min(stop, self.count) > after:
-            return self._held.get(index, self._read)
-        return self._read(index)
+        if here.start <= first and min(stop, self.count) <= here.stop:  # as most are
+            return self._read(index)
+        makers = [maker(one, self.parts, self.workers) for one in self._with(index)]
+        own = maker(number * self.parts + part, self.parts, self.workers)
+        return self._held.get(index, self._read, makers.count(own))
+
+    def _range(self, number: int) -> range:
+        """The examples of a part, by its number over all batches."""
+        batch, part = divmod(number, self.parts)
+        start = batch * self._stream.batch_size + self._first_row
+        return range(start + self._spans[part].start, start + self._spans[part].stop)
+
+    def _with(self, index: int) -> Iterator[int]:
+        """The parts of this process that have examples of a record, by number over all batches."""
+        first, stop = self._examples.span(index)
+        stop, size = min(stop, self.count), self._stream.batch_size
+        for number in range(first // size * self.parts, -(-stop // size) * self.parts):
+            own = self._range(number)
+            if own.start < stop and first < own.stop:
+                yield number
 
     def _read(self, index: int) -> Found:
         """A record, its media read."""

@@ -264,6 +264,16 @@ def stack(examples: list[dict]) -> dict[str, np.ndarray]:
     return batch | {key: batch[key].astype(np.int32) for key in ids}
 
 
+def joined(parts: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The batch of its parts, whose rows follow each other; {} where one of them has none.
+
+    It is a copy, for parts that other processes make lie in memory that is theirs.
+    """
+    if not all(parts):
+        return {}
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+
 def _pair_fields(record: dict, stream, tokenizer: Tokenizer, training: bool) -> dict:
     # A few of QQP's questions are empty, and its server wants a class of each.
     pair = [words(text, stream) for text in record["texts"][:2]]

@@ -9,11 +9,11 @@ import numpy as np
 
 from data.pipeline.sources import Mixture, Source, stream_seed
 from data.pipeline.streams import resolve
-from mplug2_jax.contracts.errors import RecordError
+from mplug2_jax.contracts.errors import DataError, RecordError
 
 
 class Names:
-    """Names of the records that training batches are made of.
+    """Names of the records that training batches are made of, read without media where it can be.
 
     Args:
         root: folder of the written data.
@@ -38,8 +38,8 @@ class Names:
             source = sources[bisect.bisect(firsts, number) - 1]
             index = number - source.first_id
             try:
-                name = source.split[index]["id"]
-            except RecordError:
+                name = source.split.annotations[index]["id"]
+            except (RecordError, DataError):  # of the index, which ends no run that trains
                 name = f"#{index}"
             names.append(f"{source.split.name}:{name}")
         return names

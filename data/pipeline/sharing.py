@@ -1,14 +1,11 @@
 """Media that several examples of an evaluation share: where they lie in a batch, and held ones."""
 
 import threading
-from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
-
-HELD = 8  # media of several batches that are held: a batch being made needs one, or two
 
 
 def slots(owners: np.ndarray, size: int) -> int:
@@ -25,26 +22,37 @@ def slots(owners: np.ndarray, size: int) -> int:
 
 
 class Held:
-    """The last few results of a function by number; threads that want the same one wait for it.
+    """Results of a function by number, each until it was given as often as it is needed.
 
-    In another process it begins empty.
+    Threads that want the same one wait for it. In another process it begins empty.
     """
 
     def __init__(self):
         self._lock = threading.Lock()
-        self._results: OrderedDict[int, Future] = OrderedDict()
+        self._results: dict[int, Future] = {}
+        self._left: dict[int, int] = {}  # how often each is still needed
 
     def __reduce__(self):
         return Held, ()
 
-    def get(self, number: int, function: Callable[[int], Any]) -> Any:
-        """`function(number)`, of this call or one of the last."""
+    def __len__(self) -> int:
+        return len(self._results)
+
+    def get(self, number: int, function: Callable[[int], Any], times: int) -> Any:
+        """`function(number)`, of this call or an earlier one.
+
+        Args:
+            number: of the result.
+            function: makes it.
+            times: how often it is asked for in this process, this time among them; of the first
+                time it counts.
+        """
         with self._lock:
             known = number in self._results
             result = self._results.setdefault(number, Future())
-            self._results.move_to_end(number)
-            while len(self._results) > HELD:
-                self._results.popitem(last=False)
+            self._left[number] = self._left.get(number, times) - 1
+            if self._left[number] <= 0:
+                del self._results[number], self._left[number]
         if not known:
             try:
                 result.set_result(function(number))

@@ -3,8 +3,11 @@
 import json
 import logging
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+from mplug2_jax.contracts import paths
 from mplug2_jax.contracts.errors import DataError, RecordError
 
 _LISTED = 100_000  # records remembered, so that a long run's memory stays flat
@@ -18,6 +21,16 @@ class Report:
         self.samples: Counter[str] = Counter()  # records tried, by source
         self.skipped: list[tuple[str, str, str, str]] = []  # source, record, reason, message
         self.failure = ""  # why there is no batch
+
+    @classmethod
+    def joined(cls, reports: Iterable["Report"]) -> "Report":
+        """What happened while the parts of a batch were made, in their order."""
+        whole = cls()
+        for one in reports:
+            whole.samples.update(one.samples)
+            whole.skipped += one.skipped
+            whole.failure = whole.failure or one.failure
+        return whole
 
     def skip(self, source: str, record_id: str, error: RecordError) -> None:
         """Notes a record that could not be used."""
@@ -43,7 +56,8 @@ class SkipLog:
         self.samples: Counter[str] = Counter()
         self.records: dict[str, dict[str, str]] = {}
         self._max_share = max_share
-        self._path = path
+        self._path = None if path is None else paths.parse(path)
+        self._file: Any = None  # of a bucket
 
     def add(self, report: Report) -> None:
         """Counts what was tried and what was skipped for one batch."""
@@ -53,18 +67,30 @@ class SkipLog:
             seen = self.records.setdefault(source, {})
             if record_id not in seen and len(seen) < _LISTED:
                 seen[record_id] = message
-                self._list(source, record_id, message)
+                logging.warning("skipping record %r of %s: %s", record_id, source, message)
+                self._list({"source": source, "id": record_id, "problem": message})
+        self._list()
 
-    def _list(self, source: str, record_id: str, message: str) -> None:
-        logging.warning("skipping record %r of %s: %s", record_id, source, message)
-        if self._path:
-            line = {"source": source, "id": record_id, "problem": message}
-            try:
-                with open(self._path, "a", encoding="utf-8") as file:
-                    file.write(json.dumps(line) + "\n")
-            except OSError as error:  # the run is worth more than its list
-                logging.warning("%s is not written any more: %s", self._path, error.strerror)
-                self._path = None
+    def settle(self) -> None:
+        """Sees that the list is whole: in a bucket it is written now and then."""
+        self._list(now=True)
+
+    def _list(self, line: dict[str, str] | None = None, now: bool = False) -> None:
+        """Adds a line to the list; one in a bucket is written when it is time, or `now`."""
+        if self._path is None:
+            return
+        try:
+            if line and not paths.in_bucket(self._path):
+                paths.add(self._path, json.dumps(line))
+            elif line:
+                self._file = self._file or paths.append(self._path)
+                self._file.write(json.dumps(line) + "\n")
+            if self._file is not None:
+                (self._file.settle if now else self._file.flush)()
+        except OSError as error:  # the run is worth more than its list
+            logging.warning("%s is not written any more: %s", self._path,
+                            error.strerror or error)
+            self._path = self._file = None
 
     def total(self, source: str | None = None) -> int:
         """Records skipped so far, for all reasons, of one source or of all."""

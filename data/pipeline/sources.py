@@ -6,21 +6,22 @@ import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import grain
 import numpy as np
 import tensorflow_datasets as tfds
 
 from data.pipeline import parts
 from data.pipeline.annotations import SplitAnnotations
 from data.pipeline.labels import label_words
+from data.pipeline.shuffling import Shuffling
 from data.pipeline.units import Units, unit_kind
-from data.written import Written, find_version
+from data.written import Written, described, find_version
+from data.written.folders import files_in
 from data.written.schema import RECORD
+from mplug2_jax.contracts import paths
 from mplug2_jax.contracts.errors import ConfigError, DataError, RecordError
 from mplug2_jax.contracts.splits import Term, terms
 from mplug2_jax.contracts.streams import SOURCES
 
-_HELD = 1_024  # units of a split whose order is held in memory
 ATTEMPTS = 20  # records tried in a row before their split is called unusable
 _BLOCK = 1_000  # positions in which each source comes up exactly as often as its weight says
 
@@ -84,21 +85,22 @@ def open_split(root: str | Path, split: str) -> Split:
         DataError: nothing was prepared there, or there is no such split or no record in it, or one
             of its files is missing.
     """
-    root = Path(root)
-    builder, named = find_splits(root, split)
+    root = paths.parse(root)
+    folder, builder, named = find_splits(root, split)
+    there = files_in(folder)
     missing = [
-        path
+        path.name
         for term in named
         for path in builder.info.splits[term.name].filepaths
-        if not path.exists()
+        if path.name not in there
     ]
     if missing:
         raise DataError(
             f"split {split!r} in {root} lacks {len(missing)} of its files, the first "
-            f"{missing[0].name}: copy them there, or prepare the data again"
+            f"{missing[0]}: copy them there, or prepare the data again"
         )
-    folder = find_version(root)
-    opened = Split(root, split, [(term, Written(folder, builder, term.name)) for term in named])
+    opened = Split(root, split, [(term, Written(folder, builder, term.name, there))
+                                 for term in named])
     if len(opened) == 0:
         does = "prepare it again with a size above 0"
         if builder.info.splits[named[0].name].num_examples:
@@ -107,9 +109,13 @@ def open_split(root: str | Path, split: str) -> Split:
     return opened
 
 
-def find_splits(root: Path, split: str) -> tuple[tfds.core.DatasetBuilder, list[Term]]:
-    """The written dataset that has a split, and what the split's name sums up; or DataError."""
-    builder = tfds.builder_from_directory(str(find_version(root)))
+def find_splits(root: Path, split: str) -> tuple[Path, tfds.core.DatasetBuilder, list[Term]]:
+    """The folder of the dataset that has a split, it, and what the split's name sums up.
+
+    DataError where there is none.
+    """
+    folder = find_version(root)
+    builder = described(folder)
     try:
         named = terms(split)
     except ConfigError as error:
@@ -118,7 +124,7 @@ def find_splits(root: Path, split: str) -> tuple[tfds.core.DatasetBuilder, list[
         raise DataError(
             f"no split {split!r} in {root}: it has {', '.join(sorted(builder.info.splits))}"
         )
-    return builder, named
+    return folder, builder, named
 
 
 def count_records(root: str | Path, split: str) -> int:
@@ -127,18 +133,20 @@ def count_records(root: str | Path, split: str) -> int:
     Raises:
         DataError: nothing was prepared there, or there is no such split.
     """
-    builder, named = find_splits(Path(root), split)
+    _, builder, named = find_splits(paths.parse(root), split)
     return sum(parts.size(builder.info.splits[term.name].num_examples, term.part) for term in named)
 
 
 def first_readable(split: Split) -> dict:
     """The first record that can be read, for what all of them have in common; or DataError."""
+    problem = ""
     for index in range(min(len(split), ATTEMPTS)):
         try:
             return split[index]
-        except RecordError:
-            continue
-    raise DataError(f"split {split.name!r} in {split.root} is damaged: prepare the data again")
+        except RecordError as error:
+            problem = str(error)
+    raise DataError(f"split {split.name!r} in {split.root} is damaged ({problem}): prepare the "
+                    "data again")
 
 
 class Source:
@@ -150,6 +158,7 @@ class Source:
         stream: the stream with this source's own crops and augmentations.
         units: what its epochs go over.
         first_id: number of its first record among those of all sources of the stream.
+        unit_at: gives the number of the unit at a position of this source's endless order.
     """
 
     def __init__(self, name: str, split: Split, stream, first_id: int, order_seed: list[int]):
@@ -158,27 +167,8 @@ class Source:
         self.stream = stream
         self.units = Units(split, stream)
         self.first_id = first_id
-        self._seed = int(np.random.SeedSequence(order_seed).generate_state(1)[0])
-        self._shuffle = stream.shuffle
-        # Grain's shuffle is a function from position to unit, a new one each epoch; nothing is
-        # held in memory. But it draws among 65,536 numbers at least, until one is a unit's: for
-        # a dozen units 2 ms each.
-        self._order = grain.MapDataset.range(len(self.units)).seed(self._seed).shuffle().repeat()
-        self._held = (-1, np.empty(0, int))  # an epoch and its order, of a small split
-
-    def unit_at(self, position: int) -> int:
-        """Number of the unit at a position of this source's endless order."""
-        units = len(self.units)
-        if not self._shuffle:
-            return position % units
-        if units > _HELD:
-            return int(self._order[position])
-        epoch, place = divmod(position, units)
-        held = self._held
-        if held[0] != epoch:
-            rng = np.random.default_rng([self._seed, epoch])
-            held = self._held = epoch, rng.permutation(units)
-        return int(held[1][place])
+        own_seed = int(np.random.SeedSequence(order_seed).generate_state(1)[0])
+        self.unit_at = Shuffling(len(self.units), own_seed, stream.shuffle).unit_at
 
 
 class Order:
@@ -246,7 +236,7 @@ def own_streams(root: str | Path, stream) -> Iterator[tuple[str, Path, types.Sim
     """
     for name, options in entries(stream).items():
         own = {key: value for key, value in options.items() if key != "weight"}
-        yield (name, Path(options.get("root", "") or root),
+        yield (name, paths.parse(options.get("root", "") or root),
                types.SimpleNamespace(**vars(stream) | own))
 
 

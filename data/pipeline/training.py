@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
+from data.pipeline.ahead import parts
 from data.pipeline.content import content_ids
-from data.pipeline.examples import augmented, decode, load_media, stack, train_texts
+from data.pipeline.examples import augmented, decode, joined, load_media, stack, train_texts
 from data.pipeline.skips import Report
 from data.pipeline.sources import ATTEMPTS, Mixture, first_readable, stream_seed
 from data.pipeline.streams import check_kind, check_stream, resolve
 from mplug2_jax.contracts.errors import RecordError
+from mplug2_jax.contracts.streams import Reader, batch_shapes
 from mplug2_jax.preprocess.tokenizer import Tokenizer
 
 
@@ -32,6 +34,8 @@ class TrainStream:
 
     Attributes:
         batch_size: global samples a batch.
+        parts: of this process's rows of a batch, each made for itself (`ahead.parts`).
+        part_bytes: of one of them.
     """
 
     def __init__(
@@ -55,6 +59,20 @@ class TrainStream:
         self.batch_size = stream.batch_size
         self._rows = stream.batch_size // process_count
         self._first_row = process_index * self._rows
+        size = sum(field.size * field.dtype.itemsize for field in batch_shapes(stream).values())
+        size = size // stream.batch_size + self._read_bytes(stream.reader)
+        self._spans = parts(self._rows, size)
+        self.parts, self.part_bytes = len(self._spans), size * max(map(len, self._spans))
+
+    def _read_bytes(self, reader: Reader | None) -> int:
+        """Bytes of another modality's field, of the first record; 0 for none."""
+        if reader is None:
+            return 0
+        try:
+            first = first_readable(self._mixture.sources[0].split)
+            return sum(field.nbytes for field in load_media(first, reader).values())
+        except RecordError:  # of which it is seen where its turn comes
+            return 0
 
     def batch(self, start: int, report: Report | None = None) -> dict[str, np.ndarray]:
         """This process's rows of the global batch whose first sample is at position `start`.
@@ -67,8 +85,12 @@ class TrainStream:
             Fields, or {} if too many records in a row were bad, which the report then says.
         """
         report = Report() if report is None else report
+        return joined([self.part(start, number, report) for number in range(self.parts)])
+
+    def part(self, start: int, number: int, report: Report) -> dict[str, np.ndarray]:
+        """A part of what `batch` gives, by its number from 0."""
         first = start + self._first_row
-        examples = [self._example(first + row, report) for row in range(self._rows)]
+        examples = [self._example(first + row, report) for row in self._spans[number]]
         if None in examples:
             return {}
         with self._watch("batch"):

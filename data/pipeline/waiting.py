@@ -20,10 +20,14 @@ from typing import Any
 
 import grain
 
+from data.written import cached
 from mplug2_jax.contracts import exits
 from mplug2_jax.contracts.errors import DataError, EndsRun
+from mplug2_jax.parallel.cores import seconds_of
 
-SILENT = 45.0  # seconds without a batch and without any work of the workers
+# Seconds without a batch and without any work of the workers. The client of a bucket asks again for
+# half a minute or longer, in which it sleeps; then an error says which bucket, and comes first.
+SILENT = 180.0
 LOOK = 0.2  # seconds between two looks at what is waited for
 ASLEEP = 5.0  # seconds between two looks after which this process was stopped itself
 IDLE = 0.02  # seconds of a processor in a second: less is Grain's own looking around
@@ -136,20 +140,24 @@ class _Pace:
 
     def __init__(self) -> None:
         self._worked = self._looked = time.monotonic()
-        self._used = 0.0
+        self._used, self._written = 0.0, 0.0
 
     def silent(self, workers: dict[int, process.BaseProcess]) -> bool:
-        """Whether none of them has done anything for `SILENT` seconds."""
+        """Whether none of them has done anything for `SILENT` seconds.
+
+        Nor another process for them: they may all wait for a shard that it copies from a bucket.
+        """
         now = time.monotonic()
         if now - self._looked < 1 or sys.platform != "linux":  # elsewhere it is not known
             return False
         alive = [pid for pid, worker in workers.items() if worker.exitcode is None]
-        total = sum(map(_seconds, alive))
+        total, written = sum(map(seconds_of, alive)), cached.last_written()
         since = now - self._looked
         # Workers that were stopped together with this process could do nothing.
-        if since > ASLEEP or total - self._used > IDLE * since or any(map(_ready, alive)):
+        if (since > ASLEEP or total - self._used > IDLE * since or written > self._written
+                or any(map(_ready, alive))):
             self._worked = now
-        self._used, self._looked = total, now
+        self._used, self._written, self._looked = total, written, now
         return now - self._worked > SILENT
 
 
@@ -165,12 +173,6 @@ def start_worker(*_: int) -> None:
         os._exit(0)
 
     threading.Thread(target=follow, daemon=True, name="follow").start()
-
-
-def _seconds(pid: int) -> float:
-    """Processor time that a process has used; 0 where it is gone."""
-    fields = _stat(Path(f"/proc/{pid}/stat"))
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
 
 
 def _ready(pid: int) -> bool:
@@ -189,6 +191,10 @@ def _stat(path: Path) -> list[str]:
 def _how(code: int) -> str:
     """The error for a worker that ended."""
     how = f"with code {code}" if code >= 0 else f"by {signal.Signals(-code).name}"
-    advice = ("; the machine may have run out of memory (`dmesg`): use fewer data.workers"
-              if code == -signal.SIGKILL else "")
+    advice = {
+        -signal.SIGKILL: "; the machine may have run out of memory (`dmesg`): use fewer "
+                         "data.workers",
+        -signal.SIGBUS: "; /dev/shm is full, by which workers hand on what they made: make it "
+                        "larger (docker run --ipc=host) or use fewer data.workers",
+    }.get(code, "")
     return f"a data worker ended {how}{advice}; start again by the same command"

@@ -13,17 +13,18 @@ import dataclasses
 import signal
 import sys
 import time
-from pathlib import Path
 
 from data.datasets import DATASETS, Dataset, load, own
 from data.datasets.own.columns import GIVEN
 from data.demo import builder as moving_digits_builder
 from data.demo import tasks_builder as moving_digits_tasks_builder
-from data.prepare import prepare
+from data.prepare import prepare, remote
 from data.prepare.index import write_missing
+from data.prepare.plan import settings_of
 from data.written.folders import find_versions
-from mplug2_jax.contracts.errors import DataError
+from mplug2_jax.contracts.errors import ConfigError, DataError
 from mplug2_jax.contracts.machine import machine_error
+from mplug2_jax.contracts.paths import parse
 
 # Each has `Settings`, a dataclass whose fields become flags, and `prepare(out, settings,
 # processes)`.
@@ -59,9 +60,8 @@ def _table(options: dict) -> Dataset:
         **{name: options.pop(name) for name in ("boxes", "share", "seed")}), options["raw"])
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Runs the command; returns the exit status."""
-    argv = sys.argv[1:] if argv is None else argv
+def _parser(argv: list[str]) -> tuple[argparse.ArgumentParser, dict[str, Dataset]]:
+    """What reads the command line, and the raw datasets that it may name, one's own too."""
     parser = argparse.ArgumentParser(description=__doc__)
     raw = dict(DATASETS)
     if argv and not argv[0].startswith("-") and argv[0] not in (*MADE, INDEX, TABLE):
@@ -80,6 +80,8 @@ def main(argv: list[str] | None = None) -> int:
         if dataset is None:
             _add_table(command)
         command.add_argument("--shard_records", type=int, default=0, help="records in a shard")
+        command.add_argument("--in_place", action="store_true", help="leave the media where they "
+                             "are, and write where that is")
         command.add_argument(
             "--beam_runner", default="", help="Apache Beam runner; further options are its own"
         )
@@ -89,6 +91,13 @@ def main(argv: list[str] | None = None) -> int:
     command.add_argument("out", metavar="DIR", help="the dataset's folder, of whatever origin")
     for command in commands.choices.values():
         command.add_argument("--processes", type=int, default=2, help="processes that write")
+    return parser, raw
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs the command; returns the exit status."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser, raw = _parser(argv)
     known, further = parser.parse_known_args(argv)
     options = vars(known)
     if further and not options.get("beam_runner"):
@@ -96,15 +105,21 @@ def main(argv: list[str] | None = None) -> int:
     name, out, start = options.pop("dataset"), options.pop("out"), time.monotonic()
     try:
         if name == INDEX:
-            sizes = {f"{folder.parent.name} {split}": size for folder in find_versions(Path(out))
+            sizes = {f"{folder.parent.name} {split}": size for folder in find_versions(parse(out))
                      for split, size in write_missing(folder, options["processes"]).items()}
         elif name in MADE:
             processes = options.pop("processes")
-            sizes = MADE[name].prepare(out, MADE[name].Settings(**options), processes)
+            settings = MADE[name].Settings(**options)
+            sizes = remote.write(out, name, dataclasses.asdict(settings),
+                                 lambda here: MADE[name].prepare(here, settings, processes))
         else:
             dataset = _table(options) if name == TABLE else raw[name]
-            sizes = prepare(dataset, out=out, beam_options=further, **options)
-    except (DataError, OSError, MemoryError) as error:
+            settings = settings_of(dataset, *(options[key] for key in (
+                "raw", "shard_records", "in_place")))
+            sizes = remote.write(
+                out, dataset.name, settings, lambda here: prepare(
+                    dataset, out=here, beam_options=further, **options), options["beam_runner"])
+    except (ConfigError, DataError, OSError, MemoryError) as error:
         refused = machine_error(error, getattr(error, "filename", None) or out)
         kept = "; what is done is kept, the same command goes on" if refused else ""
         print(f"error: {' '.join(str(refused or error).split())}{kept}", file=sys.stderr)

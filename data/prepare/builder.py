@@ -10,10 +10,10 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from data import records
 from data.prepare import finish, index, shards
-from data.prepare.lock import locked
-from data.prepare.plan import shard_path
+from data.prepare.plan import differing, shard_path
 from data.written import Part
 from mplug2_jax.contracts.errors import DataError
+from mplug2_jax.contracts.lock import locked
 from mplug2_jax.contracts.machine import named
 
 # Records of a split, made when they are written.
@@ -103,9 +103,6 @@ def _write_split(work: Path, name: str, split: str, made: Iterable[dict]) -> tup
 
 def check_same(out: Path, name: str, written: dict, wanted: dict) -> None:
     """Raises DataError if what a dataset was written with is not what is wanted now."""
-    for key, value in wanted.items():
-        if written.get(key) != value:
-            raise DataError(
-                f"{out} holds {name} with {key}={written.get(key)}, not {value}: "
-                "choose another --out, or delete it"
-            )
+    for key, had, value in differing(written, wanted):
+        raise DataError(f"{out} holds {name} with {key}={had}, not {value}: choose another --out, "
+                        "or delete it")

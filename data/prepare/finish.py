@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 
 from data import records
 from data.prepare.index import join_parts
-from data.prepare.plan import PLAN, VERSION, load_plan, shard_path
+from data.prepare.plan import IN_PLACE, PLAN, VERSION, load_plan, shard_path
 from data.prepare.problems import PROBLEMS, write
 from data.prepare.shards import done, problems, remove_unfinished
 from mplug2_jax.contracts.errors import DataError
@@ -53,7 +53,8 @@ def finish(work: Path, final: Path, name: str, summary: str) -> dict[str, int]:
             shard_path(work, name, split, index, plan.shards[split]).unlink()
     if plan.classes:
         (work / CLASSES).write_text("".join(f"{name}\n" for name in plan.classes), "utf-8")
-    write_metadata(work, name, summary, VERSION, plan.settings, lengths, sizes)
+    write_metadata(work, name, summary, VERSION, plan.settings, lengths, sizes,
+                   IN_PLACE in plan.settings)
     join_parts(work, work / "done", work, lengths)
     work.rename(final)
     remove_plan(final)
@@ -69,7 +70,7 @@ def remove_plan(final: Path) -> None:
 
 def write_metadata(
     folder: Path, name: str, summary: str, version: str, settings: dict[str, int | str],
-    lengths: dict[str, list[int]], sizes: dict[str, int],
+    lengths: dict[str, list[int]], sizes: dict[str, int], in_place: bool = False,
 ) -> None:  # fmt: skip
     """Makes a dataset of TFDS of shards.
 
@@ -81,6 +82,7 @@ def write_metadata(
         settings: everything that the records depend on.
         lengths: records of each shard, by split.
         sizes: bytes of a split's records.
+        in_place: whether media lie elsewhere.
     """
     template = tfds.core.ShardedFileTemplate(
         data_dir=folder, dataset_name=name, filetype_suffix="array_record"
@@ -91,7 +93,7 @@ def write_metadata(
     ]
     tfds.folder_dataset.write_metadata(
         data_dir=folder,
-        features=records.features(),
+        features=records.features(in_place),
         split_infos=splits,
         version=version,
         filename_template=template,

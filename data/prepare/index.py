@@ -19,11 +19,12 @@ import tensorflow_datasets as tfds
 
 from data import media
 from data.prepare import workers
-from data.prepare.lock import locked
 from data.written import Part, Written, folders
 from data.written.writing import join, remove_unfinished
 from mplug2_jax.contracts.errors import DataError, MediaError, RecordError
+from mplug2_jax.contracts.lock import locked
 from mplug2_jax.contracts.machine import MachineError, machine_error, named
+from mplug2_jax.contracts.paths import in_bucket
 
 
 class Job(NamedTuple):
@@ -127,6 +128,9 @@ def write_missing(folder: Path, processes: int = 1) -> dict[str, int]:
         DataError: there is no dataset, it cannot be read, or another process writes its indexes.
         MachineError: the machine refuses something.
     """
+    if in_bucket(folder):
+        raise DataError(f"{folder}: indexes are written beside shards on a disk; data.prepare "
+                        "writes those of a bucket with them")
     with named(folder):
         return _write_missing(folder, processes)
 

@@ -13,9 +13,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from data.datasets import Dataset, Entry, Missing, RawFolder
 from data.prepare.problems import Problem, loads
+from data.stores import absolute
+from mplug2_jax.contracts import paths
 from mplug2_jax.contracts.errors import DataError
 from mplug2_jax.contracts.machine import machine_error
 
@@ -24,6 +27,7 @@ VERSION = "1.0.0"
 SHARD_RECORDS = {"video": 500, "image": 5000, "images": 2500, "text": 100_000, "other": 2500}
 SAID_CHARACTERS = 2**24  # what an annotation says of a record, at most
 PLAN = "plan.json"
+IN_PLACE = "in_place"  # among the settings of a dataset whose media stay where they are
 MISSING = "missing.jsonl"
 _FIRST = 3  # missing media that are named where they are counted
 _COUNTED = ("texts", "questions", "boxes")
@@ -68,33 +72,46 @@ def folders(out: str | os.PathLike, name: str) -> tuple[Path, Path]:
     return final.with_name(f"{VERSION}.incomplete"), final
 
 
-def make_plan(dataset: Dataset, raw: RawFolder, work: Path, shard_records: int) -> Plan:
+def settings_of(dataset: Dataset, raw: str | os.PathLike, shard_records: int,
+                in_place: bool) -> dict[str, str | int]:
+    """All that the records of a dataset depend on.
+
+    Args:
+        dataset: what is read.
+        raw: the raw folder, or its address.
+        shard_records: records in a shard, 0 for `SHARD_RECORDS`.
+        in_place: whether their media stay where they are.
+    """
+    return {"dataset": dataset.name, "raw": absolute(raw),
+            "shard_records": shard_records or SHARD_RECORDS[dataset.kind],
+            **dataset.settings} | ({IN_PLACE: 1} if in_place else {})
+
+
+def differing(written: dict, wanted: dict) -> Iterator[tuple[str, Any, Any]]:
+    """What of the settings of a dataset is not as wanted: key, value as written, and as wanted."""
+    for key in (*wanted, *({IN_PLACE} & written.keys() - wanted.keys())):
+        if written.get(key) != wanted.get(key):
+            yield key, written.get(key), wanted.get(key)
+
+
+def make_plan(dataset: Dataset, raw: RawFolder, work: Path, settings: dict[str, str | int]) -> Plan:
     """Reads the annotation and looks for the media, unless an earlier run did.
 
     Args:
         dataset: what to read.
         raw: its raw files.
         work: the unfinished folder.
-        shard_records: records in a shard.
+        settings: of `settings_of`.
 
     Raises:
         DataError: the raw files cannot be used, none of the media are there, or the folder was
             planned with other settings.
     """
-    settings = {
-        "dataset": dataset.name,
-        "raw": str(raw.root.absolute()),
-        "shard_records": shard_records,
-        **dataset.settings,
-    }
     if (work / PLAN).exists():
         plan = load_plan(work)
-        for key, value in settings.items():
-            if plan.settings.get(key) != value:
-                raise DataError(
-                    f"{work} was begun with {key}={plan.settings.get(key)}, not {value}: "
-                    "go on with that, choose another --out, or delete it"
-                )
+        for key, written, value in differing(plan.settings, settings):
+            raise DataError(f"{work} was begun with {key}={written}, not {value}: go on with that, "
+                            "choose another --out, or delete it")
         return plan
     if work.exists():
         shutil.rmtree(work)
@@ -102,19 +119,19 @@ def make_plan(dataset: Dataset, raw: RawFolder, work: Path, shard_records: int) 
     (work / "done").mkdir()
     plan = Plan(settings, dataset.kind)
     with (work / "plan" / MISSING).open("w", encoding="utf-8") as missing:
-        with _reading(f"the annotation of {dataset.name} in --raw={raw.root}"):
+        with _reading(f"the annotation of {dataset.name} in --raw={raw.place}"):
             splits = dataset.read(raw)
         for split, entries in splits.items():
-            _plan_split(plan, split, entries, work, missing, shard_records, raw)
+            _plan_split(plan, split, entries, work, missing, int(settings["shard_records"]), raw)
     if not plan.shards:
         with (work / "plan" / MISSING).open(encoding="utf-8") as file:
             odd = next((loads(line).reason for line in file), "any record")
         shutil.rmtree(work)
         total = sum(plan.missing.values())
         first = list(itertools.chain(*plan.first.values()))[:_FIRST]
-        raise DataError(f"all {total:,} media are missing in --raw={raw.root}, the first: "
+        raise DataError(f"all {total:,} media are missing in --raw={raw.place}, the first: "
                         + ("missing: " + "; ".join(first) if first else odd))
-    write_whole(work / PLAN, json.dumps(asdict(plan)))
+    paths.write(work / PLAN, json.dumps(asdict(plan)))
     return plan
 
 
@@ -238,15 +255,6 @@ def compare(found: dict[str, int], published: dict[str, int], split: str) -> lis
 def shard_path(folder: Path, name: str, split: str, index: int, count: int) -> Path:
     """A shard's file, by the number of it and of all of its split."""
     return folder / f"{name}-{split}.array_record-{index:05d}-of-{count:05d}"
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file so that it is never seen half written, also after the machine has crashed."""
-    unfinished = path.with_name(f".{path.name}.{os.uname().nodename}.{os.getpid()}")
-    with unfinished.open("w", encoding="utf-8") as file:
-        file.write(text)
-        sync(file)
-    unfinished.replace(path)
 
 
 def sync(file) -> None:

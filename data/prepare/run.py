@@ -10,11 +10,13 @@ from typing import Any
 import tensorflow_datasets as tfds
 
 from data.datasets import Dataset, RawFolder
-from data.prepare import beam, builder, finish, index, shards, workers
+from data.datasets.buckets import open_raw
+from data.prepare import builder, finish, index, shards, workers
 from data.prepare import plan as plans
-from data.prepare.lock import locked
 from data.prepare.problems import PROBLEMS, Listing
+from mplug2_jax.contracts.lock import locked
 from mplug2_jax.contracts.machine import named
+from mplug2_jax.parallel import beam
 
 
 def prepare(
@@ -25,17 +27,19 @@ def prepare(
     shard_records: int = 0,
     beam_runner: str = "",
     beam_options: Iterable[str] = (),
+    in_place: bool = False,
 ) -> dict[str, int]:
     """Writes a dataset to `out/name/version`, and prints what was found, missing and unreadable.
 
     Args:
         dataset: what to read.
-        raw: folder of its raw files.
+        raw: folder of its raw files; of some datasets also a bucket's address.
         out: folder to write to; made if it is missing.
         processes: how many write shards at once; 1 writes them here.
         shard_records: records in a shard, 0 for `plan.SHARD_RECORDS`.
         beam_runner: name of a Beam runner that writes the shards instead.
         beam_options: the runner's own options.
+        in_place: leaves the media where they are, and writes where that is.
 
     Returns:
         Records by split.
@@ -45,13 +49,12 @@ def prepare(
             another process writes it; or one of those that write here was killed.
         MachineError: the machine refuses something; what is done is kept.
     """
-    shard_records = shard_records or plans.SHARD_RECORDS[dataset.kind]
     work, final = plans.folders(out, dataset.name)
-    wanted = {"raw": os.path.abspath(raw), "shard_records": shard_records, **dataset.settings}
+    wanted = plans.settings_of(dataset, raw, shard_records, in_place)
     if not final.exists():
         with locked(final.parent, final.name), named(work):
             if not final.exists():  # another one has just made it
-                return _make(dataset, RawFolder(raw), work, final, shard_records, processes,
+                return _make(dataset, open_raw(dataset, raw), work, final, wanted, processes,
                              (beam_runner, list(beam_options)))
     finish.remove_plan(final)
     info = tfds.builder_from_directory(str(final)).info
@@ -62,18 +65,19 @@ def prepare(
     return {name: split.num_examples for name, split in info.splits.items()}
 
 
-def _make(dataset: Dataset, raw: RawFolder, work: Path, final: Path, shard_records: int,
-          processes: int, runner: tuple[str, list[str]]) -> dict[str, int]:
+def _make(dataset: Dataset, raw: RawFolder, work: Path, final: Path,
+          settings: dict[str, str | int], processes: int,
+          runner: tuple[str, list[str]]) -> dict[str, int]:
     """Writes a dataset that is not there; goes on where an earlier run stopped."""
-    print(f"reading the annotation of {dataset.name} in {raw.root}", flush=True)
-    plan = plans.make_plan(dataset, raw, work, shard_records)
+    print(f"reading the annotation of {dataset.name} in {raw.place}", flush=True)
+    plan = plans.make_plan(dataset, raw, work, settings)
     shards.remove_unfinished(work)
     _say_found(plan, dataset.published)
     jobs = plan.jobs(work)
     print(f"{shards.finished(work, plan):,} of {len(jobs):,} shards are written", flush=True)
     with Listing(work / PROBLEMS, shards.problems(work, plan)) as listing:
         if runner[0]:
-            beam.run(jobs, *runner)
+            beam.run(shards.writer, jobs, *runner)
         else:
             _write_here(jobs, processes, listing)
     sizes = finish.finish(work, final, dataset.name, dataset.summary)

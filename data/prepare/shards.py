@@ -23,20 +23,22 @@ import itertools
 import json
 import os
 import stat
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from array_record.python.array_record_module import ArrayRecordWriter
 
-from data import media, records
+from data import media, records, stores
 from data.datasets import Media
 from data.datasets.own import elsewhere, read_media
 from data.datasets.raw import of_file
 from data.prepare.index import part_path
-from data.prepare.plan import MISSING, Plan, load_plan, shard_path, sync, write_whole
+from data.prepare.plan import IN_PLACE, MISSING, Plan, load_plan, shard_path, sync
 from data.prepare.problems import Problem, loads
 from data.prepare.workers import Progress
 from data.written import Part
+from mplug2_jax.contracts import paths
 from mplug2_jax.contracts.errors import MediaError
 from mplug2_jax.contracts.machine import OF_A_FILE, MachineError, machine_error, named, refusal, say
 from mplug2_jax.preprocess.pictures import as_annotated
@@ -74,7 +76,7 @@ def write_shard(work: str, split: str, index: int, progress: Progress | None = N
                 sync(file)
             result["size"] = unfinished.stat().st_size
             # The shard's own name comes last: it says that all of it is whole.
-            write_whole(_done_path(folder, split, index), json.dumps(result))
+            paths.write(_done_path(folder, split, index), json.dumps(result))
             unfinished.replace(shard)
     except BaseException:
         unfinished.unlink(missing_ok=True)  # where the disk is full, it is in the way
@@ -82,11 +84,20 @@ def write_shard(work: str, split: str, index: int, progress: Progress | None = N
     return result | {"new": True}
 
 
+def writer() -> Callable[[tuple[str, str, int]], dict]:
+    """What writes a shard of a job (`Plan.jobs`), for a process elsewhere."""
+    return _write_job
+
+
+def _write_job(job: tuple[str, str, int]) -> dict:
+    return write_shard(*job)
+
+
 def _write(folder: Path, plan: Plan, split: str, index: int, path: Path,
            progress: Progress | None) -> dict:
     """Writes the records of a shard and its part of the index."""
     result = {"records": 0, "bytes": 0, "problems": []}
-    raw = Path(plan.settings["raw"])
+    raw, in_place = str(plan.settings["raw"]), IN_PLACE in plan.settings
     writer = ArrayRecordWriter(str(path), OPTIONS)
     try:
         with (
@@ -97,7 +108,7 @@ def _write(folder: Path, plan: Plan, split: str, index: int, path: Path,
                 if progress:
                     progress.at(number)
                 try:
-                    size = _add(raw, json.loads(line), writer, part)
+                    size = _add(raw, json.loads(line), writer, part, in_place)
                 except _LeftOut as left_out:
                     problem = Problem(split, *left_out.args).cut()
                     result["problems"].append(problem)
@@ -117,14 +128,15 @@ class _LeftOut(Exception):
     """A record that is left out: its id, the reason, the file."""
 
 
-def _add(raw: Path, entry: dict, writer: ArrayRecordWriter, part: Part) -> int:
+def _add(raw: str, entry: dict, writer: ArrayRecordWriter, part: Part, in_place: bool) -> int:
     """Adds a record, and gives its bytes; `_LeftOut` where it cannot be made, whatever it is."""
     name, file = entry["id"], ""
     try:
         if entry["media"] and not isinstance(entry["media"], list):
             file = entry["media"]["path"]
-        made, facts = _record(raw, entry)
-        stored, said = records.serialize(made), records.plain(made)
+        made, facts, place = _record(raw, entry)
+        stored = records.serialize(made, place if in_place else None)
+        said = records.plain(made)
         part.add(said, facts)
     except MachineError:
         raise
@@ -151,35 +163,44 @@ class _Large(MediaError):
     """Media that are more than a record may have."""
 
 
-def _record(raw: Path, entry: dict) -> tuple[dict, media.Facts]:
-    """One record, and what is known of its medium; MediaError if that cannot be read."""
+def _record(raw: str, entry: dict) -> tuple[dict, media.Facts, records.Place | None]:
+    """One record, what is known of its medium, and where that lies as it is, if it does.
+
+    Raises:
+        MediaError: the medium cannot be read.
+    """
     kind, places = entry["kind"], entry["media"]
-    data, facts = b"", media.Facts()
+    data, facts, found = b"", media.Facts(), None
     if kind == "images":
         images, room = [], MEDIA_BYTES
         for place in places:
-            images.append(_read(raw, Media(**place), "image", room))
+            images.append(_read(raw, Media(**place), "image", room)[:2])
             room -= len(images[-1][0])
         data = media.pack_images([image for image, _ in images])
         facts = media.together([one for _, one in images])
     elif places:
-        data, facts = _read(raw, Media(**places), kind, size=entry.get("size"))
+        data, facts, found = _read(raw, Media(**places), kind, size=entry.get("size"))
     fields = entry["fields"]
     if isinstance(places, dict) and places.get("maybe_cut"):
         fields = of_file(fields, facts.duration)
-    return records.record(entry["id"], kind, media=data, **fields), facts
+    return records.record(entry["id"], kind, media=data, **fields), facts, found
 
 
-def _read(raw: Path, place: Media, kind: str, room: int = MEDIA_BYTES,
-          size: tuple[int, int] | None = None) -> tuple[bytes, media.Facts]:
+def _read(raw: str, place: Media, kind: str, room: int = MEDIA_BYTES,
+          size: tuple[int, int] | None = None) -> tuple[bytes, media.Facts, records.Place | None]:
     """A medium's bytes, such that its boxes fit if an annotation states its `size`.
+
+    And where these bytes lie, if it is in a file.
 
     Raises:
         MediaError: they are not readable as one of its kind.
     """
     try:
-        data = (read_media(raw, place) if elsewhere(place.path)
-                else _read_file(raw / place.path, place, room))
+        if elsewhere(place.path):
+            data = read_media(Path(raw), place)
+        else:
+            with stores.local(stores.within(raw, place.path)) as path:
+                data = _read_file(path, place, room)
     except OSError as error:
         number = refusal(error)
         if number and number not in OF_A_FILE:
@@ -192,12 +213,19 @@ def _read(raw: Path, place: Media, kind: str, room: int = MEDIA_BYTES,
         raise _Large(f"{place.path[:200]} has {len(data):,} bytes: a record may have "
                      f"{MEDIA_BYTES:,}")
     try:
-        data = as_annotated(data, size) if size else data
-        return data, media.probe(kind, data)
+        turned = as_annotated(data, size) if size else data
+        return turned, media.probe(kind, turned), _lies(place, data) if turned == data else None
     except MediaError as error:
         if refused := machine_error(error, place.path):
             raise refused from error
         raise MediaError(f"{place.path[:200]}: {error}") from error
+
+
+def _lies(place: Media, data: bytes) -> records.Place | None:
+    """Where a medium lies; None of one that is in a table, or on the web."""
+    if elsewhere(place.path) and stores.protocol(place.path) not in stores.STORES:
+        return None
+    return records.Place(place.path, place.offset, len(data), zlib.crc32(data))
 
 
 def _read_file(path: Path, place: Media, room: int) -> bytes:

@@ -10,6 +10,7 @@ import multiprocessing.sharedctypes
 import os
 import pickle
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
@@ -18,6 +19,7 @@ from mplug2_jax.contracts.errors import DataError
 from mplug2_jax.contracts.machine import machine_error
 
 _NOT_BEGUN = -1
+_LEAVE = 2.0  # seconds for those without a job to remove their temporary files
 
 
 class Progress:
@@ -75,7 +77,10 @@ def run(
         yield from _in_order(results) if ordered else (result for _, result in results)
     finally:
         for worker in workers:
-            worker.end()
+            worker.pipe.close()
+        until = time.monotonic() + _LEAVE
+        for worker in workers:
+            worker.end(until)
 
 
 def _in_order(results: Iterator[tuple[int, Any]]) -> Iterator[Any]:
@@ -145,9 +150,9 @@ class _Worker:
         return (f"process {self._process.pid}, {at}, {how}: what is done is kept; run the same "
                 "command again, with fewer --processes if memory was short")
 
-    def end(self) -> None:
-        """Ends it, whatever it is doing."""
-        self.pipe.close()
+    def end(self, until: float) -> None:
+        """Ends it, whatever it is doing, if it has not by itself by then (`time.monotonic`)."""
+        self._process.join(max(0.0, until - time.monotonic()))
         self._process.kill()
         self._process.join()
 

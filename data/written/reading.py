@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data.written import schema
+from data.written import cached, schema
 from data.written.schema import BOX, CLASSED, FIELDS, QUESTION, RECORD, TEXT
 from mplug2_jax.contracts.errors import DataError, RecordError
 from mplug2_jax.contracts.machine import machine_error
@@ -108,7 +108,7 @@ class Index:
             raise machine_error(error, path) or DataError(_unreadable(path, error)) from error
 
     def _open(self) -> None:
-        reader = pa.ipc.open_file(pa.memory_map(str(self.path)))
+        reader = cached.opened(self.path, lambda path: pa.ipc.open_file(pa.memory_map(str(path))))
         self.meta: dict[str, Any] = json.loads(reader.schema.metadata[schema.META])
         if self.meta["version"] != schema.VERSION:
             raise ValueError(f"of version {self.meta['version']}")

@@ -1,13 +1,15 @@
 """One split of a written dataset: its records, and what is said of them."""
 
 import functools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import tensorflow_datasets as tfds
 
-from data.written import folders, tfds_examples
+from data.written import cached, folders, tfds_examples
 from data.written.reading import Index, command
+from mplug2_jax.contracts import paths
 from mplug2_jax.contracts.errors import DataError, RecordError
 from mplug2_jax.contracts.machine import MachineError, machine_error, named
 
@@ -31,13 +33,18 @@ class Written:
         folder: of the dataset.
         builder: of it, as TFDS reads it.
         name: of the split.
+        files: in the folder (`folders.files_in`), if they are at hand: a bucket is not asked again.
     """
 
-    def __init__(self, folder: Path, builder: tfds.core.DatasetBuilder, name: str):
+    def __init__(self, folder: Path, builder: tfds.core.DatasetBuilder, name: str,
+                 files: Mapping[str, int] | None = None):
         self.folder, self.name = folder, name
+        # On a disk they are looked at when they are needed: it costs nothing.
+        self._files = files if paths.in_bucket(folder) else None
         self._info = builder.info.splits[name]
         raw = tfds.decode.DeserializeMethod.RAW_BYTES
-        self._source = builder.as_data_source(name, deserialize_method=raw)
+        self._source = (cached.Records(folder, self._info) if paths.in_bucket(folder) else
+                        builder.as_data_source(name, deserialize_method=raw))
         self._parse = tfds_examples.parser(builder.info)
 
     def __len__(self) -> int:
@@ -64,7 +71,7 @@ class Written:
             DataError: it is damaged, or of other shards than these.
         """
         with named(self.folder):
-            path = folders.find_index(self.folder, self.name)
+            path = folders.find_index(self.folder, self.name, self._files)
         if path is None:
             return None
         index = open_index(path, self.folder)
@@ -75,7 +82,7 @@ class Written:
 
     def _difference(self, index: Index) -> str:
         """How the index differs from the shards, "" where it is of them, for all that is seen."""
-        now = folders.shards(self.folder, self._info)
+        now = folders.shards(self.folder, self._info, self._files)
         before = [tuple(shard) for shard in index.meta["shards"]]
         for old, new in zip(before, now, strict=False):
             if old != new:

@@ -5,12 +5,13 @@ Nothing is copied. They must have been prepared in the format that can be read a
 """
 
 import functools
+import zlib
 from collections.abc import Callable
 
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
-from data import records
+from data import records, stores
 from mplug2_jax.contracts.errors import DataError
 
 # The sentences of the tasks of GLUE, in the order in which a task's own description has them.
@@ -37,6 +38,8 @@ def parser(info: tfds.core.DatasetInfo) -> Callable[[bytes], dict]:
     """
     features = info.features
     if "media" in features and "kind" in features:
+        if "place" in features:
+            return functools.partial(in_place, root=str((info.metadata or {}).get("raw", "")))
         return records.parse
     sentences = tuple(name for name in _SENTENCES if name in features)
     if "label" not in features or not (sentences or "image" in features):
@@ -46,6 +49,24 @@ def parser(info: tfds.core.DatasetInfo) -> Callable[[bytes], dict]:
         )
     label = functools.partial(_label, features["label"])
     return functools.partial(_parse, label=label, sentences=sentences, image="image" in features)
+
+
+def in_place(raw: bytes, root: str) -> dict:
+    """A record whose medium lies where it says, relative to `root`, or is in it.
+
+    Raises:
+        ValueError, OSError: the medium is not there as it was; MachineError: nor can it be had now.
+    """
+    record, place = records.parse(raw), records.place_of(raw)
+    if place is None:
+        return record
+    path = stores.within(root, place.path)
+    media = stores.read_range(path, place.offset, place.size)
+    if len(media) < place.size:
+        raise ValueError(f"{path} ends {place.size - len(media):,} bytes too early")
+    if zlib.crc32(media) != place.crc:
+        raise ValueError(f"{path} has other bytes at {place.offset:,} than when it was prepared")
+    return record | {"media": media}
 
 
 def _parse(raw: bytes, label: Callable, sentences: tuple[str, ...], image: bool) -> dict:

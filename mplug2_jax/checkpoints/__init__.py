@@ -2,6 +2,7 @@
 
 from mplug2_jax.checkpoints.best import WHICH, Best, open_which
 from mplug2_jax.checkpoints.errors import CheckpointError
+from mplug2_jax.checkpoints.local import LocalCheckpoints
 from mplug2_jax.checkpoints.manager import (
     AVERAGE,
     BEST,
@@ -15,4 +16,5 @@ from mplug2_jax.checkpoints.manager import (
 )
 
 __all__ = ["AVERAGE", "BEST", "GUARD", "LAST", "OPTIMIZER", "TASK_STATE", "WHICH", "Best",
-           "CheckpointError", "Checkpoints", "find_folder", "open_which", "write_params"]
+           "CheckpointError", "Checkpoints", "LocalCheckpoints", "find_folder", "open_which",
+           "write_params"]

@@ -20,6 +20,8 @@ from mplug2_jax.checkpoints.manager import (
     Checkpoints,
     find_folder,
 )
+from mplug2_jax.contracts import paths
+from mplug2_jax.parallel import hosts
 
 WHICH = ("last", "best")
 
@@ -110,9 +112,9 @@ def open_which(path: str | Path, which: str) -> Checkpoints:
         return Checkpoints(find_folder(path))
     advice = ("training keeps one where `best` names a figure of its validation "
               "(--config.best, --config.eval_every), and the figure has a value")
-    folder = Path(path) / BEST
-    if not folder.is_dir():
-        folder = Path(path)
+    folder = paths.parse(path) / BEST
+    if not hosts.said_by_first(folder.is_dir()):
+        folder = folder.parent
         if not folder.is_dir():
             raise CheckpointError(f"checkpoint folder {path} does not exist")
         if (folder / LAST).is_dir():

@@ -1,11 +1,5 @@
-"""Which checkpoint of a folder is taken, and which stay: one host looks, all do as it says.
+"""Which checkpoint of a folder is taken, and which stay: one host looks, all do as it says."""
 
-A checkpoint's folder is called by its number. What is being written or removed has another name,
-and is no checkpoint; what is damaged is set aside under another name, and never removed.
-"""
-
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +7,8 @@ from absl import logging
 
 from mplug2_jax.checkpoints import manifest
 from mplug2_jax.checkpoints.errors import CheckpointError, Damaged
+from mplug2_jax.checkpoints.folders import DAMAGED, clean, remove, set_aside, stored
 from mplug2_jax.parallel import hosts
-
-SAVING, REMOVING, DAMAGED = ".saving", ".removing", ".damaged"  # after a number
-_ORBAX = ".orbax-checkpoint-tmp"  # within the names of what Orbax has not finished
 
 
 class Choice:
@@ -35,7 +27,8 @@ class Choice:
       numbers: of the checkpoints, the newest first; the first is whole as far as its files say.
 
     Raises:
-      CheckpointError: there are checkpoints, and none is good.
+      CheckpointError: there are checkpoints, and none is good. HostError: a host does not see the
+        one that is taken, or sees another.
     """
 
     def __init__(self, folder: Path, writes: bool, begins_anew: bool = False,
@@ -75,7 +68,7 @@ class Choice:
                 found = self._found(damage)
             except OSError as error:  # of the machine: nothing is said of the checkpoints
                 found = {"refused": f"{self._folder}: {manifest.said(error)}"}
-        found = _as_first_says(found)
+        found = hosts.said_by_first(found)
         if "refused" in found:
             raise CheckpointError(f"{found['refused']}: its checkpoints cannot be looked at")
         self.numbers, self._lost = found["numbers"], self._lost + found["lost"]
@@ -84,6 +77,10 @@ class Choice:
             raise CheckpointError(
                 f"{self._folder}: all its checkpoints are damaged ({why}): mend one, or move the "
                 "folder away to begin without it")
+        if self.numbers and hosts.several():
+            newest = self._folder / str(self.numbers[0])
+            known = newest / hosts.said_by_first(manifest.known_by(newest))
+            hosts.require_same(str(newest), manifest.digest(known))
 
     def _found(self, damage: str) -> dict[str, Any]:
         """What the first host sees: the good ones' numbers, and what is wrong with others."""
@@ -132,36 +129,3 @@ class Choice:
                 logging.warning("%s stays: %s", path, manifest.said(error))
         self.numbers = kept
 
-
-def stored(folder: Path) -> list[int]:
-    """Numbers of the checkpoints, the newest first."""
-    return sorted((int(path.name) for path in folder.iterdir()
-                   if path.name.isdecimal() and path.is_dir()), reverse=True)
-
-
-def clean(folder: Path) -> None:
-    """Removes what a run that was killed has left of what it was writing or removing."""
-    for path in folder.iterdir():
-        if _ORBAX in path.name or path.name.endswith((SAVING, REMOVING)):
-            logging.info("%s was not finished, and is removed", path)
-            shutil.rmtree(path)
-
-
-def remove(path: Path) -> None:
-    """Removes a checkpoint; where that ends midway, what is left has not its name."""
-    doomed = path.with_name(path.name + REMOVING)
-    path.rename(doomed)
-    shutil.rmtree(doomed)
-
-
-def set_aside(path: Path) -> None:
-    """Gives a damaged checkpoint another name."""
-    names = [f"{path.name}{DAMAGED}", *(f"{path.name}{DAMAGED}.{i}" for i in range(2, 1000))]
-    path.rename(next(path.with_name(name) for name in names if not path.with_name(name).exists()))
-
-
-def _as_first_says(found: dict[str, Any]) -> dict[str, Any]:
-    """What the first host has found, on all of them."""
-    own = {json.dumps(found): 1} if hosts.is_first() else {}
-    (said,) = hosts.totals(own)
-    return json.loads(said)

@@ -1,7 +1,7 @@
 """Checkpoints: written while training goes on, restored onto any mesh, loaded by module, strictly.
 
 A folder holds one Orbax checkpoint a kept step: `params`, other items (trees by name) as the run
-has them, `meta` (the format's version, step, samples seen of each stream, config, versions), and a
+has them, `meta` (the format's version, step, samples seen of each stream, config, pace), and a
 manifest of all of it. What is read is compared with the manifest.
 """
 
@@ -17,13 +17,15 @@ import orbax.checkpoint as ocp
 from absl import logging
 from jax.sharding import Mesh
 
-from mplug2_jax.checkpoints import manifest
+from mplug2_jax.checkpoints import folders, manifest
 from mplug2_jax.checkpoints.checksums import checksums
-from mplug2_jax.checkpoints.choice import SAVING, Choice, stored
+from mplug2_jax.checkpoints.choice import Choice
 from mplug2_jax.checkpoints.errors import CheckpointError, Damaged
-from mplug2_jax.checkpoints.reading import read_arrays, read_meta, read_shapes
-from mplug2_jax.checkpoints.saving import Saver, commit
-from mplug2_jax.parallel.sharding import path_name, tree_shardings
+from mplug2_jax.checkpoints.reading import read_arrays, read_items, read_meta, read_shapes
+from mplug2_jax.checkpoints.saving import Saver
+from mplug2_jax.contracts import paths
+from mplug2_jax.parallel import hosts
+from mplug2_jax.parallel.sharding import path_name, with_places
 
 # Version of what is written. 1, which checkpoints do not say: each entry of what a task keeps
 # across steps is an item by itself; configs have the options of all tasks. 2: without a manifest.
@@ -56,7 +58,7 @@ class Checkpoints:
 
     def __init__(self, folder: str | Path, keep: int = 0, every: int = 0,
                  begins_anew: bool = False, most: int | None = None):
-        self.folder = Path(folder).absolute()
+        self.folder = folders.place(folder)
         if keep or begins_anew and not self.folder.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
         elif not self.folder.is_dir():
@@ -68,6 +70,7 @@ class Checkpoints:
             raise CheckpointError(f"{folder} holds no {what}: give the folder that train.py "
                                   "writes checkpoints to")
         self._saver = Saver(self.folder, self._choice, keep, every) if keep else None
+        self._seen: tuple[Path, list[str]] | None = None  # the items of a checkpoint
 
     @property
     def path(self) -> Path:
@@ -76,7 +79,7 @@ class Checkpoints:
 
     def save(self, step: int, items: Mapping[str, Any], config: dict[str, Any],
              samples: dict[str, int], best: Mapping[str, Any] | None = None,
-             number: int | None = None) -> None:
+             number: int | None = None, pace: Mapping[str, Any] | None = None) -> None:
         """Starts writing; the run goes on once the arrays are copied.
 
         Args:
@@ -86,6 +89,7 @@ class Checkpoints:
           samples: global samples seen of each stream: where the data goes on.
           best: of a best checkpoint, what it is best by.
           number: of the checkpoint in the folder, where that is not the step.
+          pace: how its steps count, plain values.
 
         Raises:
           CheckpointError: this one, or the one before, could not be written.
@@ -93,7 +97,7 @@ class Checkpoints:
         """
         if self._saver is None:
             raise CheckpointError(f"{self.folder} is open for reading")
-        meta = describe(step, config, samples) | ({} if best is None else {"best": dict(best)})
+        meta = describe(step, config, samples, best=best, pace=pace)
         number = step if number is None else number
         self._saver.save(number, items, meta)
         self.latest = number
@@ -120,7 +124,8 @@ class Checkpoints:
                 return found
 
     def meta(self) -> dict[str, Any]:
-        """The newest checkpoint's `format, step, samples, config, versions`, perhaps `best`."""
+        """The newest checkpoint's `format, step, samples, config, versions`; perhaps `best, pace`.
+        """
         return {"format": 1} | read_meta(self.path)
 
     def restore(self, shapes: Mapping[str, Any], mesh: Mesh) -> dict[str, Any]:
@@ -145,7 +150,7 @@ class Checkpoints:
         whole = self.has(TASK_STATE)
         if names and whole:  # Orbax restores an item whole
             entries = self.shapes(TASK_STATE) | entries
-        placed = _placed(dict(shapes) | {TASK_STATE: entries}, mesh)
+        placed = with_places(dict(shapes) | {TASK_STATE: entries}, mesh)
         kept = placed.pop(TASK_STATE)
         if names:
             placed |= {TASK_STATE: kept} if whole else kept
@@ -174,12 +179,13 @@ class Checkpoints:
 
     def has(self, item: str) -> bool:
         """Whether the newest checkpoint has an item."""
-        return (self.path / item).is_dir()
+        return item in self.items()
 
     def items(self) -> list[str]:
         """The items of the newest checkpoint."""
-        return sorted(path.name for path in self.path.iterdir()
-                      if path.is_dir() and path.name != "meta")
+        if self._seen is None or self._seen[0] != self.path:
+            self._seen = self.path, read_items(self.path)
+        return self._seen[1]
 
     def load_params(self, shapes: Any, mesh: Mesh, allow_new: Iterable[str] = (),
                     averaged: bool = False) -> Any:
@@ -234,7 +240,7 @@ class Checkpoints:
         dropped = {name: x for name, x in stored.items() if name not in loaded}
         logging.info("%s, %s: loaded %s; dropped %s; new %s", self.folder, item, *(
             by_module(part) for part in (loaded, dropped, {name: wanted[name] for name in new})))
-        target = _placed(shapes, mesh)
+        target = with_places(shapes, mesh)
         params = read_arrays(self.path, item, _prune(target, new), partial=True)
         return _merge(jax.tree.map(lambda x: None, target), params)
 
@@ -280,10 +286,11 @@ def write_params(folder: str | Path, params: Any, config: dict[str, Any],
     Raises:
       CheckpointError: the folder already holds a checkpoint.
     """
-    folder = Path(folder).absolute()
+    folder = folders.place(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    if stored(folder):
+    if folders.stored(folder):
         raise CheckpointError(f"{folder}: already holds a checkpoint; give another folder")
+    folders.clean(folder)  # else Orbax removes what is half, by a library that knows patterns
     handlers = ocp.type_handlers
     registry = handlers.create_type_handler_registry(
         (np.ndarray, handlers.NumpyHandler(deepcopy_host_arrays=False)))
@@ -292,23 +299,25 @@ def write_params(folder: str | Path, params: Any, config: dict[str, Any],
     handlers_of = {name: ocp.PyTreeCheckpointHandler(type_handler_registry=registry)
                    for name in trees} | {"meta": ocp.JsonCheckpointHandler()}
     with ocp.Checkpointer(ocp.CompositeCheckpointHandler(**handlers_of)) as writer:
-        writer.save(folder / f"0{SAVING}", ocp.args.Composite(
+        writer.save(paths.plain(folders.begin(folder, 0)), ocp.args.Composite(
             **{name: ocp.args.PyTreeSave(tree) for name, tree in trees.items()},
             meta=ocp.args.JsonSave(describe(0, config, {}))), force=True)
-    commit(folder, 0, {name: checksums(tree) for name, tree in trees.items()})
+    folders.commit(folder, 0, {name: checksums(tree) for name, tree in trees.items()})
 
 
 def find_folder(path: str | Path) -> Path:
     """The folder of checkpoints: `path` itself, or `path/checkpoints` of a work folder."""
-    inner = Path(path) / LAST
-    return inner if inner.is_dir() else Path(path)
+    inner = paths.parse(path) / LAST
+    return inner if hosts.said_by_first(inner.is_dir()) else inner.parent
 
 
-def describe(step: int, config: dict[str, Any], samples: dict[str, int]) -> dict[str, Any]:
-    """The `meta` item of a checkpoint."""
+def describe(step: int, config: dict[str, Any], samples: dict[str, int],
+             **more: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The `meta` item of a checkpoint; of what is more, what is not None."""
     return {"format": FORMAT, "step": step, "samples": samples, "config": config,
             "versions": {name: importlib.metadata.version(name)
-                         for name in ("jax", "flax", "optax", "orbax-checkpoint", "grain")}}
+                         for name in ("jax", "flax", "optax", "orbax-checkpoint", "grain")}
+            } | {name: dict(said) for name, said in more.items() if said is not None}
 
 
 def module_of(name: str) -> str:
@@ -329,13 +338,6 @@ def _advice(missing: set[str]) -> str:
     modules = sorted({module_of(name) for name in missing})
     names = ", ".join(repr(name) for name in modules)
     return f"; to start fresh what is missing, name its module in allow_new: {names}"
-
-
-def _placed(shapes: Any, mesh: Mesh) -> Any:
-    """The same shapes with their places on the mesh."""
-    return jax.tree.map(
-        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
-        shapes, tree_shardings(shapes, mesh))
 
 
 def _flat(tree: Any) -> dict[str, Any]:

@@ -6,20 +6,24 @@ after they are read. So nothing is read twice.
 """
 
 import errno
+import hashlib
 import json
 import os
+import time
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mplug2_jax.checkpoints.checksums import Sum
+from mplug2_jax.contracts import paths
 from mplug2_jax.contracts.machine import refusal
 
 NAME = "manifest.json"
 FORMAT = 3  # of checkpoints, from which on they have a manifest
 META = "meta/metadata"  # where Orbax puts the `meta` item
 _REASONS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EIO, errno.ESTALE)
+_SIGHT = 10  # seconds for which a file is looked for
 _ARRAYS = "d"  # folders of OCDBT that hold the arrays' bytes
 
 
@@ -31,22 +35,16 @@ def write(folder: Path, arrays: Mapping[str, Mapping[str, Sum]]) -> None:
       arrays: checksums by item and name.
     """
     files: dict[str, list[int]] = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        size = path.stat().st_size
-        small = path.parent.name != _ARRAYS
-        files[str(path.relative_to(folder))] = (
-            [size, _checksum(path, flush=True)] if small else [size])
+    for name, size in paths.sizes(folder).items():
+        small = (folder / name).parent.name != _ARRAYS
+        files[name] = [size, _checksum(folder / name, flush=True)] if small else [size]
     content = {"files": files, "arrays": {
         item: {name: [one.dtype, one.value] for name, one in sums.items()}
         for item, sums in arrays.items()}}
     text = json.dumps({"crc": _crc(content), **content})
-    partial = folder / f"{NAME}.partial"
-    with open(partial, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(folder / NAME)
-    sync(folder)
+    paths.write(folder / NAME, text)
+    if not paths.in_bucket(folder):
+        paths.sync(folder)
 
 
 def arrays(folder: Path) -> dict[str, dict[str, tuple[str, int | None]]]:
@@ -56,6 +54,23 @@ def arrays(folder: Path) -> dict[str, dict[str, tuple[str, int | None]]]:
         return {}
     return {item: {name: (dtype, value) for name, (dtype, value) in sums.items()}
             for item, sums in json.loads(path.read_text())["arrays"].items()}
+
+
+def known_by(folder: Path) -> str:
+    """The file that tells a checkpoint from any other: its manifest, or of older ones `META`."""
+    return NAME if (folder / NAME).exists() else META
+
+
+def digest(path: Path) -> str:
+    """A hash of a file; "" where none comes into sight: network file systems may take a moment."""
+    deadline = time.monotonic() + _SIGHT
+    while True:
+        try:
+            return hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError:
+            if time.monotonic() > deadline:
+                return ""
+        time.sleep(0.2)
 
 
 def damage(folder: Path) -> str:
@@ -88,10 +103,13 @@ def _damage(folder: Path) -> str:
         files = manifest["files"]
     except (FileNotFoundError, ValueError, KeyError, AttributeError) as error:
         return f"{NAME} cannot be read: {said(error)}"
+    listed = paths.sizes(folder) if paths.in_bucket(folder) else None  # one request for all
     for name, (size, *checksum) in files.items():
         path = folder / name
         try:
-            there = path.stat().st_size
+            there = path.stat().st_size if listed is None else listed.get(name, -1)
+            if there < 0:
+                return f"{name}: {os.strerror(errno.ENOENT)}"
             if there != size:
                 return f"{name} has {there:,} bytes of {size:,}"
             if checksum and [_checksum(path)] != checksum:
@@ -111,17 +129,10 @@ def said(error: BaseException) -> str:
     return line if len(line) <= 300 else line[:300] + "..."
 
 
-def sync(folder: Path) -> None:
-    """A folder's names on the disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _checksum(path: Path, flush: bool = False) -> int:
     """CRC-32 of a small file, which with `flush` is on the disk after that."""
+    if paths.in_bucket(path):
+        return zlib.crc32(path.read_bytes())
     with open(path, "rb") as file:
         if flush:
             os.fsync(file.fileno())

@@ -11,6 +11,7 @@ import orbax.checkpoint as ocp
 from mplug2_jax.checkpoints import manifest
 from mplug2_jax.checkpoints.checksums import checksums
 from mplug2_jax.checkpoints.errors import CheckpointError, Damaged
+from mplug2_jax.contracts import paths
 from mplug2_jax.contracts.machine import refusal
 from mplug2_jax.parallel import hosts
 from mplug2_jax.parallel.sharding import path_name
@@ -20,14 +21,20 @@ _T = TypeVar("_T")
 
 def read_meta(folder: Path) -> dict[str, Any]:
     """The `meta` item of a checkpoint; Damaged where it cannot be read."""
-    return _from_disk(folder, "meta", lambda: json.loads(
-        (folder / manifest.META).read_text()))
+    return hosts.said_by_first(_from_disk(folder, "meta", lambda: json.loads(
+        (folder / manifest.META).read_text())))
+
+
+def read_items(folder: Path) -> list[str]:
+    """The names of a checkpoint's items but `meta`; Damaged where it cannot be read."""
+    return hosts.said_by_first(_from_disk(folder, "its folder", lambda: sorted(
+        path.name for path in folder.iterdir() if path.is_dir() and path.name != "meta")))
 
 
 def read_shapes(folder: Path, item: str) -> Any:
     """An item of a checkpoint as a tree of ShapeDtypeStructs; Damaged where it cannot be read."""
     found = _from_disk(folder, item, lambda: ocp.StandardCheckpointHandler().metadata(
-        folder / item)).tree
+        paths.plain(folder / item))).tree
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), found)
 
 
@@ -52,11 +59,13 @@ def read_arrays(folder: Path, item: str, target: Any, partial: bool = False) -> 
                           as_written)
     args = ocp.args.PyTreeRestore(as_written, restore_args=places, partial_restore=partial)
     found = _from_disk(folder, item, lambda: ocp.PyTreeCheckpointHandler().restore(
-        folder / item, args=args))
-    recorded = manifest.arrays(folder).get(item)
+        paths.plain(folder / item), args=args))
+    recorded = hosts.said_by_first(_from_disk(folder, manifest.NAME, lambda: manifest.arrays(
+        folder).get(item)))
     if recorded is not None:
-        wrong = [name for name, one in checksums(found).items()
-                 if None not in recorded[name] and recorded[name] != one[:2]]
+        # Of copies on several hosts each sums its own.
+        wrong = list(hosts.totals({name: 1 for name, one in checksums(found).items()
+                                   if None not in recorded[name] and recorded[name] != [*one[:2]]}))
         if wrong:
             more = f", and {len(wrong) - 1} more," if wrong[1:] else ""
             raise Damaged(folder, f"{item}: {wrong[0]}{more} is not what its checksum says")
@@ -72,8 +81,12 @@ def _from_disk(folder: Path, item: str, read: Callable[[], _T]) -> _T:
     wrong: dict[str, int] = {}
     try:
         found = read()
-    except (ValueError, OSError, LookupError) as error:
-        wrong = {("!" if refusal(error) else "") + manifest.said(error): 1}
+    except Exception as error:
+        # Orbax hides what went wrong with a shard of several behind one that says nothing.
+        told = error.__cause__ if type(error) is Exception and error.__cause__ else error
+        if not isinstance(told, (ValueError, OSError, LookupError)):
+            raise
+        wrong = {("!" if refusal(told) else "") + manifest.said(told): 1}
     if lost := hosts.totals(wrong):
         why = next(iter(lost))  # "!" comes first
         if why.startswith("!"):

@@ -1,8 +1,7 @@
 """Saving while training goes on: one checkpoint at a time, which counts once it is whole."""
 
 import contextlib
-import os
-import shutil
+import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -10,21 +9,23 @@ from typing import Any
 
 import orbax.checkpoint as ocp
 
-from mplug2_jax.checkpoints import manifest
+from mplug2_jax.checkpoints import folders, manifest
 from mplug2_jax.checkpoints.checksums import Sum, checksums
-from mplug2_jax.checkpoints.choice import SAVING, Choice
+from mplug2_jax.checkpoints.choice import Choice
 from mplug2_jax.checkpoints.errors import CheckpointError
+from mplug2_jax.contracts import paths
 from mplug2_jax.parallel import hosts
 
+_SETTLED = 1.0  # seconds after which nothing of a failed save is written any more
 FINITE = ("params", "ema")  # items without which a run is lost where they are not finite
 
 
 class Saver:
     """Writes checkpoints to a folder, in the background.
 
-    Each is written under another name. When all hosts have written their part, the first one adds
-    the manifest, gives it its name, and removes older ones: in between there is no moment at which
-    a folder that is called by a number is not whole, or at which there is none.
+    Each is written where it is none (`folders`). When all hosts have written their part, the first
+    one adds the manifest, which makes it a checkpoint, and removes older ones: in between there is
+    no moment at which one is not whole, or at which there is none.
 
     Args:
       folder: is there.
@@ -46,6 +47,7 @@ class Saver:
         self._pending: Future[None] | None = None
         self._newest = choice.numbers[0] if choice.numbers else None
         self._saves = 0
+        self._failed: list[int] = []
 
     def save(self, number: int, items: Mapping[str, Any], meta: Mapping[str, Any]) -> None:
         """Begins to write a checkpoint, once the one before it is written.
@@ -61,11 +63,11 @@ class Saver:
         """
         self.wait()
         sums = {name: checksums(tree) for name, tree in items.items()}
-        self._require_finite(number, sums)
+        require_finite(number, sums, self._stays())
         if (self._folder / str(number)).exists():
             raise CheckpointError(f"{self._folder}/{number} is there already")
         with self._explained(number):
-            self._writer.save(self._folder / f"{number}{SAVING}", ocp.args.Composite(
+            self._writer.save(paths.plain(folders.begin(self._folder, number)), ocp.args.Composite(
                 **{name: ocp.args.StandardSave(tree) for name, tree in items.items()},
                 meta=ocp.args.JsonSave(dict(meta))), force=True)
         self._pending = self._thread.submit(self._finish, number, sums)
@@ -83,6 +85,13 @@ class Saver:
         finally:
             self._thread.shutdown()
             self._writer.close()
+            # Where one array could not be written, Orbax does not wait for the others, which make
+            # their folder anew for a moment.
+            deadline = time.monotonic() + _SETTLED if self._failed else 0
+            while time.monotonic() < deadline:
+                for number in self._failed:
+                    self._remove(number)
+                time.sleep(_SETTLED / 20)
 
     def _finish(self, number: int, sums: Mapping[str, Mapping[str, Sum]]) -> None:
         """In the background: what comes after the arrays are on their way."""
@@ -92,7 +101,7 @@ class Saver:
             with self._explained(number):
                 self._writer.wait_until_finished()
                 if hosts.is_first():
-                    commit(self._folder, number, sums)
+                    folders.commit(self._folder, number, sums)
                     self._choice.retire(number, self._keep, self._every)
         except CheckpointError as error:
             failure = error
@@ -102,26 +111,21 @@ class Saver:
             raise failure or CheckpointError(word)
         self._newest = number
 
-    def _require_finite(self, number: int, sums: Mapping[str, Mapping[str, Sum]]) -> None:
-        lost = [f"{item} {name}" for item in FINITE for name, one in sums.get(item, {}).items()
-                if not one.finite]
-        if lost:
-            more = f" and {len(lost) - 1} more" if lost[1:] else ""
-            raise FloatingPointError(
-                f"step {number}: {lost[0]}{more} are not finite: it is not saved, "
-                f"{self._stays()}; lower optimizer.learning_rate or clip_norm and start again")
-
     @contextlib.contextmanager
     def _explained(self, number: int) -> Any:
         """Removes what could not be written, and says so in a line."""
         try:
             yield
         except Exception as error:
-            if hosts.is_first():
-                for path in self._folder.glob(f"{number}{SAVING}*"):
-                    shutil.rmtree(path, ignore_errors=True)
+            self._failed.append(number)
+            self._remove(number)
             raise CheckpointError(f"{self._folder}: step {number} could not be saved: "
                                   f"{manifest.said(error)}; {self._stays()}") from error
+
+    def _remove(self, number: int) -> None:
+        """Removes what is half written."""
+        if hosts.is_first():
+            folders.abandon(self._folder, number)
 
     def _stays(self) -> str:
         if self._newest is None:
@@ -129,9 +133,12 @@ class Saver:
         return f"the newest good checkpoint is still step {self._newest}"
 
 
-def commit(folder: Path, number: int, sums: Mapping[str, Mapping[str, Sum]]) -> None:
-    """Makes what is written a checkpoint: adds its manifest, and gives it its name."""
-    saving = folder / f"{number}{SAVING}"
-    manifest.write(saving, sums)
-    os.rename(saving, folder / str(number))
-    manifest.sync(folder)
+def require_finite(number: int, sums: Mapping[str, Mapping[str, Sum]], stays: str) -> None:
+    """FloatingPointError where parameters are not finite, which says that a checkpoint `stays`."""
+    lost = [f"{item} {name}" for item in FINITE for name, one in sums.get(item, {}).items()
+            if not one.finite]
+    if lost:
+        more = f" and {len(lost) - 1} more" if lost[1:] else ""
+        raise FloatingPointError(
+            f"step {number}: {lost[0]}{more} are not finite: it is not saved, {stays}; lower "
+            "optimizer.learning_rate or clip_norm and start again")

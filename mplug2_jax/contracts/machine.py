@@ -39,6 +39,9 @@ OF_A_FILE = frozenset((errno.EACCES, errno.EPERM, errno.EIO))
 _SAID = {os.strerror(number).lower(): number for number in _DO}
 # As ArrayRecord says it in a RuntimeError: "open() failed: Too many open files; opening /data/x".
 _CALL = re.compile(r"\b\w+\(\) failed: ([^;]+)")
+# As TensorStore says of a bucket that it cannot reach, or may not read.
+_STORE = re.compile("(UNAVAILABLE|PERMISSION_DENIED|UNAUTHENTICATED|DEADLINE_EXCEEDED|"
+                    "RESOURCE_EXHAUSTED|ABORTED|CANCELLED): ")
 _NO_THREAD = "can't start new thread"  # as Python says EAGAIN of one
 
 
@@ -62,6 +65,8 @@ def refusal(error: BaseException | None) -> int:
             return number
         if type(error) is RuntimeError and _NO_THREAD in str(error):
             return errno.EAGAIN
+        if type(error) is ValueError and _STORE.match(str(error)):
+            return errno.EREMOTEIO
         if type(error) is RuntimeError and (said := _CALL.search(str(error))):
             if known := _SAID.get(said[1].strip().lower()):
                 return known

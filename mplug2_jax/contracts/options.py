@@ -167,3 +167,12 @@ def _said(hint: Any) -> str:
         return "one of " + ", ".join(map(repr, typing.get_args(hint)))
     origin = typing.get_origin(hint) or hint
     return names.get(origin, "several values" if origin is tuple else "a section of keys")
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The leaves of nested mappings by their dotted names."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -17,6 +17,7 @@ from mplug2_jax.contracts.options import option
 SCORE = "score"  # in place of classes: the label is a number
 # Of an evaluation's batch whose rows share media: these once each, and which of them a row is of.
 SHARED, MEDIUM = "shared_", "medium"
+LEAST_SHUFFLED = 256  # of so many at a time, at least: of fewer only neighbours would be mixed
 ALONE = ("caption", "box")  # asks whose prompt may come without a target
 # What an epoch goes over: the captions, questions or phrases that are learned from, or what has
 # them, of which a random one is drawn.
@@ -58,8 +59,9 @@ class Stream:
                             "mixture, {name: source}")
     batch_size: int = option(1, "examples a step over all devices and hosts")
     root: str = option("", "folder of the written data; empty: data.root")
-    shuffle: bool = option(True, "an order of its own every epoch; False: as the records were "
-                           "written, where that has a meaning")
+    shuffle: bool | int = option(1, "an order of its own every epoch: 1, of all; N: of N at a "
+                                 "time, from few places, for shards that are read from far away; "
+                                 "0: as the records were written, where that has a meaning")
     frames: int = option(0, "frames of a clip; 1 for images, 0 for no video field")
     frame_stride: int = option(0, "dense sampling: frames of the video from one to the next; 0: "
                                "one of each of `frames` equal parts")
@@ -102,6 +104,9 @@ class Stream:
 
     def __post_init__(self):
         check_wordings(self.instruction, "stream")
+        if self.shuffle < 0 or 1 < self.shuffle < LEAST_SHUFFLED:
+            raise ConfigError(f"stream.shuffle = {self.shuffle}: expected 1 for all, 0 for none, "
+                              f"or how many at a time, at least {LEAST_SHUFFLED}")
         if self.weights_of not in (SOURCES, *UNITS):
             raise ConfigError(f"stream.weights_of = {self.weights_of!r}: expected {SOURCES!r}, "
                               f"{ITEMS!r} or {MEDIA!r}")

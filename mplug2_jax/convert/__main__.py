@@ -1,7 +1,6 @@
 """The command line of the package; see its docstring."""
 
 import dataclasses
-import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from ml_collections import ConfigDict
 from mplug2_jax import launch, tasks
 from mplug2_jax.checkpoints import Checkpoints, write_params
 from mplug2_jax.checkpoints.manager import module_of
+from mplug2_jax.contracts import paths
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.convert import hugging_face, official
 from mplug2_jax.convert.fitting import parameter_shapes
@@ -54,7 +54,7 @@ def main(command: str, file: str) -> None:
         return
     if not OUT.value:
         raise ValueError("--out: give the folder to write the checkpoint to")
-    if Path(OUT.value).is_dir() and os.listdir(OUT.value):
+    if (out := paths.parse(OUT.value, "--out")).is_dir() and any(out.iterdir()):
         raise ValueError(f"--out={OUT.value}: not empty; give another folder")
     tensors = read_weights(file)
     model, config = read_config(command, file, tensors)

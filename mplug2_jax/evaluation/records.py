@@ -6,12 +6,13 @@ names one of those; with a "-" in front smaller is better, as for ranks.
 """
 
 import json
-import os
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from mplug2_jax.contracts import paths
 
 Record = dict[str, Any]
 
@@ -62,19 +63,14 @@ def write_records(path: str | Path, records: Sequence[Record]) -> None:
     Raises:
       ValueError: a number that is not finite, or a value that JSON cannot hold, naming the record.
     """
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    try:
-        with open(part, "w", encoding="utf-8") as file:
-            for number, record in enumerate(records):
-                try:
-                    line = json.dumps(record, default=_plain, allow_nan=False, ensure_ascii=False)
-                except (TypeError, ValueError) as error:
-                    raise ValueError(f"record {record.get('index', number)}: {error}") from error
-                file.write(line + "\n")
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    path = paths.parse(path)
+    with paths.whole(path) as part, part.open("w", encoding="utf-8") as file:
+        for number, record in enumerate(records):
+            try:
+                line = json.dumps(record, default=_plain, allow_nan=False, ensure_ascii=False)
+            except (TypeError, ValueError) as error:
+                raise ValueError(f"record {record.get('index', number)}: {error}") from error
+            file.write(line + "\n")
 
 
 def _plain(value: Any) -> Any:

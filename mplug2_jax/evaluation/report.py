@@ -8,8 +8,6 @@ import html
 import io
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from mplug2_jax.contracts import paths
 from mplug2_jax.tasks.base import Example
 
 _SHEET_HEIGHT = 112  # pixels of a frame on the page, about: small ones grow by a whole factor
@@ -67,10 +66,10 @@ def write_report(path_dir: str | Path, report: Mapping, sections: Sequence[Secti
     }
     text = json.dumps(_plain(facts, "report"), indent=2, sort_keys=True, ensure_ascii=False)
     page = _page(report, sections)
-    directory = Path(path_dir)
+    directory = paths.parse(path_dir)
     directory.mkdir(parents=True, exist_ok=True)
-    _replace(directory / "report.json", text + "\n")
-    _replace(directory / "report.html", page)
+    paths.write(directory / "report.json", text + "\n")
+    paths.write(directory / "report.html", page)
     return directory / "report.html"
 
 
@@ -90,21 +89,6 @@ def _plain(value: Any, key: str) -> Any:
     if value is None or isinstance(value, bool | int | float | str):
         return value
     raise ValueError(f"{key}: {type(value).__name__} cannot be written as JSON")
-
-
-def _replace(path: Path, text: str) -> None:
-    """Writes `text` to `path` by way of a temporary file in the same folder."""
-    handle, temporary = tempfile.mkstemp(prefix=path.name, suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)  # mkstemp gives 0600, which a web server could not read
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
 
 
 def _page(report: Mapping, sections: Sequence[Section]) -> str:

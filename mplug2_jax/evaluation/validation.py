@@ -87,7 +87,7 @@ class Validation:
         check(self.evaluations, self.read, params, self.mesh, self.limit, self.figure, trained)
 
     def run(self, moment: Moment) -> dict[str, float]:
-        """The figures of a state, which becomes the best checkpoint if they are.
+        """The figures of a state, which becomes the best checkpoint if they are, and `best_FIGURE`.
 
         An evaluation in which nothing can be scored gives none, and the run goes on.
         """
@@ -103,9 +103,11 @@ class Validation:
                 logging.warning("validation at step %d: evals.%s gives no figures: %s",
                                 moment.step, name, error)
         logging.info("validation at step %d: %s", moment.step, summary(self.evaluations, scores))
-        if self.best is not None:
-            self._offer(self.best, scores, moment)
-        return scores
+        if self.best is None:
+            return scores
+        self._offer(self.best, scores, moment)
+        best = self.best.value
+        return scores if best is None else scores | {f"best_{self.figure}": best}
 
     def _offer(self, best: Best, scores: Mapping[str, float], moment: Moment) -> None:
         value, before = scores.get(self.figure), best.value

@@ -1,13 +1,12 @@
 """Caption scores: CIDEr, BLEU-1..4 and ROUGE-L, equal to `pycocoevalcap`'s, without Java.
 
-METEOR and SPICE, whose only accepted implementations are Java programs, are in `java`.
+METEOR and SPICE, whose only accepted implementations are Java programs, are in `java`. The package
+is of 100 MB: it is imported where it scores, and what predicts alone goes without.
 """
 
 from collections.abc import Hashable, Mapping, Sequence
 
 import numpy as np
-from pycocoevalcap.bleu.bleu_scorer import BleuScorer
-from pycocoevalcap.rouge.rouge import Rouge
 
 from mplug2_jax.metrics.cider import CiderD
 from mplug2_jax.metrics.ptb import ptb_tokenize
@@ -61,6 +60,8 @@ def score_tokens(
         domains. Each is a corpus of its own, with its own word weights, so that the mean over
         groups is not the figure of the whole.
     """
+    from pycocoevalcap.rouge.rouge import Rouge
+
     scores = {"cider": mean(CiderD(gold).score(said, gold)), **_bleu(gold, said),
               "rouge_l": mean([Rouge().calc_score([text], texts)
                                for text, texts in zip(said, gold, strict=True)])}
@@ -75,6 +76,8 @@ def score_tokens(
 
 def _bleu(gold: Sequence[Sequence[str]], said: Sequence[str]) -> dict[str, Score]:
     """BLEU with the closest reference length, from each clip's matches."""
+    from pycocoevalcap.bleu.bleu_scorer import BleuScorer
+
     scorer = BleuScorer(n=_ORDER)
     for text, texts in zip(said, gold, strict=True):
         scorer += (text, texts)

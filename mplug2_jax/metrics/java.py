@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import pycocoevalcap
 
 from mplug2_jax.metrics.scores import Score, divide, mean
 
@@ -48,6 +47,8 @@ class _Absent(Exception):
 
 
 def _folder(name: str) -> Path:
+    import pycocoevalcap  # not by what predicts alone
+
     return Path(next(iter(pycocoevalcap.__path__))) / name
 
 

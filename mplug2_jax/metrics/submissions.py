@@ -23,6 +23,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mplug2_jax.contracts.paths import parse
+
 _BINARY, _SAME = ("0", "1"), ("entailment", "not_entailment")
 _INFERENCE = ("entailment", "neutral", "contradiction")
 _COCO = re.compile(r"captions_(val2014|test2014)_(\w[\w.-]*)_results\.json")
@@ -72,7 +74,7 @@ def write_captions(path: str | Path, image_ids: Sequence[int], captions: Sequenc
     """Writes `[{"image_id": int, "caption": str}, ...]`, as COCO's and NoCaps' servers expect."""
     rows = [{"image_id": number, "caption": caption}
             for number, caption in zip(image_ids, captions, strict=True)]
-    Path(path).write_text(json.dumps(rows, ensure_ascii=False) + "\n", "utf-8")
+    parse(path).write_text(json.dumps(rows, ensure_ascii=False) + "\n", "utf-8")
 
 
 def write_glue(path: str | Path, numbers: Sequence[int], predictions: Sequence[str | float],
@@ -105,7 +107,7 @@ def write_glue(path: str | Path, numbers: Sequence[int], predictions: Sequence[s
         if labels and words not in labels:
             raise ValueError(f"{name}: {words!r} is no label; expected one of {', '.join(labels)}")
         rows.append((number, words))
-    Path(path).write_text(_table(rows), "utf-8")
+    parse(path).write_text(_table(rows), "utf-8")
 
 
 def pack(out: str | Path, files: Sequence[str | Path], fill: Sequence[str] = (),

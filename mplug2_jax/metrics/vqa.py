@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from mplug2_jax.contracts.paths import parse
+
 _NUMBERS = {"none": "0", **{
     word: str(number) for number, word in enumerate(
         "zero one two three four five six seven eight nine ten".split())}}
@@ -106,4 +108,4 @@ def write_vqa_submission(
             raise ValueError(f"question id {number} comes twice")
         seen.add(number)
         rows.append({"question_id": number, "answer": answer})
-    Path(path).write_text(json.dumps(rows, ensure_ascii=False) + "\n", "utf-8")
+    parse(path).write_text(json.dumps(rows, ensure_ascii=False) + "\n", "utf-8")

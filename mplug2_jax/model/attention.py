@@ -1,29 +1,26 @@
 """Attention: the only place with its mathematics, one function over three implementations.
 
-`xla`, plain products, anywhere; `splash`, the Pallas kernel that JAX has for TPUs; `cudnn`, the
-flash attention of cuDNN for NVIDIA GPUs. The kernels never hold the logits `[B, H, Lq, Lk]`; which
+`xla`, plain products, anywhere; `pallas`, the kernel for TPUs (`tpu_attention`); `cudnn`, the flash
+attention of cuDNN for NVIDIA GPUs. The kernels never hold the logits `[B, H, Lq, Lk]`; which
 one computes follows from the platform and the shapes (`choose`). Masks are boolean, True where a
 query may attend. The logits and the softmax are float32 in all of them.
 """
 
 import contextlib
 import contextvars
-import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
-from jax.experimental.pallas.ops.tpu import splash_attention
 from jax.sharding import PartitionSpec
 
+from mplug2_jax.model import tpu_attention
 from mplug2_jax.parallel.mesh import AXES, BATCH, mesh_in_use
 
 Array = jax.Array
-LANES = 128  # the kernels' blocks are multiples of a TPU register's width
-LARGEST_BLOCK = 512  # its float32 logits take 1 MiB of the 16 MiB that a kernel may use on chip
-# Fewer logits a head than these (256 patches squared) cost less than filling up the blocks does.
-KERNEL_LOGITS = 256 * 256
+# Fewer logits a head than these (256 patches squared) cost less than cuDNN's filling up does.
+CUDNN_LOGITS = 256 * 256
 CACHED_LOGITS = 1 << 22  # 16 MiB, of all items and heads
 _forced: contextvars.ContextVar[str | None] = contextvars.ContextVar("forced", default=None)
 
@@ -72,21 +69,28 @@ def choose(platform: str, query: Array, key: Array, mask: Array | None) -> str:
       query, key: arrays or shapes `[B, L, H, Dh]`.
       mask: array or shape. A kernel takes a mask over the keys alone, `[B, 1, 1, Lk]`.
     """
+    rows, columns = query.shape[1], key.shape[1]
+    if mask is not None and (mask.ndim != 4 or mask.shape[1:] != (1, 1, columns)):
+        return "xla"
+    if platform == "tpu":
+        return "pallas" if _fits_on_chip(query, key) else "xla"
+    half, size = query.dtype in (jnp.bfloat16, jnp.float16), query.shape[3]
+    fits = half and size % 8 == 0 and size <= 128 and rows * columns >= CUDNN_LOGITS
+    return "cudnn" if platform == "gpu" and fits else "xla"
+
+
+def _fits_on_chip(query: Array, key: Array) -> bool:
+    """Whether a TPU's kernel can compute what each device has of `[B, L, H, Dh]`."""
     batch, rows, heads, size = query.shape
-    columns = key.shape[1]
-    over_keys = mask is None or (mask.ndim == 4 and mask.shape[1:] == (1, 1, columns))
-    if not over_keys or rows * columns < KERNEL_LOGITS:
-        return "xla"
-    if platform == "gpu":
-        half = query.dtype in (jnp.bfloat16, jnp.float16)
-        return "cudnn" if half and size % 8 == 0 and size <= 128 else "xla"
-    if platform != "tpu":
-        return "xla"
     mesh = mesh_in_use()
     if mesh is None:  # the compiler cannot split a kernel; `shard_map` needs a mesh
-        return "splash" if jax.device_count() == 1 else "xla"
-    ways = math.prod(mesh.shape[axis] for axis in BATCH)
-    return "splash" if batch % ways == 0 and heads % mesh.shape["tensor"] == 0 else "xla"
+        ways = tensor = 1
+        divides = not jax.sharding.get_abstract_mesh().empty or jax.device_count() == 1
+    else:
+        ways, tensor = math.prod(mesh.shape[axis] for axis in BATCH), mesh.shape["tensor"]
+        divides = batch % ways == heads % tensor == 0
+    return divides and tpu_attention.blocks_of(batch // ways, rows, key.shape[1], heads // tensor,
+                                               size, query.dtype.itemsize) is not None
 
 
 def xla_attention(query: Array, key: Array, value: Array, mask: Array | None,
@@ -157,60 +161,28 @@ def cudnn_attention(query: Array, key: Array, value: Array, mask: Array | None,
     return y[:, :rows]
 
 
-def splash_attention_tpu(query: Array, key: Array, value: Array, mask: Array | None,
-                         causal: bool) -> Array:
-    """JAX's splash attention, of the same shapes; a device computes its own rows and heads."""
-    keys = None
-    if mask is not None:
-        keys = jnp.broadcast_to(mask[:, 0, 0], (query.shape[0], key.shape[1]))  # [B, Lk]
-    kernel = functools.partial(_splash, causal=causal, interpret=platform() != "tpu")
-    if mesh_in_use() is None:
-        return kernel(query, key, value, keys)
-    heads, rows = PartitionSpec(BATCH, None, "tensor"), PartitionSpec(BATCH)
-    return jax.shard_map(
-        kernel, axis_names=set(AXES), check_vma=False,
-        in_specs=(heads, heads, heads, None if keys is None else rows), out_specs=heads,
-    )(query, key, value, keys)
+def pallas_attention(query: Array, key: Array, value: Array, mask: Array | None,
+                     causal: bool) -> Array:
+    """`tpu_attention.attend`, of the same shapes; a device computes its own rows and heads."""
+    size = query.shape[3]
+    keys = None if mask is None else jnp.broadcast_to(
+        mask[:, 0, 0], (query.shape[0], key.shape[1]))  # [B, Lk]
+
+    def attend(query, key, value, keys):
+        return tpu_attention.attend(query, key, value, keys, query.shape[2] // size, causal,
+                                    platform() != "tpu")
+
+    kernel: Callable[..., Array] = attend
+    if mesh_in_use() is not None:
+        tokens = PartitionSpec(BATCH, None, "tensor")
+        kernel = jax.shard_map(
+            attend, axis_names=set(AXES), check_vma=False, out_specs=tokens,
+            in_specs=(tokens, tokens, tokens, None if keys is None else PartitionSpec(BATCH)))
+    joined = (x.reshape(*x.shape[:2], -1) for x in (query, key, value))
+    return kernel(*joined, keys).reshape(query.shape)
 
 
-IMPLEMENTATIONS = {"xla": xla_attention, "cudnn": cudnn_attention, "splash": splash_attention_tpu}
-
-
-def _splash(query: Array, key: Array, value: Array, keys: Array | None, causal: bool,
-            interpret: bool) -> Array:
-    """The kernel on one device: `[B, L, H, Dh]`, `keys bool [B, Lk]` or None, as given.
-
-    Lengths are filled up to whole blocks; filled keys are hidden as masked ones are, by belonging
-    to another segment than the queries.
-    """
-    (batch, rows, heads, size), columns = query.shape, key.shape[1]
-    block_q, block_kv = block_size(rows), block_size(columns)
-    if keys is None and columns % block_kv:
-        keys = jnp.ones((batch, columns), bool)
-    query, key, value = (
-        _fill(x, 1, block).swapaxes(1, 2)  # [B, H, L, Dh]
-        for x, block in ((query * size ** -0.5, block_q), (key, block_kv), (value, block_kv)))
-    shape = query.shape[2], key.shape[2]
-    masks = splash_attention.CausalMask if causal else splash_attention.FullMask
-    kernel = splash_attention.make_splash_mha(
-        splash_attention.MultiHeadMask([masks(shape)] * heads), head_shards=1, q_seq_shards=1,
-        block_sizes=splash_attention.BlockSizes(
-            block_q=block_q, block_kv=block_kv, block_q_dkv=block_q, block_kv_dkv=block_kv,
-            block_q_dq=block_q, block_kv_dq=block_kv),
-        interpret=interpret)
-    segments = None
-    if keys is not None:
-        segments = splash_attention.SegmentIds(
-            q=jnp.ones((batch, shape[0]), jnp.int32),
-            kv=_fill(keys.astype(jnp.int32), 1, block_kv))
-    return jax.vmap(kernel)(query, key, value, segments).swapaxes(1, 2)[:, :rows]
-
-
-def block_size(length: int) -> int:
-    """The largest block that fills up `length` by hardly more than the smallest one would."""
-    blocks = range(LANES, LARGEST_BLOCK + 1, LANES)
-    filled = {block: -(-length // block) * block for block in blocks}
-    return max(block for block in blocks if filled[block] <= filled[LANES] * 17 / 16)
+IMPLEMENTATIONS = {"xla": xla_attention, "cudnn": cudnn_attention, "pallas": pallas_attention}
 
 
 def _fill(x: Array, axis: int, multiple: int) -> Array:

@@ -94,6 +94,7 @@ def duplicates(ids: Ids, example_mask: Array, chunk: int = CHUNK) -> Array:
     return (found & example_mask).sum(dtype=jnp.float32)
 
 
+@jax.named_scope("contrastive")  # for what traces and plans say
 def contrastive(visual: Array, text: Array, temperature: Array, pair_id: Array,
                 example_mask: Array, soft: Soft | None = None,
                 queue: Mapping[str, Array] | None = None, chunk: int = CHUNK,

@@ -4,15 +4,16 @@
 """
 
 import importlib.metadata
+import itertools
 import json
 import os
 import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -20,6 +21,7 @@ from jax._src import distributed
 from jax.experimental import multihost_utils
 
 from mplug2_jax.contracts import exits
+from mplug2_jax.contracts.options import flat
 from mplug2_jax.parallel.addresses import HostError, check_address, given_address, in_cluster
 from mplug2_jax.parallel.ending import give_up
 from mplug2_jax.parallel.signals import SIGNALS
@@ -27,7 +29,10 @@ from mplug2_jax.parallel.stopping import Stopping
 from mplug2_jax.parallel.watch import PERIOD, Watch
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "av")
+_T = TypeVar("_T")
+_sayings = itertools.count()  # of process 0 to the others
 _watch: Watch | None = None  # of this process, as `jax.distributed`'s state is
+_patience = 300.0  # seconds from this process to the last one, where they begin
 
 
 def join(coordinator: str | None, processes: int | None, process: int | None,
@@ -65,12 +70,16 @@ def join(coordinator: str | None, processes: int | None, process: int | None,
             cluster_detection_method="deactivate" if given else None,
             initialization_timeout=join_timeout + 60, heartbeat_timeout_seconds=lost_after + 60,
             shutdown_timeout_seconds=lost_after + 60)
-        global _watch
-        _watch = _watch_run(lost_after)
+        global _watch, _patience
+        _watch, _patience = _watch_run(lost_after), join_timeout
         SIGNALS.install()  # JAX's preemption service took SIGTERM, and hears nothing else
         _watch.meet()
-    except RuntimeError as error:
-        raise HostError(f"the processes cannot come together: {error}") from error
+    except HostError:
+        raise
+    except (RuntimeError, ValueError) as error:  # ValueError where no cluster says its processes
+        advice = "" if given else (": give --processes=1 for this process alone, or all of "
+                                   "--coordinator, --processes and --process")
+        raise HostError(f"the processes cannot come together: {error}{advice}") from error
     finally:
         late.cancel()
 
@@ -104,9 +113,19 @@ def this() -> str:
     return socket.gethostname() if _watch is None else _watch.name(_watch.process)
 
 
+def name(process: int) -> str:
+    """A process of the run in words."""
+    return this() if _watch is None else _watch.name(process)
+
+
 def several() -> bool:
     """Whether this process is one of several."""
     return _watch is not None
+
+
+def machines() -> int:
+    """How many hosts the run is on; processes may share one."""
+    return 1 if _watch is None else _watch.machines
 
 
 def is_first() -> bool:
@@ -132,36 +151,54 @@ def totals(counts: Mapping[str, int]) -> dict[str, int]:
 
     All of them must ask. Where none counts anything, nothing but that is exchanged.
     """
-    own = json.dumps(counts).encode() if counts else b""
     if jax.process_count() == 1:
         return dict(counts)
+    found: Counter[str] = Counter()
+    for said in gathered(json.dumps(counts) if counts else ""):
+        found.update(json.loads(said or "{}"))
+    return dict(sorted(found.items()))
+
+
+def gathered(text: str) -> list[str]:
+    """What each process says, by its number; all of them must ask."""
+    if jax.process_count() == 1:
+        return [text]
+    own = text.encode()
     longest = int(multihost_utils.process_allgather(np.asarray(len(own))).max())
     if not longest:
-        return {}
+        return [""] * jax.process_count()
     room = -(-longest // 1024) * 1024  # few shapes, for each is compiled
-    rows = multihost_utils.process_allgather(np.frombuffer(own.ljust(room), np.uint8))
-    found: Counter[str] = Counter()
-    for row in rows:
-        found.update(json.loads(row.tobytes().strip() or b"{}"))
-    return dict(sorted(found.items()))
+    rows = multihost_utils.process_allgather(np.frombuffer(own.ljust(room, b"\0"), np.uint8))
+    return [row.tobytes().rstrip(b"\0").decode() for row in rows]
+
+
+def gather(values: Sequence[float]) -> np.ndarray:
+    """Host numbers of every process, float64 [processes, n]; all of them must ask."""
+    own = np.asarray(values, np.float64)
+    if jax.process_count() == 1:
+        return own[None]
+    # As bytes, for devices would make them float32.
+    return multihost_utils.process_allgather(own.view(np.uint8)).view(np.float64)
 
 
 def agree(facts: Mapping[str, Any]) -> None:
     """Compares what must be the same on all processes: these facts, the versions, the devices.
 
     Args:
-      facts: nested mappings of plain values by name; all processes must ask.
+      facts: nested mappings of plain values by name; all processes must ask, within `join_timeout`
+        of each other.
 
     Raises:
-      HostError: a process has another value than process 0; the message names the key.
+      HostError: a process has another value than process 0; the message names the key. Or it does
+        not ask in time.
     """
     if _watch is None:
         return
     devices = jax.local_devices()
     facts = {**facts, "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
              "devices": {"kind": devices[0].device_kind, "on each process": len(devices)}}
-    own = dict(_flat(facts))
-    first, *others = map(json.loads, _watch.exchange("facts", json.dumps(own)))
+    own = dict(flat(facts))
+    first, *others = map(json.loads, _watch.exchange("facts", json.dumps(own), _patience))
     for process, other in enumerate(others, 1):
         for key in sorted(first.keys() | other.keys()):
             if first.get(key) != other.get(key):
@@ -176,7 +213,7 @@ def require_shared(folder: Path) -> None:
         return
     mark = folder / f".process-0-{_watch.exchange('mark', str(time.time_ns()))[0]}"
     if is_first():
-        mark.touch()
+        mark.write_text("")
     _watch.barrier("marked")
     deadline = time.monotonic() + 10  # network file systems may take a moment
     while not mark.exists() and time.monotonic() < deadline:
@@ -187,6 +224,41 @@ def require_shared(folder: Path) -> None:
     if "" in seen:
         raise HostError(f"{folder}: {_watch.name(seen.index(''))} does not see what process 0 "
                         "writes there: give a folder that all hosts share")
+
+
+def said_by_first(found: _T) -> _T:
+    """What process 0 has found, plain values, on all processes, whose main threads must ask."""
+    return json.loads(word_of_first(f"said/{next(_sayings)}", json.dumps(found)))
+
+
+def require_same(what: str, seen: str) -> None:
+    """Raises HostError where a process sees something else there than process 0 does.
+
+    Args:
+      what: for the message.
+      seen: some word for what this process sees; "" for nothing.
+    """
+    if _watch is None:
+        return
+    first, *others = _watch.exchange("seen", seen)
+    for process, other in enumerate(others, 1):
+        if other != first:
+            found = "something else than" if other else "nothing where there is something for"
+            raise HostError(f"{what}: {_watch.name(process)} sees {found} {_watch.name(0)}: "
+                            "give a path that all hosts share, or the same copies")
+
+
+def said_by_each(word: str) -> list[str]:
+    """What each process says, by its number, however late it comes; all must ask.
+
+    No devices are used, whose networks do not wait for hours.
+    """
+    return [word] if _watch is None else _watch.exchange("word", word)
+
+
+def claim(what: str) -> bool:
+    """Whether this process is the first of the run that asks for it, from any thread."""
+    return _watch is None or _watch.put(f"claimed/{what}", str(_watch.process))
 
 
 def word_of_first(key: str, word: str) -> str:
@@ -219,12 +291,3 @@ def await_loss() -> None:
     """
     if _watch is not None:
         time.sleep(_watch.lost_after + 3 * PERIOD)
-
-
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The leaves of nested mappings by their dotted names."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

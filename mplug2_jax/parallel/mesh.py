@@ -5,6 +5,7 @@ same program runs on one device, where every axis has size 1. Over several TPU s
 the axis that crosses the network between them.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -96,6 +97,7 @@ def check_batch(name: str, size: int, mesh: Mesh, parts: int = 1, key: str = "")
                           f"devices over which the mesh spreads a batch (data x fsdp){also}")
 
 
+@functools.lru_cache(maxsize=16)  # of 512 hosts it takes longer than to put a batch
 def data_slice(mesh: Mesh) -> tuple[int, int]:
     """Which part of every global batch this process feeds: `(index, count)`.
 

@@ -55,6 +55,13 @@ def tree_shardings(tree: Any, mesh: Mesh) -> Any:
         lambda path, x: NamedSharding(mesh, spec_for(path_name(path), x.shape, mesh)), tree)
 
 
+def with_places(shapes: Any, mesh: Mesh) -> Any:
+    """A tree of shapes with the places of the table."""
+    return jax.tree.map(
+        lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        shapes, tree_shardings(shapes, mesh))
+
+
 def shard_batch(x: jax.Array, axis: int = 0) -> jax.Array:
     """Constrains a dimension of an activation to the batch axes of the mesh in use, if any.
 

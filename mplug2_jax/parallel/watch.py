@@ -78,6 +78,11 @@ class Watch:
         met = process < len(self._hosts)
         return f"process {process} ({self._hosts[process]})" if met else f"process {process}"
 
+    @property
+    def machines(self) -> int:
+        """How many hosts there are; processes may share one."""
+        return len(set(self._hosts))
+
     def put(self, key: str, value: str) -> bool:
         """Sets a key for all processes, if it is not set; whether it was not."""
         try:
@@ -90,13 +95,28 @@ class Watch:
         """A key's value, waited for; RuntimeError where it does not come in time."""
         return self._store.blocking_key_value_get(key, round(1000 * seconds) if seconds else _DAY)
 
-    def exchange(self, name: str, value: str) -> list[str]:
-        """Every process's value, in their order; all of them must ask."""
+    def exchange(self, name: str, value: str, seconds: float | None = None) -> list[str]:
+        """Every process's value, in their order; all of them must ask.
+
+        Raises:
+          HostError: one does not ask in so many seconds, though it lives.
+        """
         self._rounds += 1  # names may come again
-        key = f"{name}-{self._rounds}"
+        key, deadline = f"{name}-{self._rounds}", time.monotonic() + (seconds or 0)
         self._store.key_value_set(f"{key}/{self.process}", value)
-        return [self._store.blocking_key_value_get(f"{key}/{process}", _DAY)
-                for process in range(self.count)]
+        found = []
+        for process in range(self.count):
+            try:
+                found.append(self.get(f"{key}/{process}", seconds and max(
+                    deadline - time.monotonic(), 1.0)))
+            except RuntimeError as error:
+                if "DEADLINE_EXCEEDED" not in str(error):
+                    raise
+                raise HostError(
+                    f"{self.name(process)} has not said its {name} in {seconds:.0f} s "
+                    "(--join_timeout): it may hang where it reads its data or code; start all "
+                    "processes again, or give them more time") from error
+        return found
 
     def barrier(self, name: str) -> None:
         """Waits for all processes to come here."""

@@ -7,18 +7,19 @@ collective that never comes, for a disk that hangs or for itself, only the lack 
 import contextlib
 import faulthandler
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TextIO
 
-from mplug2_jax.contracts import exits
+from mplug2_jax.contracts import exits, paths
 from mplug2_jax.parallel.ending import give_up
 
 # Times the limit that each may take: a first step compiles, figures are made of all examples, and a
 # save waits for the one before.
-PATIENCE = {"the start": 6, "a validation": 6, "a save": 6}
+PATIENCE = {"the start": 6, "a validation": 6, "a save": 6, "a profile": 6}
 LONGEST = max(PATIENCE.values())
 OTHERS = 5.0  # seconds that the other processes get to write their own stacks
 LEAST = 60.0  # seconds, at least, that the interpreter may hang as a whole
@@ -90,8 +91,15 @@ class Watchdog:
                 "the same command")
 
     def _write(self, said: str) -> None:
-        with contextlib.suppress(OSError), open(self._file, "a") as file:
-            write_stacks(file, said)
+        with contextlib.suppress(OSError):
+            if not paths.in_bucket(self._file):
+                with open(self._file, "a") as file:
+                    write_stacks(file, said)
+                return
+            with tempfile.TemporaryFile("w+") as file:  # they are written by C, to a file alone
+                write_stacks(file, said)
+                file.seek(0)
+                paths.add(self._file, file.read().rstrip("\n"))
 
 
 def write_stacks(file: TextIO, said: str) -> None:

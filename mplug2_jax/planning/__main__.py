@@ -2,13 +2,14 @@
 
     python -m mplug2_jax.planning describe --config=CONFIG    # modules, shapes, FLOPs, memory
     python -m mplug2_jax.planning aot --config=CONFIG --topology=v5e:16x16    # compiled for chips
+    python -m mplug2_jax.planning suggest --config=CONFIG --hardware=v5e:4x4    # a recipe that fits
     python -m mplug2_jax.planning goodput --config=CONFIG --step_seconds=0.6    # with failures
 """
 
 import importlib
 import sys
 
-COMMANDS = ("describe", "aot", "goodput")
+COMMANDS = ("describe", "aot", "suggest", "goodput")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Chips by the names that JAX gives them: their peak FLOP/s, and of TPUs what a plan asks for."""
+"""Chips by the names that JAX gives them: their peak FLOP/s, and of some what a plan asks for."""
 
 import dataclasses
 import math
@@ -7,8 +7,6 @@ import time
 import jax
 import jax.numpy as jnp
 from absl import logging
-
-from mplug2_jax.contracts.errors import ConfigError
 
 GIB = 2 ** 30
 
@@ -92,47 +90,54 @@ def _measured() -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """One device that a plan can be made for, which for all of these is a chip.
+    """One device that a plan can be made for: a TPU chip, or a GPU.
 
     Attributes:
-      kind: JAX's `device_kind`, a key of `TPUS`.
-      hbm: bytes of memory as published (of a v5e, the 15.75 GiB that a program may use); whether a
-        program fits is the compiler's to say.
+      kind: JAX's `device_kind`, a key of `TPUS` or `GPUS`.
+      hbm: bytes of memory as published (of a v5e, the 15.75 GiB that a program may use; of a GPU
+        what its driver says); whether a program fits a TPU is the compiler's to say.
       hbm_bandwidth: bytes/s.
-      ici_bandwidth: bytes/s that a chip sends over all its links together.
+      ici_bandwidth: bytes/s that it sends to others of its slice, or of its machine, over all links
+        together.
+      dcn_bandwidth: bytes/s that it sends to other slices; 0 where that is not known.
     """
 
     kind: str
     hbm: float
     hbm_bandwidth: float
     ici_bandwidth: float
+    dcn_bandwidth: float = 0.0
 
     @property
     def flops(self) -> float:
         """Dense bf16 peak, FLOP/s."""
-        return TPUS[self.kind][0]
+        return GPUS[self.kind] if self.is_gpu else TPUS[self.kind][0]
+
+    @property
+    def is_gpu(self) -> bool:
+        """Whether it is a GPU."""
+        return self.kind in GPUS
+
+    @property
+    def usable(self) -> float:
+        """Bytes that a recipe may fill: 92 % of a TPU's, and of a GPU's 85 %, for what kernels and
+        collectives take there besides (workspaces, NCCL, the context) the compiler does not see."""
+        return (0.85 if self.is_gpu else 0.92) * self.hbm
 
 
 # Bandwidths: the specifications of docs.cloud.google.com/tpu/docs/v5e, /v5p and /v6e, which give
-# the interconnect for both directions together (400, 1200 and 800 GB/s); for v4 its page gives the
-# all-reduce bandwidth of a pod of 4,096, 1.1 PB/s, by which the others agree as well.
+# the interconnect for both directions together (400, 1200 and 800 GB/s), and the data center's
+# network of a pod of 256 chips (6.4 and 25.6 Tbit/s) or of a chip (v5p, 50 Gbit/s); for v4 its page
+# gives the all-reduce bandwidth of a pod of 4,096, 1.1 PB/s, by which the others agree as well.
+# GPUs: NVIDIA's data sheets, NVLink for both directions together (900 and 1,800 GB/s), and memory
+# as their drivers say.
 CHIPS = {
     "v4": Chip("TPU v4", 32 * GIB, 1200e9, 1.1e15 / 4096),
-    "v5e": Chip("TPU v5e", 15.75 * GIB, 819e9, 400e9 / 2),
-    "v5p": Chip("TPU v5p", 95 * GIB, 2765e9, 1200e9 / 2),
-    "v6e": Chip("TPU v6e", 32 * GIB, 1638e9, 800e9 / 2),
+    "v5e": Chip("TPU v5e", 15.75 * GIB, 819e9, 400e9 / 2, 6.4e12 / 8 / 256),
+    "v5p": Chip("TPU v5p", 95 * GIB, 2765e9, 1200e9 / 2, 50e9 / 8),
+    "v6e": Chip("TPU v6e", 32 * GIB, 1638e9, 800e9 / 2, 25.6e12 / 8 / 256),
+    "h100": Chip("NVIDIA H100 80GB HBM3", 84_942_979_072, 3352e9, 900e9 / 2),
+    "h200": Chip("NVIDIA H200", 151_397_597_184, 4800e9, 900e9 / 2),
+    "b200": Chip("NVIDIA B200", 191_514_411_008, 7672e9, 1800e9 / 2),
+    "gb200": Chip("NVIDIA GB200", 197_897_748_480, 7928e9, 1800e9 / 2),
 }
-
-
-def chip_of(topology: str) -> Chip:
-    """The chip of a topology's name such as "v5e:16x16".
-
-    Raises:
-      ConfigError: not a name of that form, or of another chip.
-    """
-    name, _, shape = topology.partition(":")
-    shape = shape.removesuffix("_twisted")
-    if name not in CHIPS or not all(side.isdigit() and int(side) for side in shape.split("x")):
-        raise ConfigError(f"--topology={topology}: expected CHIP:AxB or CHIP:AxBxC, the chip one "
-                          "of " + ", ".join(CHIPS))
-    return CHIPS[name]

@@ -154,6 +154,8 @@ def report(config: ConfigDict, costs: Costs, given: Any) -> str:
             f"{100 * given.lost_share:.0f}% of failures take its disk with it",
             f"a failure               {restart:.0f} s until restoring begins",
             f"a step                  {given.step_seconds:g} s",
+            "local                   own disk: train.py --local=FOLDER --local_every=STEPS; two "
+            "hosts: and if a copy lay on another one's, as mesh.data puts it there (--copies=2)",
             f"storage                 {said} (s and GiB/s a host)"]
     others = [f"{who} ({what}): {figure}\n    {where}" for who, what, figure, where in PUBLISHED]
     return "\n".join([*head, "", aligned(list(rows(table))), "", "What others report:", *others])

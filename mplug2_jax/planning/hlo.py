@@ -7,7 +7,9 @@ import dataclasses
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+
+import numpy as np
 
 WIDTHS = {"pred": 8, "s4": 4, "u4": 4, "bf16": 16, "f16": 16}  # bits; of others, in the name
 COLLECTIVES = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
@@ -48,21 +50,46 @@ class Collective:
     Attributes:
       kind: of `COLLECTIVES`.
       size: bytes of the whole array on one device: the result, of a reduce-scatter the operand.
-      group: devices that take part together.
+      members: the devices of a group that take part together, by their numbers in the mesh; of a
+        permutation, a sender and the one that it sends to, of each pair.
       times: how often a step runs it.
+      source: the operation of the traced program that it is for, such as "jit(step)/optimizer/mul".
+      outside: whether it is between slices, each device with its like in the others, which are its
+        members.
     """
 
     kind: str
     size: int
-    group: int
+    members: tuple[int, ...]
     times: int
+    source: str = ""
+    outside: bool = False
+
+    @property
+    def group(self) -> int:
+        """Devices that take part together."""
+        return 2 if self.kind == "collective-permute" else len(self.members)
 
     @property
     def moved(self) -> float:
         """Bytes that a device sends in a step, by the algorithms on a ring."""
-        share = {"all-reduce": 2 * (self.group - 1) / self.group,
-                 "collective-permute": 1.0}.get(self.kind, (self.group - 1) / self.group)
-        return self.size * share * self.times
+        return self.size * self.times * _share(self.kind, self.group)
+
+    def axes(self, mesh: Mapping[str, int]) -> str:
+        """The axes of a slice's mesh along which it goes, such as "data+fsdp"; or "slices"."""
+        if self.outside:
+            return "slices"
+        places = np.unravel_index(np.array(self.members), tuple(mesh.values()))
+        if self.kind == "collective-permute":
+            places = tuple(place.reshape(-1, 2) for place in places)
+        return "+".join(axis for axis, place in zip(mesh, places, strict=True)
+                        if (place != place[..., :1]).any()) or "none"
+
+
+def _share(kind: str, group: int) -> float:
+    """Of the whole array what a device of a group sends, by the algorithms on a ring."""
+    return {"all-reduce": 2 * (group - 1) / group,
+            "collective-permute": 1.0}.get(kind, (group - 1) / group)
 
 
 class Program:
@@ -120,23 +147,36 @@ class Program:
     def collectives(self) -> list[Collective]:
         """Every collective that runs."""
         found = []
-        for instruction, _, times in self.runs():
+        for instruction, computation, times in self.runs():
             kind = instruction.opcode.removesuffix("-start")
             if kind in COLLECTIVES:
                 found.append(_collective(kind, instruction, times))
+            elif instruction.opcode == "send" and "_megascale_transfer_type" in instruction.rest:
+                found.append(_between_slices(instruction, computation, times))
             elif instruction.opcode == "fusion":
-                found += [_collective(inner.opcode, inner, times)
-                          for called in instruction.called
-                          for inner in self.computations[called].values()
-                          if inner.opcode in COLLECTIVES]
+                found += [collective for called in instruction.called
+                          for collective in self._fused(called, times)]
         return found
 
-    def moved(self) -> dict[str, float]:
-        """Bytes that a device sends in a step, by kind of collective, the most first."""
-        moved: defaultdict[str, float] = defaultdict(float)
-        for collective in self.collectives():
-            moved[collective.kind] += collective.moved
-        return dict(sorted(moved.items(), key=lambda item: item[1], reverse=True))
+    def _fused(self, name: str, times: int) -> Iterator[Collective]:
+        """The collectives of a fusion. One of a TPU's, which sums and keeps its own part at once,
+        sends what a reduce-scatter does."""
+        for inner in self.computations[name].values():
+            if inner.opcode in COLLECTIVES:
+                found = _collective(inner.opcode, inner, times)
+                yield (dataclasses.replace(found, kind="reduce-scatter")
+                       if name.startswith("all-reduce-scatter") else found)
+
+    def launches(self) -> dict[str, int]:
+        """How often a step runs each kind of instruction, the most first; of calls of a library, as
+        of cuBLAS, their names."""
+        count: defaultdict[str, int] = defaultdict(int)
+        for instruction, _, times in self.runs():
+            if instruction.opcode in FREE or instruction.opcode.endswith("-done"):
+                continue
+            target = re.search(r'custom_call_target="([^"]+)"', instruction.rest)
+            count[target[1].lstrip("_") if target else instruction.opcode] += times
+        return dict(sorted(count.items(), key=lambda item: item[1], reverse=True))
 
     def traffic(self) -> int:
         """Bytes that a step reads from and writes to HBM, one reading of each operand.
@@ -159,6 +199,8 @@ class Program:
             return 2 * result
         if instruction.opcode == "dynamic-update-slice":
             return 2 * operands[1]
+        if instruction.opcode in ("send", "recv"):
+            return result
         if instruction.opcode.endswith("-start"):  # its type repeats the operands
             return sum(operands) + max(0, result - sum(operands))
         if instruction.opcode != "fusion":
@@ -183,6 +225,8 @@ class Program:
 def _instruction(name: str, text: str) -> Instruction:
     kind, rest = _split_type(text)
     opcode, _, rest = rest.partition("(")
+    if 'custom_call_target="__cu' in rest:  # the last result of cuBLAS and cuDNN is scratch memory
+        kind = re.sub(r"[su]8\[\d+\]\{0\}\)$", ")", kind)
     operands = rest[:_closing(rest)]
     called = tuple(called.strip(" %") for group in _CALLED.findall(rest)
                    for called in group.strip("{}").split(",") if called.strip(" %"))
@@ -232,19 +276,58 @@ def _collective(kind: str, instruction: Instruction, times: int) -> Collective:
     if instruction.opcode.endswith("-start") and kind in ("all-gather", "collective-permute"):
         sizes = [size for size in sizes if size > 4]  # without the contexts
         sizes = sizes[len(sizes) // 2:]  # operands, then results
-    group = _group(instruction.rest)
-    return Collective(kind, sum(sizes) * (group if kind == "reduce-scatter" else 1), group, times)
+    members = _members(instruction.rest)
+    whole = len(members) if kind == "reduce-scatter" else 1
+    source = re.search(r'op_name="([^"]*)"', instruction.rest)
+    return Collective(kind, sum(sizes) * whole, members, times, source[1] if source else "")
 
 
-def _group(rest: str) -> int:
-    """Devices a group: `replica_groups={{0,1},{2,3}}`, `replica_groups=[2,2]<=[4]`, or the axes of
-    a mesh, `replica_groups=mesh['a'=2,'b'=4] {'b'}`, of which a part is `'b':(1)2`."""
-    if found := re.search(r"replica_groups=\[\d+,(\d+)\]", rest):
-        return int(found[1])
+def _between_slices(instruction: Instruction, computation: dict[str, Instruction],
+                    times: int) -> Collective:
+    """What a device hands to the network between slices, and is summed or gathered there."""
+    told = re.search(r'_megascale_target="\{\d+,(\d+)\}', instruction.rest)
+    kind = re.search(r'_megascale_transfer_type="(\w+)"', instruction.rest)
+    assert told and kind, f"a transfer between slices of another form: {instruction.name}"
+    name, slices = kind[1].lower().replace("_", "-"), int(told[1])
+    size = instruction.results[0][0] * (slices if name == "all-gather" else 1)
+    given = computation.get(instruction.operands[0])
+    source = re.search(r'op_name="([^"]*)"', given.rest if given else "")
+    return Collective(name, size, tuple(range(slices)), times, source[1] if source else "", True)
+
+
+def _members(rest: str) -> tuple[int, ...]:
+    """The devices of a group: `replica_groups={{0,1},{2,3}}`, `replica_groups=[2,2]<=[4]`, or the
+    axes of a mesh, `replica_groups=mesh['a'=2,'b'=4] {'b'}`, of which a part is `'b':(1)2`, and
+    whose devices may stand in another order, `device_ids=([4,2]T(1,0))`; and of every pair of a
+    permutation, `source_target_pairs={{0,1},{1,0}}`."""
+    if found := re.search(r"replica_groups=\[(\d+),(\d+)\]<=(\[[\d,]+\](?:T\([\d,]+\))?)", rest):
+        return tuple(_order(found[3]).reshape(int(found[1]), int(found[2]))[0].tolist())
     if found := re.search(r"replica_groups=\{\{([\d,]+)\}", rest):
-        return found[1].count(",") + 1
-    if found := re.search(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}", rest):
-        sizes = dict(re.findall(r"'([^']+)'=(\d+)", found[1]))
-        return math.prod(int(part or sizes[axis]) for axis, part in re.findall(
-            r"'([^']+)'(?::\(\d+\)(\d+))?", found[2]))
-    return 2  # a permutation: from one device to another
+        return tuple(int(one) for one in found[1].split(","))
+    if found := re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\((\S*)\))?\s*"
+                          r"\{([^}]*)\}", rest):
+        return _along(re.findall(r"'([^']+)'=(\d+)", found[1]), found[3], found[2])
+    pairs = re.search(r"source_target_pairs=\{([\d,{} ]*)\}", rest)
+    return tuple(int(one) for one in re.findall(r"\d+", pairs[1])) if pairs else (0, 1)
+
+
+def _order(text: str) -> np.ndarray:
+    """Devices in the order that `[4,2]T(1,0)` says: of an array of that shape, transposed."""
+    shape, _, axes = text.strip("[)").replace("]", "").partition("T(")
+    sizes = [int(size) for size in shape.split(",")]
+    ids = np.arange(math.prod(sizes)).reshape(sizes)
+    return ids.transpose([int(axis) for axis in axes.split(",")]) if axes else ids
+
+
+def _along(sides: list[tuple[str, str]], axes: str, order: str | None) -> tuple[int, ...]:
+    """The devices of a mesh, from the first on, along axes or parts of them: `'a','b':(1)2`."""
+    used = {axis: (int(before or 1), int(part or 0)) for axis, before, part in re.findall(
+        r"'([^']+)'(?::\((\d+)\)(\d+))?", axes)}
+    shape = [int(size) for _, size in sides]
+    ids = (_order(order) if order else np.arange(math.prod(shape))).reshape(shape)
+    members = []
+    for axis, size in zip((axis for axis, _ in sides), shape, strict=True):
+        before, part = used.get(axis, (size, 1))
+        part = part or size
+        members.append(np.arange(part) * (size // before // part))
+    return tuple(ids[np.ix_(*members)].ravel().tolist())

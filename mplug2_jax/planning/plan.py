@@ -2,24 +2,24 @@
 
 import dataclasses
 import math
-import os
 import re
 import time
+from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
 import jax
-from jax.experimental import topologies
 from ml_collections import ConfigDict
 
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.streams import Stream
 from mplug2_jax.parallel import sharding
 from mplug2_jax.parallel.mesh import batch_sharding, make_mesh
-from mplug2_jax.planning.chips import GIB, Chip, chip_of
+from mplug2_jax.planning.chips import GIB, Chip
 from mplug2_jax.planning.flops import count_flops
 from mplug2_jax.planning.hlo import Program
 from mplug2_jax.planning.shapes import batch_shapes, planned
+from mplug2_jax.planning.topology import GPU_OPTIONS, Topology, devices_of
 from mplug2_jax.tasks import Task
 from mplug2_jax.training.optimizer import make_optimizer
 from mplug2_jax.training.state import create_state
@@ -45,7 +45,10 @@ class Plan:
       model_flops: of the step on all devices, by the convention of `planning.flops`.
       executed_flops: with what remat and accumulation compute again, and the teacher's, on all
         devices.
-      collectives: bytes that a device sends in a step, by kind.
+      collectives: bytes that a device sends in a step to others of its slice, by kind.
+      axes: the same bytes by the axes of the mesh, and what goes to other "slices".
+      dcn: bytes that a device sends in a step to other slices.
+      launches: instructions that a step runs, by kind, of a GPU's each a kernel or more.
       traffic: bytes that a device reads from and writes to HBM in a step.
       lower_seconds, compile_seconds: of this machine.
       text: the compiled program.
@@ -63,6 +66,9 @@ class Plan:
     model_flops: int
     executed_flops: int
     collectives: dict[str, float]
+    axes: dict[str, float]
+    dcn: float
+    launches: dict[str, int]
     traffic: int
     lower_seconds: float
     compile_seconds: float
@@ -71,17 +77,35 @@ class Plan:
     @property
     def bounds(self) -> dict[str, float]:
         """Seconds that a step takes at least, by what bounds it."""
-        return {"compute": self.executed_flops / math.prod(self.mesh.values()) / self.chip.flops,
-                "memory": self.traffic / self.chip.hbm_bandwidth,
-                "interconnect": sum(self.collectives.values()) / self.chip.ici_bandwidth}
+        bounds = {"compute": self.executed_flops / self.devices / self.chip.flops,
+                  "memory": self.traffic / self.chip.hbm_bandwidth,
+                  "interconnect": sum(self.collectives.values()) / self.chip.ici_bandwidth}
+        return bounds | ({"dcn": self.dcn / self.chip.dcn_bandwidth} if self.dcn else {})
+
+    @property
+    def devices(self) -> int:
+        """Of the mesh."""
+        return math.prod(self.mesh.values())
+
+    @property
+    def bound(self) -> str:
+        """What takes longest of `bounds`."""
+        return max(self.bounds, key=lambda name: self.bounds[name])
+
+    @property
+    def seconds(self) -> float:
+        """That a step takes at least."""
+        return self.bounds[self.bound]
+
+    @property
+    def mfu(self) -> float:
+        """Share of the devices' peak FLOP/s that the model's FLOPs have at most."""
+        return self.model_flops / self.devices / self.chip.flops / self.seconds
 
     def table(self) -> str:
         """The figures as lines of text."""
-        devices, bounds = math.prod(self.mesh.values()), self.bounds
-        longest = max(bounds, key=lambda name: bounds[name])
-        mfu = self.model_flops / devices / self.chip.flops / bounds[longest]
         return "\n".join(f"{name:<24}{value}" for name, value in {
-            "devices": f"{devices} x {self.chip.kind}, mesh " + " x ".join(
+            "devices": f"{self.devices} x {self.chip.kind}, mesh " + " x ".join(
                 f"{axis} {size}" for axis, size in self.mesh.items()),
             "examples a step": ", ".join(f"{n} {size:,}" for n, size in self.batches.items()),
             "parameters": f"{self.parameters:,}, {100 * self.sharded:.2f}% of their bytes sharded",
@@ -92,12 +116,16 @@ class Plan:
                                   "3 x forward)",
             "executed FLOPs a step": f"{self.executed_flops:.4g} (with recomputation, teacher)",
             "collectives a device": f"{gib(sum(self.collectives.values()))} a step: " + (
-                ", ".join(f"{kind} {gib(size)}" for kind, size in self.collectives.items())
-                or "none"),
+                listed(self.collectives) or "none"),
+            **({"along the mesh": listed(self.axes)} if self.axes else {}),
+            **({"between slices": f"{gib(self.dcn)} a device, a step"} if self.dcn else {}),
+            **({"launches a step": ", ".join(
+                f"{kind} {count:,}" for kind, count in [*self.launches.items()][:LARGEST])}
+               if self.chip.is_gpu else {}),
             "HBM traffic a device": f"{gib(self.traffic)} a step",
-            "step time at least": f"{bounds[longest]:.3f} s, by {longest}: " + ", ".join(
-                f"{name} {seconds:.3f} s" for name, seconds in bounds.items())
-            + f"; MFU at most {100 * mfu:.0f}%",
+            "step time at least": f"{self.seconds:.3f} s, by {self.bound}: " + ", ".join(
+                f"{name} {seconds:.3f} s" for name, seconds in self.bounds.items())
+            + f"; MFU at most {100 * self.mfu:.0f}%",
             "compiled in": f"{self.compile_seconds:.0f} s, after {self.lower_seconds:.0f} s of "
                            "tracing",
         }.items())
@@ -125,25 +153,9 @@ def gib(size: float) -> str:
     return f"{size / GIB:.2f} GiB"
 
 
-def topology_devices(topology: str) -> list[jax.Device]:
-    """The devices of a topology such as "v5e:16x16"; nothing of it is needed on this machine.
-
-    Raises:
-      ConfigError: no such topology, or no libtpu.
-    """
-    chip_of(topology)
-    # This machine is no TPU host: ask nobody what it is, and take no lock on its chips.
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
-    # A v4's two cores are one device, as on real pods; libtpu's default for a description is two.
-    cores = {"chip_config_name": "megacore"} if topology.startswith("v4:") else {}
-    try:
-        return topologies.get_topology_desc(
-            topology_name=topology, platform="tpu", **cores).devices
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(f"--topology={topology}: {reason} (it needs libtpu, of "
-                          "requirements-dev.txt, and a slice that exists)") from None
+def listed(sizes: Mapping[str, float]) -> str:
+    """Bytes by name as "all-gather 1.25 GiB, all-reduce 0.50 GiB"."""
+    return ", ".join(f"{name} {gib(size)}" for name, size in sizes.items())
 
 
 def with_batch(config: ConfigDict, global_batch: int) -> ConfigDict:
@@ -172,23 +184,29 @@ def batch_on(task: Task, streams: Mapping[str, Stream],
                         batch_shapes(task, streams))
 
 
-def compile_plan(config: ConfigDict, topology: str) -> Plan:
+def state_shapes(config: ConfigDict) -> tuple[Task, Mapping[str, Stream], Any, Any]:
+    """The config's task, its streams, its optimizer, and the shapes of the train state.
+
+    Raises:
+      ConfigError: a config that cannot be run.
+    """
+    task, streams = planned(config)
+    optimizer, _ = make_optimizer(config.optimizer)
+    return task, streams, optimizer, jax.eval_shape(lambda: create_state(
+        task, optimizer, config.seed, config.optimizer.ema_decay > 0,
+        spike_window=config.guard.spike_window))
+
+
+def compile_plan(config: ConfigDict, topology: Topology) -> Plan:
     """Compiles the config's step for a topology.
 
     Raises:
       ConfigError: the config, the mesh and the topology do not go together.
       DoesNotFit: the program runs out of memory.
     """
-    chip, devices = chip_of(topology), topology_devices(topology)
-    task, streams = planned(config)
-    optimizer, _ = make_optimizer(config.optimizer)
-    mesh = make_mesh(**config.mesh, devices=devices)
-    shapes = jax.eval_shape(lambda: create_state(
-        task, optimizer, config.seed, config.optimizer.ema_decay > 0,
-        spike_window=config.guard.spike_window))
-    state = jax.tree.map(
-        lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
-        shapes, sharding.tree_shardings(shapes, mesh))
+    task, streams, optimizer, shapes = state_shapes(config)
+    mesh = make_mesh(**config.mesh, devices=devices_of(topology))
+    state = sharding.with_places(shapes, mesh)
     batch = batch_on(task, streams, mesh)
     step = make_train_step(task, optimizer, shapes, mesh, config.seed, config.optimizer.frozen,
                            config.optimizer.ema_decay)
@@ -197,16 +215,15 @@ def compile_plan(config: ConfigDict, topology: str) -> Plan:
     lowered = step.lower(state, batch)
     lowered_at = time.perf_counter()
     try:
-        compiled = lowered.compile()
+        compiled = lowered.compile(GPU_OPTIONS if topology.chip.is_gpu else None)
     except jax.errors.JaxRuntimeError as error:
         raise out_of_memory(str(error)) from None
     compiled_at = time.perf_counter()
     memory, text = compiled.memory_analysis(), compiled.as_text()
-    assert memory is not None and text is not None, "a TPU's compiler says both"
-    program = Program(text)
+    assert memory is not None and text is not None, "the compilers of TPUs and GPUs say both"
     key = jax.eval_shape(lambda: jax.random.key(0))
-    return Plan(
-        chip=chip, mesh=dict(mesh.shape),
+    plan = Plan(
+        chip=topology.chip, mesh=dict(mesh.shape),
         batches={name: stream.batch_size for name, stream in config.data.streams.items()},
         parameters=sum(math.prod(x.shape) for x in jax.tree.leaves(shapes.params)),
         sharded=sharding.sharded_share(shapes.params, mesh),
@@ -216,8 +233,29 @@ def compile_plan(config: ConfigDict, topology: str) -> Plan:
               + memory.generated_code_size_in_bytes), live=memory.peak_memory_in_bytes,
         model_flops=3 * count_flops(task.loss, shapes.params, batch, key),
         executed_flops=count_flops(step.jitted.__wrapped__, state, batch),
-        collectives=program.moved(), traffic=program.traffic(),
+        **sent(Program(text), dict(mesh.shape), topology),
         lower_seconds=lowered_at - start, compile_seconds=compiled_at - lowered_at, text=text)
+    if plan.peak > topology.chip.hbm:  # the compiler of GPUs says nothing of it
+        raise DoesNotFit(plan.peak, topology.chip.hbm, [])
+    return plan
+
+
+def sent(program: Program, mesh: Mapping[str, int], topology: Topology) -> dict[str, Any]:
+    """The fields of a `Plan` that are read from its program, which is that of one slice."""
+    inside = dict(mesh) | {"data": mesh["data"] // topology.slices}
+    kinds: defaultdict[str, float] = defaultdict(float)
+    axes: defaultdict[str, float] = defaultdict(float)
+    for collective in program.collectives():
+        axes[collective.axes(inside)] += collective.moved
+        if not collective.outside:
+            kinds[collective.kind] += collective.moved
+    return dict(collectives=most_first(kinds), axes=most_first(axes), dcn=axes.get("slices", 0.0),
+                launches=program.launches(), traffic=program.traffic())
+
+
+def most_first(sizes: Mapping[str, float]) -> dict[str, float]:
+    """Bytes by name, in their order."""
+    return dict(sorted(sizes.items(), key=lambda item: item[1], reverse=True))
 
 
 UNITS = {"": 1, "K": 2 ** 10, "M": 2 ** 20, "G": 2 ** 30, "T": 2 ** 40}

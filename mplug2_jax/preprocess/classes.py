@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 
+from mplug2_jax.contracts import paths
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.streams import SCORE
 
@@ -26,7 +26,7 @@ def read_lines(key: str, given: str | Sequence[str], also: str = "") -> tuple[st
     if not isinstance(given, str):
         return tuple(given)
     try:
-        lines = Path(given).read_text(encoding="utf-8").splitlines()
+        lines = paths.parse(given).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{key} = {given!r}: cannot be read as a file of one a line{also}: "
                           f"{error}") from None
@@ -63,7 +63,7 @@ def read_names(key: str, names: str | Sequence[str], unless: str = "",
     where, placed = "name", list(enumerate(names, 1))
     if isinstance(names, str):
         try:
-            lines = Path(names).read_text(encoding="utf-8").splitlines()
+            lines = paths.parse(names).read_text(encoding="utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{key} = {names!r}: cannot be read as a file of names, one a "
                               f"line{unless}: {error}") from None

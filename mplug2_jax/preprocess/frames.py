@@ -8,6 +8,7 @@ from av.sidedata.sidedata import SideDataContainer
 from av.video.reformatter import Interpolation, VideoReformatter
 
 _SKEW = 0.02  # of a matrix of right angles: a degree or so of rounding
+_WAITING_PIXELS = 4_000_000  # of decoded frames that wait to be converted
 # Not a frame's own `side_data`: the two refer to each other, and the pixels of every frame that was
 # asked would stay until garbage is collected.
 _side_data: Any = SideDataContainer
@@ -52,14 +53,13 @@ _NUMBERED = {
 
 
 class Frames:
-    """The wanted frames of one clip, as RGB, each written where it belongs as it comes.
+    """The wanted frames of one clip, as RGB, each written where it belongs.
 
     All have the size of the first that comes; where the size changes within the video, the others
     are stretched to it (bicubic).
 
     Attributes:
         missing: names of those that did not come yet.
-        array: uint8 [T, H, W, 3], once the first frame came.
     """
 
     def __init__(self, wanted: list[int]):
@@ -68,24 +68,51 @@ class Frames:
         for place, name in enumerate(wanted):
             self._places.setdefault(name, []).append(place)
         self.missing = set(wanted)
-        self.array: np.ndarray | None = None
+        self._array: np.ndarray | None = None
         self._count = len(wanted)
         # One converter for the clip, without threads: setting up either costs more than converting
         # a small frame.
         self._reformatter = VideoReformatter()
+        # Converted together: decoding in between drives the code of it out of the processor's
+        # caches, and then it takes three times as long.
+        self._waiting: list[tuple[int, av.VideoFrame]] = []
+        self._pixels = 0  # of those
+
+    @property
+    def array(self) -> np.ndarray | None:
+        """uint8 [T, H, W, 3], once the first frame came; not of those that are missing."""
+        self._convert_waiting()
+        return self._array
 
     def add(self, name: int, frame: av.VideoFrame) -> None:
         """Takes the frame of this name."""
+        self._waiting.append((name, frame))
+        self._pixels += frame.width * frame.height
+        self.missing.discard(name)
+        if self._pixels > _WAITING_PIXELS:
+            self._convert_waiting()
+
+    def _convert_waiting(self) -> None:
+        for name, frame in self._waiting:
+            pixels = self._shown(frame)
+            if self._array is None:
+                self._array = np.empty((self._count, *pixels.shape), np.uint8)
+            for place in self._places[name]:
+                self._array[place] = pixels
+        self._waiting.clear()
+        self._pixels = 0
+
+    def _shown(self, frame: av.VideoFrame) -> np.ndarray:
+        """A frame's pixels as they are shown, uint8 [H, W, 3]."""
         turn = turning(frame)
-        height, width = frame.height, frame.width
-        if self.array is not None:
-            height, width = self.array.shape[1:3]
+        height, width = coded = frame.height, frame.width
+        if self._array is not None:
+            height, width = self._array.shape[1:3]
             if turn.transposed:
                 height, width = width, height
-        changed = (height, width) != (frame.height, frame.width)
         plane = self._reformatter.reformat(
             frame, width, height, "rgb24", threads=1,
-            interpolation=Interpolation.BICUBIC if changed else None,
+            interpolation=None if (height, width) == coded else Interpolation.BICUBIC,
         ).planes[0]  # fmt: skip
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(height, plane.line_size)
         pixels = rows[:, : 3 * width].reshape(height, width, 3)
@@ -95,8 +122,4 @@ class Frames:
             pixels = pixels[:, ::-1]
         if turn.up_down:
             pixels = pixels[::-1]
-        if self.array is None:
-            self.array = np.empty((self._count, *pixels.shape), np.uint8)
-        for place in self._places[name]:
-            self.array[place] = pixels
-        self.missing.discard(name)
+        return pixels

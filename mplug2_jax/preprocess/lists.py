@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mplug2_jax.contracts.errors import DataError
+from mplug2_jax.contracts.paths import in_bucket, parse
 
 # By the bytes at its beginning how a text is encoded; of those without, UTF-8.
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF32_LE: "utf-32",
           codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16",
           codecs.BOM_UTF16_BE: "utf-16"}  # fmt: skip
 _QUOTES = ("'", '"')
+_ASKED = ("/", "#", "~", *_QUOTES)  # in a bucket, where each question is a request
 
 
 def listed(path: Path) -> list[Path]:
@@ -20,6 +22,7 @@ def listed(path: Path) -> list[Path]:
     A relative name is one of the list's own folder or, where it has no such file, of the current
     folder. A line is taken as it is where there is such a file. If not, blanks at its ends, quotes
     around it and "~" for the home folder are understood, and one that begins with "#" is a comment.
+    In a bucket the current folder has none, and names with blanks at their ends are not looked for.
 
     Raises:
       DataError: it cannot be read.
@@ -56,9 +59,19 @@ def _named(folder: Path, line: str) -> Path | None:
     """The file that a line names; None for a comment."""
     bare = line.strip()
     quoted = bare[1:-1] if len(bare) > 2 and bare[0] == bare[-1] and bare[0] in _QUOTES else bare
-    forms = dict.fromkeys((line, bare, quoted, os.path.expanduser(bare)))
-    for form in forms:
-        for place in (folder / form, Path(form)):
-            if os.path.lexists(place):
+    if in_bucket(quoted):
+        return parse(quoted)
+    if in_bucket(folder) and not bare.startswith(_ASKED):
+        return folder / bare
+    for form in dict.fromkeys((line, bare, quoted, os.path.expanduser(bare))):
+        for place in _places(folder, form):
+            if place.exists() if in_bucket(place) else os.path.lexists(place):
                 return place
-    return None if bare.startswith("#") else folder / bare
+    return None if bare.startswith("#") else _places(folder, bare)[0]
+
+
+def _places(folder: Path, form: str) -> list[Path]:
+    """Where a file of a list in a folder may be."""
+    if os.path.isabs(form):
+        return [Path(form)]
+    return [folder / form] if in_bucket(folder) else [folder / form, Path(form)]

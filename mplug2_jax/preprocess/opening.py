@@ -11,13 +11,16 @@ import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import av
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from mplug2_jax.contracts.buckets import Bucket
 from mplug2_jax.contracts.errors import MediaError
+from mplug2_jax.contracts.paths import in_bucket
 
 # What bytes may be. Playlists, scripts and descriptions of streams (HLS, DASH, ffconcat, SDP,
 # image2 patterns), which open further files or connections, are not among them.
@@ -31,6 +34,10 @@ MAX_STREAMS = 100  # of a file; a transponder's recording has some sixty
 MAX_DURATION = 24 * 3600  # seconds
 # Of the wall clock, for one medium; the limit of pixels is reached before on an idle machine.
 MAX_SECONDS = 120.0
+# Titles are in any encoding, and none is read here: PyAV before 19 raises for those that are not
+# UTF-8 unless it is told not to, later ones escape the bytes and know no such option.
+ANY_TITLE: dict[str, Any] = (
+    {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {})
 # Pictures beside sound, and pictures of a video's chapters: nothing that plays.
 _STILLS = Disposition.attached_pic | Disposition.timed_thumbnails
 
@@ -53,7 +60,7 @@ class Clock:
 
     def check(self) -> None:
         """Raises MediaError once it is over."""
-        if self.over:
+        if time.monotonic() > self._end:  # not `over`: this is asked for every packet
             raise MediaError(f"took longer than {self._seconds:g} s")
 
 
@@ -79,6 +86,8 @@ def read_file(path: Path, offset: int = 0, size: int = -1) -> bytes:
     Raises:
         MediaError: there is no such file, it cannot be read, or is too large or too short.
     """
+    if in_bucket(path):
+        return _from_bucket(path, offset, size)
     try:
         # Opening a pipe that nobody writes to would wait; a device may have no end.
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
@@ -91,6 +100,21 @@ def read_file(path: Path, offset: int = 0, size: int = -1) -> bytes:
                                  f"{MAX_BYTES / 1e9:.1f} GB: cut it into parts")  # fmt: skip
             file.seek(offset)
             data = file.read(max(wanted, 0))
+    except OSError as error:
+        raise MediaError(f"unreadable: {error.strerror or error}") from error
+    if len(data) < size:
+        raise MediaError(f"ends {size - len(data)} bytes too early")
+    return data
+
+
+def _from_bucket(path: Path, offset: int, size: int) -> bytes:
+    try:
+        rest = path.stat().st_size - offset
+        wanted = rest if size < 0 else size
+        if wanted > MAX_BYTES:
+            raise MediaError(f"{wanted / 1e9:.1f} GB are more than the limit of "
+                             f"{MAX_BYTES / 1e9:.1f} GB: cut it into parts")
+        data = cast(Bucket, path).read_range(offset, min(wanted, rest))
     except OSError as error:
         raise MediaError(f"unreadable: {error.strerror or error}") from error
     if len(data) < size:
@@ -130,10 +154,9 @@ def opened(data: bytes, clock: Clock) -> Iterator[tuple[InputContainer, VideoStr
         "max_streams": str(MAX_STREAMS + 1),  # and no more are made
         "max_pixels": str(MAX_PIXELS),  # of the decoders that find out what a stream is
     }
-    # Titles are in any encoding; none is read here.
     source = _Source(data, clock)
     try:
-        container = av.open(source, "r", options=options, metadata_errors="ignore")
+        container = av.open(source, "r", options=options, **ANY_TITLE)
     except av.FFmpegError:
         clock.check()
         raise

@@ -145,7 +145,10 @@ class Packets:
             del self._keys[place]
 
     def read(self, first: int, end: int) -> Iterator[tuple[int, av.Packet]]:
-        """The packets from one on until before another, with their numbers."""
+        """The packets from one on until before another, with their numbers.
+
+        These are their times too, for a frame has its packet's, whatever the container said.
+        """
         if self._kept is not None:
             return enumerate(itertools.islice(self._kept, first, end), first)
         return self._read_again(first, min(end, len(self)))
@@ -157,6 +160,7 @@ class Packets:
             if number >= end:
                 break
             if number >= first:
+                packet.pts = number
                 yield number, packet
 
     def _read(self) -> tuple[float, float]:
@@ -172,31 +176,34 @@ class Packets:
         self._note(packets, spans)
         if self._kept is not None:
             self._kept = packets
+            for number, packet in enumerate(packets):
+                packet.pts = number
         if not len(self):
             raise MediaError("no frame in the video stream")
         return spans.seconds(self._container)
 
     def _read_all(self, packets: list[av.Packet], spans: "_Spans") -> None:
         """Adds the stream's packets to a list, which is noted and emptied when it is too large."""
-        own, size = self._stream.index, 0
-        for total, packet in enumerate(self._container.demux(*self._streams_read())):
-            if not packet.size:
+        own, read, size, total = self._stream.index, self._streams_read(), 0, 0
+        for packet in self._container.demux(*read):
+            length = packet.size
+            if not length:
                 continue
-            if total >= _MAX_PACKETS:
+            total += 1
+            if total > _MAX_PACKETS:
                 raise MediaError(f"more than {_MAX_PACKETS} packets")
-            number = packet.stream_index
-            if number != own:
+            if not read and (number := packet.stream_index) != own:
                 time = packet.dts if packet.pts is None else packet.pts
                 if time is not None:
                     spans.add(number, time, time + (packet.duration or 0))
                 continue
             packets.append(packet)
-            size += packet.size
+            size += length
             if size > _KEPT_BYTES:
                 self._clock.check()
+                self._kept, size = None, 0
                 self._note(packets, spans)
                 packets.clear()
-                self._kept, size = None, 0
 
     def _note(self, packets: list[av.Packet], spans: "_Spans") -> None:
         """Adds what the stream's next packets say."""
@@ -210,7 +217,8 @@ class Packets:
             spans.add(self._stream.index, min(_known(times)), max(ends))
         self._pts += pts
         self._dts += dts
-        self._sizes += map(_SIZE, packets)
+        if self._kept is None:  # to know them by, when they are read again
+            self._sizes += map(_SIZE, packets)
         self._is_key += map(_IS_KEY, packets)
         # VP8 says in its first byte whether a frame is shown; others hide theirs in packets of
         # ones that are.

@@ -57,6 +57,7 @@ _MAX_DECODED_PIXELS = 20_000_000_000
 _MAX_SCANS = 200
 _MARKER = re.compile(rb"\xff+([^\x00\x01\xd0-\xd8\xff])", re.DOTALL)  # but those without a segment
 _SCAN, _END = 0xDA, 0xD9
+_BLOCK = 2**20  # bytes looked at together
 _HEIF = "HEIF"
 _WEBP_MOVES, _WEBP_ALPHA = 0x02, 0x10  # of its extended header
 # Formats that may move and are not read as videos are: FFmpeg reads no WebP that moves, only the
@@ -108,12 +109,22 @@ def _scans(data: bytes) -> int:
 
     Or how many there are at most, where that is no more than it may have.
     """
-    if (most := data.count(bytes((0xFF, _SCAN)))) <= _MAX_SCANS:  # a hundred times as fast
+    if (most := _count_pairs(data, 0xFF, _SCAN)) <= _MAX_SCANS:  # hundreds of times as fast
         return most
     count, at = 0, 2
     while (found := _MARKER.search(data, at)) and found[1][0] != _END:
         count += found[1][0] == _SCAN
         at = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
+    return count
+
+
+def _count_pairs(data: bytes, first: int, second: int) -> int:
+    """How often a byte follows another: as `bytes.count`, in a fifth of the time."""
+    values, count = np.frombuffer(data, np.uint8), 0
+    for at in range(0, len(data) - 1, _BLOCK):
+        follows = values[at + 1 : at + 1 + _BLOCK] == second
+        follows &= values[at : at + len(follows)] == first
+        count += int(np.count_nonzero(follows))
     return count
 
 
@@ -248,10 +259,13 @@ def opened(data: bytes) -> Iterator[Picture]:
         raise MediaError(f"undecodable image of {len(data)} bytes: {reason}") from error
 
 
-def check_whole(data: bytes, moves: bool) -> None:
+def picture_facts(data: bytes, moves: bool) -> tuple[int, int, int]:
     """Decodes a picture, to nothing; of one that moves, its last frame and what that needs.
 
     A JPEG at an eighth of its size, in half the time: all of the file is read for that too.
+
+    Returns:
+        Width and height as viewers show it, and the number of frames.
 
     Raises:
         MediaError: it cannot be decoded: truncated, damaged, or none; or has too many frames.
@@ -261,6 +275,7 @@ def check_whole(data: bytes, moves: bool) -> None:
             picture.moving(lambda times: [len(times) - 1], timed=False)
         else:
             picture.pixels(least=True)
+        return *picture.size, picture.frames
 
 
 def as_annotated(data: bytes, stated: tuple[float, float]) -> bytes:

@@ -16,6 +16,7 @@ import sentencepiece
 import tokenizers
 from tokenizers import models, pre_tokenizers
 
+from mplug2_jax.contracts import paths
 from mplug2_jax.preprocess.written import is_chinese, is_mark, join_words
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
@@ -160,7 +161,7 @@ class Tokenizer:
 
 def vocabulary_file(given: str | os.PathLike) -> Path:
     """The file of a vocabulary: of one that comes with the package by its name, else as given."""
-    return PACKAGED.get(str(given), Path(given))
+    return PACKAGED.get(str(given)) or paths.parse(given)
 
 
 def load_tokenizer(given: str | os.PathLike) -> Tokenizer:
@@ -288,8 +289,4 @@ def train_sentencepiece(
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"cannot train a vocabulary of {vocab_size} pieces: {reason}") from error
-    # Written under another name first, so that an interruption leaves no half a vocabulary.
-    out_path = Path(out_path)
-    partial = out_path.with_name(out_path.name + ".partial")
-    partial.write_bytes(model.getvalue())
-    partial.replace(out_path)
+    paths.write(paths.parse(out_path), model.getvalue())

@@ -208,7 +208,7 @@ class _Clip:
             inside = within(self._seconds(order) if start or end else len(order), start, end)
             images = Frames([order[inside[i]] for i in choose(len(inside))])
             absent = self._decode_chosen(images)
-            if images.array is not None and not images.missing:
+            if not images.missing and images.array is not None:
                 return images.array
             if not absent:  # the order was a wrong guess
                 break
@@ -277,7 +277,7 @@ class _Clip:
         came: set[int] = set()
         says = first > 0 and self._codec.name in _SAYING
         skips = spares and not self._fields and self._codec.name in _SKIPPING
-        latest, refused = -1, len(self.refused)
+        latest, refused, complete = -1, len(self.refused), not wanted
         self._codec.flush_buffers()
         try:
             for number, packet in self._run_packets(first, last):
@@ -294,7 +294,8 @@ class _Clip:
                     came.add(name)
                     if name in wanted:
                         images.add(name, frame)
-                if spares and (wanted <= came or len(self.refused) > refused):
+                        complete = wanted <= came
+                if spares and (complete or len(self.refused) > refused):
                     break
         finally:
             self._codec.skip_frame, self._sparing = "DEFAULT", False
@@ -348,7 +349,6 @@ class _Clip:
         """The frames that come up with a packet, one of those from `first` on."""
         self._clock.check()
         if packet is not None:
-            packet.pts = number  # its frame has it too, whatever the container said
             self.decoded += 1
         try:
             frames = self._codec.decode(packet)

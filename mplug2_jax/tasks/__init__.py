@@ -11,16 +11,19 @@ import pkgutil
 from collections.abc import Mapping
 from typing import Any
 
+from ml_collections import ConfigDict
+
 from mplug2_jax.contracts import options
 from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.contracts.streams import GIVEN_BY_TASKS, Stream
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.preprocess.tokenizer import Tokenizer
+from mplug2_jax.tasks.base.older import own_keys, own_options, weighed_media
 from mplug2_jax.tasks.base.options import check_shared
 from mplug2_jax.tasks.base.sharing import with_rows
 from mplug2_jax.tasks.base.task import Task
 
-__all__ = ["Task", "complete", "load", "make", "names", "read", "section", "streams",
+__all__ = ["Task", "complete", "load", "make", "names", "read", "section", "stored", "streams",
            "with_rows"]
 
 
@@ -132,6 +135,42 @@ def complete(config: dict[str, Any], older: bool = False) -> list[str]:
         fill(entry, "stream", Stream, f"{place}.stream", GIVEN_BY_TASKS)
         fill(entry, "task", load(entry["task"]["name"]).Options, f"{place}.task")
     return filled
+
+
+def stored(meta: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """The config of a checkpoint as plain values, its model, tasks and streams with all their keys.
+
+    Those that it does not name get what reproduces what its run did.
+
+    Args:
+      meta: of the checkpoint. The config of converted weights may have a `model` section alone, and
+        keeps to it.
+
+    Returns:
+      The config, and a line for each key.
+    """
+    config = ConfigDict(meta["config"]).to_dict()
+    if meta.get("format", 1) == 1 and "task" in config:
+        _from_format_1(config)
+    weighed_media(config.get("data", {}))
+    config["model"], filled = options.complete(ModelConfig, config["model"], "model")
+    return config, filled + (complete(config, older=True) if "task" in config else [])
+
+
+def _from_format_1(config: dict[str, Any]) -> None:
+    """Leaves out, in place, of each section what was not its own."""
+    def own(section: dict[str, Any]) -> dict[str, Any]:
+        return own_options(load(section["name"]).Options, section)
+
+    config["task"] = own(config["task"])
+    for name, stream in config["data"]["streams"].items():
+        config["data"]["streams"][name] = own_keys(stream, f"data.streams.{name}")
+    for name, entry in config["evals"].items():
+        expand = entry["stream"].get("expand", "record")
+        entry["task"] = own(entry["task"] | {"expand": expand})
+        if reference := entry.pop("reference", ""):
+            entry["task"]["reference"] = reference
+        entry["stream"] = own_keys(entry["stream"], f"evals.{name}.stream")
 
 
 def make(given: Mapping[str, Any], model: ModelConfig, tokenizer: Tokenizer,

@@ -172,6 +172,11 @@ class Retrieval(Task):
     def weights(self) -> Mapping[str, float]:
         return vars(self.options.objectives)
 
+    def embed(self, params: Any, batch: Batch) -> dict[str, Array]:
+        """Features `[B, C]` of what is seen alone."""
+        visual = self.encode_seen(params, batch)
+        return {"visual_features": self.call(params, "contrastive", visual, self.options.modality)}
+
     def predict(self, params: Any, batch: Batch) -> dict[str, Array]:
         """Features `[B, C]` and tokens of both sides, and the text's mask `[B, L]`."""
         visual = self.encode_seen(params, batch)

@@ -11,8 +11,8 @@ import jax
 import numpy as np
 from absl import logging
 
-from mplug2_jax import launch
-from mplug2_jax.contracts import exits
+from mplug2_jax import launch, places
+from mplug2_jax.contracts import exits, paths
 from mplug2_jax.contracts.errors import EndsRun
 from mplug2_jax.parallel import hosts
 
@@ -74,8 +74,9 @@ class BadSteps:
                 "loss": loss if math.isfinite(loss) else str(loss),
                 "grad_norm": norm if math.isfinite(norm) else str(norm),
                 "records": {name: self._names(name, _own_rows(x)) for name, x in ids.items()}}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        with places.named(self._path):
+            self._file.write(json.dumps(line) + "\n")
+            paths.settle(self._file)
         if in_a_row > self._limit:
             raise TooManyBadSteps(
                 f"step {step}: the last {in_a_row} steps changed nothing, their loss or gradient "

@@ -152,11 +152,14 @@ def _opened(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
 
 def _place(scope: str, equation: Any) -> Place:
     """Of an equation within `scope`: `jvp(MPlug2)/fusion/...`, as transformations wrap names."""
-    parts = [part for part in scope.split("/") if part]
-    names = [found[1] for part in parts if (found := _SCOPE.fullmatch(part))]
     frame = jax._src.source_info_util.user_frame(equation.source_info.traceback)
     source = f"{frame.file_name}:{frame.start_line}" if frame else "an unknown line"
-    return Place("/".join(names), equation.primitive.name, "transpose(" in scope, source)
+    return Place("/".join(names(scope)), equation.primitive.name, "transpose(" in scope, source)
+
+
+def names(scope: str) -> list[str]:
+    """The names in a scope, out of what transformations wrapped around them."""
+    return [found[1] for part in scope.split("/") if (found := _SCOPE.fullmatch(part))]
 
 
 def _is_float(x: Any) -> bool:

@@ -53,6 +53,13 @@ def restored(item: Mapping[str, jax.Array], fresh: Guard) -> Guard:
     return fresh.replace(**counts, seen=item["seen"], norms=norms)
 
 
+def emptied(guard: Guard) -> Guard:
+    """The same counts, and a window that is filled anew: other batch sizes have other norms."""
+    if guard.norms is None:
+        return guard
+    return guard.replace(seen=jax.device_put(jnp.zeros((), jnp.int32), guard.seen.sharding))
+
+
 def is_good(guard: Guard, loss: jax.Array, norm: jax.Array, deviations: float) -> jax.Array:
     """Whether a step may change anything: a bool scalar.
 

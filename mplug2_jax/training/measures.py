@@ -1,12 +1,18 @@
 """What a step says of itself beside its task's figures: norms by module, and what it has read."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
+
+from mplug2_jax.parallel import hosts
+from mplug2_jax.parallel.mesh import feeding_alike
+from mplug2_jax.training.optimizer import rates_of
 
 Batch = Mapping[str, Mapping[str, Any]]
 # Of a stream's batch: ids [B, L], of several questions [B, Q, L], and their masks.
@@ -43,3 +49,33 @@ def amounts(batch: Batch) -> dict[str, int]:
         counts["positions"] += sum(
             math.prod(rows[text].shape) for text in TEXTS if text in rows)
     return {name: count for name, count in counts.items() if count}
+
+
+def fetched(metrics: Mapping[str, jax.Array], step: int,
+            rates: dict[str, optax.Schedule]) -> dict[str, float]:
+    """A step's metrics on the host, and the learning rates, which skipped steps did not move."""
+    values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    return values | rates_of(step - int(values["skipped_steps"]), rates)
+
+
+def beside(values: Mapping[str, float], weights: Mapping[str, float]) -> dict[str, float]:
+    """The values, and beside each `stream/part` of the loss its `stream/part_weight`."""
+    parts = ((name, name.partition("/")[2]) for name in values)
+    return {**values, **{f"{name}_weight": float(weights[part])
+                         for name, part in parts if part in weights}}
+
+
+def skipped(counts: Mapping[tuple[str, str], int], mesh: Mesh) -> dict[str, int]:
+    """Records skipped so far by all hosts, `skipped`, and `skipped/reason` of each reason.
+
+    Args:
+      counts: of this process, by stream and reason.
+      mesh: over which batches are spread.
+    """
+    reasons: Counter[str] = Counter()
+    for (_, reason), count in counts.items():
+        reasons[reason] += count
+    alike = feeding_alike(mesh)
+    found = {reason: count // alike for reason, count in hosts.totals(reasons).items()}
+    return {"skipped": sum(found.values())} | {
+        f"skipped/{reason}": count for reason, count in found.items()}

@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from mplug2_jax.parallel.sharding import path_name
+from mplug2_jax.training.pace import PLANNED, Pace
 
 # No weight decay on biases, LayerNorm scales, and the temperature, which are not directions.
 NO_DECAY = re.compile(r"(bias|scale|temperature)$")
@@ -109,16 +110,16 @@ def scale_layers(decay: float) -> optax.GradientTransformation:
         lambda update, factor: update * factor, updates, layer_factors(params, decay)))
 
 
-def make_optimizer(
-        options: Any) -> tuple[optax.GradientTransformation, dict[str, optax.Schedule]]:
+def make_optimizer(options: Any, pace: Pace = PLANNED
+                   ) -> tuple[optax.GradientTransformation, dict[str, optax.Schedule]]:
     """The optimizer of a config's `optimizer` section, and its schedules by their key there.
 
     One AdamW for all; a group differs by its learning rate alone, so that moments are one tree.
+    Schedules are of updates, at the `pace` of the run; its state does not depend on that.
     """
-    rest = schedule(options.learning_rate, options.final_learning_rate, options.warmup_steps,
-                    options.steps)
-    vision = schedule(options.vision_learning_rate, options.final_learning_rate,
-                      options.warmup_steps, options.steps)
+    rest, vision = (pace.of_updates(schedule(peak, options.final_learning_rate,
+                                             options.warmup_steps, options.steps))
+                    for peak in (options.learning_rate, options.vision_learning_rate))
     optimizer = optax.chain(
         optax.clip_by_global_norm(options.clip_norm),
         optax.scale_by_adam(b1=options.b1, b2=options.b2, eps=1e-8),

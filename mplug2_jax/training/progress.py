@@ -1,54 +1,55 @@
 """Throughput, MFU and time left, and the line that shows them."""
 
-import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 from absl import logging
 
+from mplug2_jax.training.ledger import Ledger
+
 EPOCH = "/epoch"  # `stream/epoch`, or of a source of it `stream/source/epoch`
 
 
 class Progress:
-    """Measures from its making on; evaluation and the like are taken out by `paused`.
+    """Measures from the first step on that it counts, without validations and the like.
 
     Args:
-      step: the step just done.
       total: steps of the run.
       amounts: of `measures.amounts`, what a step reads over all streams and devices.
       flops: model FLOPs a step.
-      peak: FLOP/s of all devices; None where it is not known, and there is no MFU.
+      peak: gives FLOP/s of all devices; None where it is not known, and there is no MFU.
       figures: of the task, each with `matches(name)` and `headline`: what the line shows.
+      ledger: accounts for the time.
     """
 
-    def __init__(self, step: int, total: int, amounts: Mapping[str, int], flops: float,
-                 peak: float | None, figures: Sequence[Any]):
-        self.total, self.amounts, self.flops, self.peak = total, amounts, flops, peak
-        self._figures = figures
-        self._first = self._last = (step, time.perf_counter())
+    def __init__(self, total: int, amounts: Mapping[str, int], flops: float,
+                 peak: Callable[[], float | None], figures: Sequence[Any], ledger: Ledger):
+        self.total, self.amounts, self.flops, self._peak = total, amounts, flops, peak
+        self._figures, self._ledger = figures, ledger
+        self._first = self._last = (-1, 0.0)
+        self._paused = 0.0  # seconds
         self._tokens: list[Any] = []  # of each step since the last measure, on the device
 
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Takes the time of what is done within out of the measurement."""
-        start = time.perf_counter()
-        yield
-        seconds = time.perf_counter() - start
-        self._first = self._first[0], self._first[1] + seconds
-        self._last = self._last[0], self._last[1] + seconds
+    def _begin(self, step: int) -> None:
+        """The first step, which compiled, is done: it is not measured."""
+        self.peak = self._peak()
+        self._ledger.begin(step)
+        self._first = self._last = (step, time.perf_counter())
 
     def count(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Notes what a step says that it has read (`tokens`), without waiting for it."""
-        if step > self._last[0]:
+        if self._first[0] < 0:
+            self._begin(step)
+        else:
             self._tokens.append(metrics["tokens"])
 
     def report(self, step: int, values: dict[str, float]) -> dict[str, float]:
-        """Logs the line of a step; gives its values with the speed."""
+        """Logs the line of a step; gives its values with the speed and the ledger's."""
         speed = self.measure(step)
         logging.info("%s", self.line(step, values, speed))
-        return values | speed
+        return values | speed | self._ledger.report(step)
 
     def measure(self, step: int) -> dict[str, float]:
         """Speed since the last measure, and of `examples_per_second` the run's average, too.
@@ -57,7 +58,8 @@ class Progress:
         `padding`, the share of their room that is none, and `mfu` where the peak is known.
         """
         tokens = float(sum(jax.device_get(self._tokens)))
-        now = time.perf_counter()
+        self._paused += self._ledger.paused
+        now = time.perf_counter() - self._paused
         steps, seconds = step - self._last[0], max(now - self._last[1], 1e-9)
         average = (step - self._first[0]) / max(now - self._first[1], 1e-9)
         examples, positions = self.amounts["examples"], self.amounts.get("positions", 0)

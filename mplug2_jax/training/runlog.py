@@ -1,13 +1,13 @@
-"""What a run writes about itself: `train.jsonl`, `validation.jsonl` and TensorBoard files."""
+"""What a run writes about itself: `train.jsonl`, `validation.jsonl`, and the same for others."""
 
-import json
-import math
+import contextlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from tensorboardX import SummaryWriter
-
-from mplug2_jax import launch
 from mplug2_jax.parallel import hosts
+from mplug2_jax.training.ledger import Ledger
+from mplug2_jax.training.writers import JsonLines, TensorBoard, Writer
 
 LOGS = ("train.jsonl", "validation.jsonl")  # beside TensorBoard's
 
@@ -18,51 +18,54 @@ class RunLog:
     Args:
       workdir: the work folder.
       start: the step from which the run goes on; what the files say of later ones is dropped.
+      ledger: takes up the accounts that they hold.
+      writers: get all of it, too; of process 0.
 
     Attributes:
       validated: whether they hold the validation of that step; the same on all processes.
     """
 
-    def __init__(self, workdir: Path, start: int):
-        self._writes = hosts.is_first()
-        path, found = workdir / LOGS[1], False
-        if self._writes:
-            self._file = launch.open_log(workdir / LOGS[0], start)
-            self._validations = launch.open_log(path, start)
-            found = start in (json.loads(line)["step"] for line in path.read_text().splitlines())
-            self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
+    def __init__(self, workdir: Path, start: int, ledger: Ledger, writers: Sequence[Writer] = ()):
+        found = False
+        self._steps: list[Writer] = []
+        self._validations: list[Writer] = []
+        if hosts.is_first():
+            train, validation = (JsonLines(workdir / name, start) for name in LOGS)
+            ledger.go_on(train.last)
+            found = start in validation.steps
+            self._steps = [train, TensorBoard(workdir / "tensorboard", start), *writers]
+            self._validations = [validation]
         self.validated = hosts.total(found) > 0
 
-    def step(self, step: int, values: dict[str, float]) -> None:
-        """Writes a step's values to both; one that is no number is null."""
-        if self._writes:
-            self._file.write(json.dumps(_plain(values) | {"step": step}) + "\n")
-            self._file.flush()
-        self.scores(step, values)
+    def step(self, step: int, values: Mapping[str, float]) -> None:
+        """Writes a step's figures."""
+        for writer in self._steps:
+            writer.scalars(step, values)
 
-    def validation(self, step: int, values: dict[str, float]) -> None:
-        """Writes a validation's figures to both; one that is no number is null."""
-        if self._writes:
-            self._validations.write(json.dumps({"step": step} | _plain(values)) + "\n")
-            self._validations.flush()
-        self.scores(step, {f"validation/{name}": value for name, value in values.items()})
+    def validation(self, step: int, values: Mapping[str, float]) -> None:
+        """Writes a validation's figures; for others than its own file, as `validation/...`."""
+        for writer in self._validations:
+            writer.scalars(step, values)
+            writer.settle()  # a start after this asks for it
+        named = {f"validation/{name}": value for name, value in values.items()}
+        for writer in self._steps[1:]:
+            writer.scalars(step, named)
 
-    def scores(self, step: int, values: dict[str, float]) -> None:
-        """Writes values to TensorBoard alone."""
-        if self._writes:
-            for name, value in values.items():
-                self._tensorboard.add_scalar(name, value, step)
+    def settle(self) -> None:
+        """Sees that all steps' figures are written, before a checkpoint says that they are done."""
+        for writer in self._steps:
+            writer.settle()
 
     def __enter__(self) -> "RunLog":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        if self._writes:
-            self._file.close()
-            self._validations.close()
-            self._tensorboard.close()
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        # Of what could not be written files try again: the first error is the one to tell.
+        with contextlib.ExitStack() as rest:
+            for writer in (*self._validations, *self._steps):
+                rest.callback(_closed, writer, quiet=error is not None)
 
 
-def _plain(values: dict[str, float]) -> dict[str, float | None]:
-    """The values, None for those that JSON has no word for."""
-    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+def _closed(writer: Writer, quiet: bool) -> None:
+    with contextlib.suppress(*[Exception] if quiet else []):
+        writer.close()

@@ -19,8 +19,8 @@ from typing import Any
 
 import jax
 
-from mplug2_jax import launch
-from mplug2_jax.contracts import exits
+from mplug2_jax import launch, places
+from mplug2_jax.contracts import exits, paths
 from mplug2_jax.parallel import ending, hosts
 from mplug2_jax.training.vigil import Vigil
 
@@ -51,17 +51,15 @@ def record(workdir: Path, step: int, config: Mapping[str, Any], data: Mapping[st
                 "devices": {"kind": jax.devices()[0].device_kind, "count": jax.device_count(),
                             "processes": jax.process_count(), "mesh": dict(mesh)},
                 "host": hosts.this()}
-        with open(workdir / STARTS, "a") as file:
-            file.write(json.dumps(line) + "\n")
+        with places.named(workdir / STARTS):
+            paths.add(workdir / STARTS, json.dumps(line))
         for path in _ends(workdir):
             path.unlink(missing_ok=True)
 
     def note(code: int, why: str) -> None:
         path = workdir / hosts.own_file(ENDED)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps({"time": _time(), "code": code, "meaning": exits.say(code),
-                                       "why": why, "step": vigil.step}))
-        partial.replace(path)
+        paths.write(path, json.dumps({"time": _time(), "code": code, "meaning": exits.say(code),
+                                      "why": why, "step": vigil.step}))
 
     ending.keep(note)
 
@@ -114,9 +112,7 @@ def _kept(workdir: Path, name: str, content: bytes) -> str:
     path = Path(FOLDER) / f"{stem}-{hashlib.sha256(content).hexdigest()[:12]}.{suffix}"
     if not (workdir / path).exists():
         (workdir / FOLDER).mkdir(exist_ok=True)
-        partial = workdir / f"{path}.partial"
-        partial.write_bytes(content)
-        partial.replace(workdir / path)
+        paths.write(workdir / path, content)
     return str(path)
 
 

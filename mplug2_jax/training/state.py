@@ -10,7 +10,14 @@ import optax
 from absl import logging
 from jax.sharding import Mesh
 
-from mplug2_jax.checkpoints import AVERAGE, GUARD, OPTIMIZER, TASK_STATE, Checkpoints
+from mplug2_jax.checkpoints import (
+    AVERAGE,
+    GUARD,
+    OPTIMIZER,
+    TASK_STATE,
+    Checkpoints,
+    LocalCheckpoints,
+)
 from mplug2_jax.parallel.sharding import tree_shardings
 from mplug2_jax.training.guard import Guard, restored, start_guard
 
@@ -32,7 +39,8 @@ class Learner(Protocol):
 
     def loss(self, params: Any, batch: Any, rng: jax.Array, task_state: Any,
              step: jax.Array) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
-        """A scalar; metrics, and what `next_state` takes."""
+        """A scalar; metrics, and what `next_state` takes. `step` counts as the run's plan does:
+        a float where batch sizes have changed (`Pace`)."""
 
     def next_state(self, task_state: Any, params: Any, carry: Any) -> dict[str, Any]:
         """What it keeps, after a step that led to `params`."""
@@ -158,6 +166,18 @@ def restore_state(checkpoints: Checkpoints, shapes: TrainState, mesh: Mesh,
                           tree_shardings(shapes.step, mesh))
     return TrainState(step, params, items[OPTIMIZER], task_state, ema,
                       _guard(items.get(GUARD), shapes.guard, mesh))
+
+
+def restore_local(local: LocalCheckpoints, shapes: TrainState, mesh: Mesh) -> TrainState:
+    """The state of the local checkpoint that was chosen, whose arrays are those of `shapes`.
+
+    Raises:
+      Damaged: it is not as it was written.
+    """
+    items = local.restore(shapes.items(), mesh)
+    step = jax.device_put(jnp.asarray(local.latest, jnp.int32), tree_shardings(shapes.step, mesh))
+    return TrainState(step, items["params"], items[OPTIMIZER], items.get(TASK_STATE, {}),
+                      items.get(AVERAGE), Guard(**{"norms": None} | items[GUARD]))
 
 
 def _guard(item: Mapping[str, jax.Array] | None, shapes: Guard, mesh: Mesh) -> Guard:

@@ -13,6 +13,7 @@ from mplug2_jax.parallel.mesh import batch_sharding, compiler_options
 from mplug2_jax.parallel.sharding import tree_shardings
 from mplug2_jax.training import guard, measures
 from mplug2_jax.training.optimizer import hold
+from mplug2_jax.training.pace import PLANNED, Pace
 from mplug2_jax.training.state import Learner, TrainState
 
 
@@ -47,10 +48,12 @@ class TrainStep:
             return self.jitted.lower(state, batch)
 
 
-def loss_and_gradient(task: Learner, seed: int, frozen: Sequence[str] = ()) -> Any:
+def loss_and_gradient(task: Learner, seed: int, frozen: Sequence[str] = (),
+                      pace: Pace = PLANNED) -> Any:
     """`(state, batch) -> ((loss, (metrics, carry)), gradient)` of the state's next step."""
     def objective(params, state, batch, rng):
-        return task.loss(hold(params, frozen), batch, rng, state.task_state, state.step)
+        return task.loss(hold(params, frozen), batch, rng, state.task_state,
+                         pace.of_steps(state.step))
 
     def compute(state: TrainState, batch: Any) -> Any:
         rng = jax.random.fold_in(jax.random.key(seed), state.step)
@@ -61,7 +64,7 @@ def loss_and_gradient(task: Learner, seed: int, frozen: Sequence[str] = ()) -> A
 
 def make_train_step(task: Learner, optimizer: optax.GradientTransformation, state_shape: TrainState,
                     mesh: Mesh, seed: int, frozen: Sequence[str] = (), ema_decay: float = 0.0,
-                    spike_deviations: float = 10.0) -> TrainStep:
+                    spike_deviations: float = 10.0, pace: Pace = PLANNED) -> TrainStep:
     """The jitted step `(state, batch) -> (state, metrics)`; the state's buffers are donated.
 
     Randomness is a function of the seed and the step, so a resumed run draws what the
@@ -76,17 +79,19 @@ def make_train_step(task: Learner, optimizer: optax.GradientTransformation, stat
       frozen: expressions over the paths of parameters through which no gradient goes.
       ema_decay: of the state's `ema`, if it has one.
       spike_deviations: as of `guard.is_good`, where the state has a window of gradient norms.
+      pace: of the run, by which the task's loss counts steps.
 
     Returns:
       The step; its metrics are float32 scalars: the task's, `loss`, `tokens` of its texts,
       `grad_norm`, before clipping, of all and of each module, and int32 `skipped_steps` so far and
       `skipped_in_a_row`. A step that is not good (`guard.is_good`) counts, but changes nothing.
     """
-    compute = loss_and_gradient(task, seed, frozen)
+    compute = loss_and_gradient(task, seed, frozen, pace)
 
     def step(state: TrainState, batch: Any) -> tuple[TrainState, Any]:
         (loss, (metrics, carry)), grads = compute(state, batch)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        with jax.named_scope("optimizer"):  # for what a trace says
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         metrics = {**metrics, "loss": loss, "tokens": measures.tokens(batch),
                    **measures.norms("grad_norm", grads)}
         params, ema = optax.apply_updates(state.params, updates), None
@@ -95,11 +100,12 @@ def make_train_step(task: Learner, optimizer: optax.GradientTransformation, stat
             # In this form what does not change, being frozen, keeps its average to the bit.
             ema = jax.tree.map(lambda old, new: old + weight * (new - old), state.ema, params)
         task_state = task.next_state(state.task_state, params, carry)
-        good = guard.is_good(state.guard, loss, metrics["grad_norm"], spike_deviations)
         new = TrainState(state.step, params, opt_state, task_state, ema, state.guard)
-        seen = guard.after(state.guard, metrics["grad_norm"], good)
-        metrics |= {"skipped_steps": seen.skipped, "skipped_in_a_row": seen.in_a_row}
-        return guard.chosen(good, new, state).replace(step=state.step + 1, guard=seen), metrics
+        with jax.named_scope("guard"):
+            good = guard.is_good(state.guard, loss, metrics["grad_norm"], spike_deviations)
+            seen = guard.after(state.guard, metrics["grad_norm"], good)
+            new = guard.chosen(good, new, state).replace(step=state.step + 1, guard=seen)
+        return new, metrics | {"skipped_steps": seen.skipped, "skipped_in_a_row": seen.in_a_row}
 
     shardings = tree_shardings(state_shape, mesh)
     return TrainStep(

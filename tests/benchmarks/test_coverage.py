@@ -19,7 +19,7 @@ LEAST = 0.95 - 2.5 * np.sqrt(0.95 * 0.05 / RUNS)  # of so few test sets
 @pytest.mark.parametrize(("population", "media", "names"), [
     ("answers", 50, ("accuracy_0.7", "accuracy_0.95", "f1", "mean_iou",
                      "median_rank_fixed_gallery", "pearson")),
-    ("captioned", 50, ("cider",)),
+    pytest.param("captioned", 50, ("cider",), marks=pytest.mark.long),  # as the others
     ("searches", 50, ("text_to_video_r1", "text_to_video_mean_rank", "video_to_text_r5")),
 ])
 def test_media_hold_the_truth_and_examples_do_not(population, media, names):

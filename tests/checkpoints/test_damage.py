@@ -3,15 +3,20 @@
 import json
 import random
 import shutil
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 import saves_script
 
 from mplug2_jax.checkpoints import CheckpointError, Checkpoints, write_params
 from mplug2_jax.checkpoints.choice import stored
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "torture"))
+saves = __import__("saves")
 NEWEST = 3
 
 
@@ -171,3 +176,26 @@ def test_a_start_has_checksums_too(tmp_path):
         Checkpoints(tmp_path / "start").load_params(source.shapes(), mesh)
     with pytest.raises(CheckpointError, match="already holds a checkpoint"):
         write_params(tmp_path / "start", params, {"model": {}})
+
+
+def test_no_flipped_bit_of_any_file_is_restored_as_other_numbers(tmp_path):
+    """Some of `make torture`."""
+    found = saves.flips(tmp_path, count=60)
+    assert found["flipped"] == 60 and found["wrong"] == 0 and found["rejected"] > 45, found
+
+
+def test_damage_that_orbax_tells_by_an_error_of_its_own_is_damage(whole, folder, monkeypatch):
+    """As it does of one flipped bit in some hundreds: by a bare one, with the reason as its cause.
+    """
+    real = ocp.PyTreeCheckpointHandler.restore
+
+    def restore(self, directory, *args, **kwargs):
+        if directory.parent.name == str(NEWEST):
+            try:
+                raise ValueError("ZSTD_decompressStream() failed")
+            except ValueError as error:
+                raise Exception("while reading array index") from error
+        return real(self, directory, *args, **kwargs)
+
+    monkeypatch.setattr(ocp.PyTreeCheckpointHandler, "restore", restore)
+    assert taken(folder, whole[1]) == NEWEST - 1

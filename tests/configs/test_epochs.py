@@ -136,6 +136,9 @@ def test_a_run_goes_on_over_what_it_began_with_unless_the_config_says_otherwise(
     config.data.epoch_over = ITEMS
     assert stored_configs.gone_on(config, older).data.epoch_over == ITEMS
     assert "the run went over media so far" in caplog.text
+    config.seed = 3
+    assert stored_configs.gone_on(config, older).seed == 3
+    assert "seed = 3: the run drew by 0 so far" in caplog.text
     # Converted weights have no run.
     assert stored_configs.gone_on(config, ConfigDict({"model": older.model})) is config
 

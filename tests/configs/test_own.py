@@ -9,8 +9,6 @@ import dataclasses
 import os
 import re
 import shlex
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -18,6 +16,8 @@ import cuts
 import jax
 import numpy as np
 import pytest
+from commands import seen
+from forks import finished
 from own_tables import WRITERS
 from raw_media import clip, image, put
 
@@ -171,14 +171,12 @@ def test_the_five_commands_of_the_docs(tmp_path):
     pretrained(tmp_path / "PRETRAINED")
     found, lines = commands(), {}
     assert len(found) == 5
-    one_device = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"
-    environment = os.environ | {"PYTHONPATH": str(tmp_path), "XLA_FLAGS": one_device}
+    environment = seen(path=tmp_path)
     for words in found:
         assert words[0] == "python"
         cut = cut_flags() if any("configs/own.py" in word for word in words) else []
         start = time.perf_counter()
-        done = subprocess.run([sys.executable, *words[1:], *cut], cwd=tmp_path, text=True,
-                              env=environment, capture_output=True, timeout=900)
+        done = finished([*words[1:], *cut], environment, tmp_path, timeout=900)
         assert done.returncode == 0, (words, done.stdout[-3000:], done.stderr[-3000:])
         lines[words[1] if words[1] != "-m" else words[2]] = done.stdout.splitlines()
         print(f"{time.perf_counter() - start:6.1f} s  {shlex.join(words)}")

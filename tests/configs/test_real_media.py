@@ -6,17 +6,17 @@
 import importlib.util
 import io
 import json
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import av
+import commands
 import cuts
 import jax
 import numpy as np
 import pytest
+from forks import finished
 from PIL import Image
 
 from configs import own
@@ -165,10 +165,7 @@ def pretrained(at: Path) -> None:
 
 
 def run(at: Path, *words: str) -> str:
-    one_device = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"
-    done = subprocess.run([sys.executable, *words], cwd=at, text=True, capture_output=True,
-                          env=os.environ | {"PYTHONPATH": str(ROOT), "XLA_FLAGS": one_device},
-                          timeout=300)
+    done = finished(words, commands.seen(), at)
     assert done.returncode == 0, (words, done.stdout[-3000:], done.stderr[-3000:])
     return done.stdout
 

@@ -9,7 +9,7 @@ from mplug2_jax.contracts.errors import ConfigError
 
 def config(best="video_qa_accuracy", **more):
     made = demo.get_config()
-    made.best = best
+    made.best, made.eval_every = best, 100
     for path, value in more.items():
         holder = made
         *sections, key = path.split("__")

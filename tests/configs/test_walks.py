@@ -1,7 +1,9 @@
 """Every config, from its data sets' files as they are published, through its docstring's commands.
 
-`make walks` walks all of them; the suite walks one of each task, and one of what is odd, and reads
-what all read.
+`make walks` walks all of them; the suite walks one, `make test-long` more: one of each task, and
+one of what is odd. What all of them read is read here, and evaluations of each file are tried.
+Captioning is trained by the commands in `test_own.py`, too, and labelled tasks in
+`scripts/test_end_to_end_tasks.py`.
 """
 
 import dataclasses
@@ -9,8 +11,6 @@ import functools
 import json
 import math
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import cuts
@@ -18,6 +18,8 @@ import docstrings
 import jax
 import listing
 import pytest
+from commands import seen
+from forks import finished
 from sharing import made_once
 
 from configs import checks
@@ -32,13 +34,16 @@ ROOT = Path(__file__).parents[2]
 EVERY = sorted((name.replace(".py", "") for name, _ in make.configs()
                 if not name.startswith(("demo", "zero_shot", "own"))),
                key=lambda name: name != "pretrain:joint")
-SOME = ["msrvtt_caption", "msrvtt_caption:scst", "flickr30k_retrieval",
-        "refcoco_grounding:refcoco_plus", "glue_classification:stsb",
-        "imagenet_classification:tfds", "text_pretrain", "vqav2_qa:tags"]
+SOME = ["flickr30k_retrieval"]
+MORE = ["refcoco_grounding:refcoco_plus", "msrvtt_caption", "imagenet_classification:tfds",
+        "msrvtt_caption:scst", "glue_classification:stsb", "text_pretrain", "vqav2_qa:tags"]
+# One of each file; its other words name other data of the same kind.
+FIRST = {name.partition(":")[0]: name for name in reversed(EVERY)}.values()
 EVALUATED = ("coco_server", "nocaps_caption")  # of what another config trained
 AT_ONCE = 12  # configs in a process: of many programs Linux has too few memory maps
-WALKS = os.environ.get("WALKS", " ".join(SOME)).split()  # names; "all" for all of them
-NAMES = [name for name in EVERY if name in WALKS or WALKS == ["all"]]
+WALKS = os.environ.get("WALKS", " ".join(SOME + MORE)).split()  # names; "all" for all of them
+NAMES = [pytest.param(name, marks=[pytest.mark.long] * (name in MORE and "WALKS" not in os.environ))
+         for name in EVERY if name in WALKS or WALKS == ["all"]]
 pytestmark = pytest.mark.slow
 KEPT = {}  # tasks of evaluations, which configs share
 
@@ -55,16 +60,19 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def walked(folder):
-    """What each walk gave: {name: line of `walk.py`}."""
-    paths = os.pathsep.join(str(ROOT / place) for place in (".", "tests/configs", "tests/data"))
-    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"
+def walked(folder, request):
+    """What each walk gave that is asked for: {name: line of `walk.py`}."""
+    asked = {item.callspec.params["name"] for item in request.session.items
+             if getattr(item, "function", None) is test_a_docstrings_commands}
+    # With those whose runs they begin with, first.
+    asked |= {Path(command.flags.get("config.init_from", "")).parent.name for name in asked
+              for command in docstrings.walk(name)}
+    names = [name for name in EVERY if name in asked]
+    paths = os.pathsep.join(str(ROOT / place) for place in ("tests/configs", "tests/data"))
     lines = []
-    for first in range(0, len(NAMES), AT_ONCE):
-        done = subprocess.run(
-            [sys.executable, ROOT / "tests/configs/walk.py", *NAMES[first:first + AT_ONCE]],
-            cwd=folder, env=os.environ | {"PYTHONPATH": paths, "XLA_FLAGS": flags},
-            capture_output=True, text=True, timeout=2400)
+    for first in range(0, len(names), AT_ONCE):
+        done = finished([ROOT / "tests/configs/walk.py", *names[first:first + AT_ONCE]],
+                        seen(path=paths), folder, timeout=2400)
         assert done.returncode == 0, done.stderr[done.stderr.find("Traceback"):][:5000]
         lines += map(json.loads, done.stdout.splitlines())
     return {line["name"]: line for line in lines}
@@ -91,7 +99,8 @@ def test_all_that_a_config_reads_is_in_its_files(name, folder, monkeypatch):
             assert sum(rows["example_mask"].sum() for rows in batches) > 0, f"{key}, {split}"
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=[pytest.mark.long] * (name not in FIRST)) for name in EVERY])
 def test_every_evaluation_is_found_good_before_it_runs(name, folder, monkeypatch):
     """While a run trains, on the split for tuning; and by itself, on its own."""
     monkeypatch.chdir(folder)

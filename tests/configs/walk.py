@@ -46,7 +46,8 @@ def trained(command: docstrings.Command, pretrained: str) -> dict[str, Any]:
         config = command.get_config("tiny")
         config.init_from = {"PRETRAINED": pretrained}.get(start, start)
         set_flags(train, CONFIG=cuts.cut(config, True), WORKDIR=workdir, HELP=False,
-                  GRACE=30, STUCK=600, REPLAY=0)
+                  GRACE=30, STUCK=600, REPLAY=0, LOCAL=None, LOCAL_EVERY=100, PROFILE=0,
+                  WANDB=None)
         if again:
             before = losses(workdir)
             shutil.rmtree(Path(workdir) / train.LAST / str(cuts.STEPS))

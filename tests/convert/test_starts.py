@@ -38,8 +38,14 @@ def task_of(model, **options):
     return tasks.make(common.task("pretrain", **options), model, tokenizer)
 
 
+SHAPES = {}  # of states, by model and options
+
+
 def shapes_of(task):
-    return jax.eval_shape(functools.partial(create_state, task, optax.identity(), 0))
+    known = task.model, repr(task.options)
+    if known not in SHAPES:
+        SHAPES[known] = jax.eval_shape(functools.partial(create_state, task, optax.identity(), 0))
+    return SHAPES[known]
 
 
 def loaded(task, folder, allow_new=()):

@@ -2,13 +2,13 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import seen
+from forks import finished
 from torch_files import released_state, write_state
 
 from mplug2_jax.contracts.errors import ConfigError
@@ -107,10 +107,9 @@ def test_one_wrong_setting_or_mask_is_found_by_name(name):
 def test_one_wrong_input_number_changes_what_is_computed():
     found, _ = computed("hf_bert_tiny")
     for key in ("ids", "mask"):
-        for place in (0, 9, 23):
-            arrays = found.arrays | {key: changed(found.arrays[key], place)}
-            one = found._replace(arrays=arrays)
-            assert {"last_hidden_state", "mlm_logits"} <= faults(one, compute(one))
+        arrays = found.arrays | {key: changed(found.arrays[key], 9)}
+        one = found._replace(arrays=arrays)
+        assert {"last_hidden_state", "mlm_logits"} <= faults(one, compute(one))
     found, _ = computed("hf_clip_vision_tiny")
     one = found._replace(arrays=found.arrays | {
         "pixel_values": changed(found.arrays["pixel_values"], 1000)})
@@ -178,9 +177,8 @@ def copy(folder, name):
     return folder / name
 
 
-def command(*arguments, **options):
-    return subprocess.run([sys.executable, "-m", "mplug2_jax.convert", *map(str, arguments)],
-                          capture_output=True, text=True, cwd=FOLDER.parents[1], **options)
+def command(*arguments):
+    return finished(["-m", "mplug2_jax.convert", *arguments], seen())
 
 
 def test_the_command_passes_and_fails(tmp_path):
@@ -275,7 +273,7 @@ def test_other_shapes_are_read(tmp_path, kind, frames, changes, length):
     kernel = outputs["grad:visual_encoder.visual.conv1.weight"]
     assert kernel.shape == (64, 3, 3 if config.temporal_stride else 1, 4, 4)
     assert all(np.abs(outputs[name]).max() > 0 for name in outputs if name.startswith("grad"))
-    assert not [row for row in verify(str(tmp_path / "set")) if row.fault]
+    assert not faults(read_set(str(tmp_path / "set")), outputs)
 
 
 def test_a_json_that_contradicts_the_weights_is_refused(tmp_path):

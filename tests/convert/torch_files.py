@@ -8,11 +8,15 @@ import numpy as np
 
 from mplug2_jax.convert import official
 from mplug2_jax.convert.layout import their_shapes
-from mplug2_jax.model.config import MODULES
+from mplug2_jax.model.config import MODULES, ModelConfig
 
 STORAGES = {"float64": "Double", "float32": "Float", "float16": "Half", "bfloat16": "BFloat16",
             "int64": "Long", "int32": "Int", "int16": "Short", "int8": "Char", "uint8": "Byte",
             "bool": "Bool"}
+CONFIG = ModelConfig(  # of a small released model
+    vision_width=64, vision_layers=2, patch_size=4, image_size=8, width=32, heads=4, mlp_dim=48,
+    vocab_size=60, max_positions=12, text_layers=2, universal_layers=2, latents=3,
+    fusion_layers=2, decoder_layers=2, dropout=0.0)
 
 
 def text(value):

@@ -11,6 +11,9 @@ import av
 import numpy as np
 from PIL import Image
 
+from data.datasets import DATASETS, RawFolder
+from data.datasets.raw import Entry
+
 # File format and codec by suffix.
 _CONTAINERS = {
     ".mp4": ("mp4", "libx264", "yuv420p"),
@@ -83,3 +86,14 @@ def wanted(id: str, media: bytes, kind: str = "video", **fields) -> dict:
     defaults = {"type": "", "id": "", "answers": [], "ocr": "", "objects": ""}
     record["questions"] = [defaults | question for question in record["questions"]]
     return record
+
+
+def read(name: str, raw: Path) -> tuple[dict[str, list[Entry]], list[tuple[str, str, str]]]:
+    """The entries of each split, and what was left out."""
+    folder = RawFolder(raw)
+    found = {split: list(own) for split, own in DATASETS[name].read(folder).items()}
+    return found, folder.left_out
+
+
+def texts(entries: list[Entry]) -> list[list[str]]:
+    return [entry.fields.get("texts", []) for entry in entries]

@@ -4,9 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
-from raw_media import clip, image, put
+from raw_media import clip, image, put, read, texts
 
-from data.datasets import DATASETS, RawFolder, refcoco, visual_genome
+from data.datasets import RawFolder, refcoco, visual_genome
 from data.datasets.raw import (
     Entry,
     Media,
@@ -21,17 +21,6 @@ from data.datasets.values import mended, plain
 from mplug2_jax.contracts.errors import DataError
 
 ROOT = Path(__file__).parents[2]
-
-
-def read(name: str, raw: Path) -> tuple[dict[str, list[Entry]], list[tuple[str, str, str]]]:
-    """The entries of each split, and what was left out."""
-    folder = RawFolder(raw)
-    found = {split: list(own) for split, own in DATASETS[name].read(folder).items()}
-    return found, folder.left_out
-
-
-def texts(entries: list[Entry]) -> list[list[str]]:
-    return [entry.fields.get("texts", []) for entry in entries]
 
 
 def captions(raw: Path, said: list) -> None:

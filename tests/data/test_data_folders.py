@@ -8,28 +8,16 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from raw_media import clip, image, put, put_csv, put_tar
+from raw_media import clip, image, put, put_csv, put_tar, read, texts
 
-from data.datasets import DATASETS, RawFolder
+from data.datasets import RawFolder
 from data.datasets.raw import (
-    Entry,
     Media,
     Missing,
     of_file,
 )
 
 ROOT = Path(__file__).parents[2]
-
-
-def read(name: str, raw: Path) -> tuple[dict[str, list[Entry]], list[tuple[str, str, str]]]:
-    """The entries of each split, and what was left out."""
-    folder = RawFolder(raw)
-    found = {split: list(own) for split, own in DATASETS[name].read(folder).items()}
-    return found, folder.left_out
-
-
-def texts(entries: list[Entry]) -> list[list[str]]:
-    return [entry.fields.get("texts", []) for entry in entries]
 
 
 def test_suffixes_in_capitals_missing_doubled_and_new(tmp_path):

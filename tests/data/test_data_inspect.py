@@ -1,23 +1,20 @@
 """`python -m data.inspect`: the sheet shows the batch, the table its stages."""
 
 import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import seen
+from forks import finished
 from PIL import Image
 
 from data.demo.builder import VOCABULARY
 from data.inspect import contact_sheet
 from data.pipeline import Stopwatch, TrainStream
 
-ROOT = Path(__file__).parents[2]
-
 
 def run(*arguments: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, "-m", "data.inspect", "--config=configs/demo.py", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    return finished(["-m", "data.inspect", "--config=configs/demo.py", *arguments], seen())
 
 
 def test_command_writes_the_sheet_and_prints_the_table(corpus, tmp_path):
@@ -29,7 +26,7 @@ def test_command_writes_the_sheet_and_prints_the_table(corpus, tmp_path):
         assert sheet.width > 4 * 96 and sheet.height >= 3 * 96
     for stage in ("read", "text", "decode", "augment", "batch", "total"):
         assert f"\n{stage} " in result.stdout
-    assert "video          uint8 [16, 4, 48, 48, 3]" in result.stdout
+    assert "video          uint8 [20, 4, 48, 48, 3]" in result.stdout
     wrong = run(*data, "--stream=sound", f"--out={out}")
     assert wrong.returncode == 2
     assert "--stream=sound: the config has" in wrong.stderr.splitlines()[-1]

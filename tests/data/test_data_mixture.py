@@ -14,6 +14,7 @@ from data.demo import scenes as moving_digits
 from data.pipeline import Names, TrainStream, open_split, train_batches
 from data.pipeline.skips import Report
 from data.pipeline.sources import Mixture
+from data.written import Index
 from mplug2_jax.contracts.errors import DataError
 from mplug2_jax.contracts.streams import SOURCES
 from mplug2_jax.preprocess.video import decode_video
@@ -166,6 +167,25 @@ def test_a_mixture_of_folders_with_transforms_of_their_own(
     assert Names(corpus, {"m": mixture})("m", ids) == [
         f"video_train:{demo[number]['id']}" if number < 24 else f"train:{hand[number - 24]['id']}"
         for number in ids.tolist()]  # fmt: skip
+
+
+def test_names_are_of_the_index_and_read_no_media(corpus, stream, monkeypatch):
+    """Also where it cannot be read, for whoever asks for them trains on."""
+    split = open_split(corpus, "video_train")
+    names = [f"video_train:{split[number]['id']}" for number in (5, 0, 23)]
+
+    def read(split, number):
+        raise AssertionError(f"record {number} of {split.name} is read with its media")
+
+    monkeypatch.setattr(type(split), "__getitem__", read)
+    ids = np.array([5, 0, 23])
+    assert Names(corpus, {"m": stream()})("m", ids) == names
+
+    def damaged(index, number):
+        raise DataError("the index is damaged")
+
+    monkeypatch.setattr(Index, "__getitem__", damaged)
+    assert Names(corpus, {"m": stream()})("m", ids) == [f"video_train:#{number}" for number in ids]
 
 
 @pytest.mark.parametrize(

@@ -343,7 +343,7 @@ def test_interrupted_write_is_cleaned_and_redone(tmp_path, monkeypatch):
     with pytest.raises(DataError, match="no finished dataset"):
         open_split(tmp_path, "video_train")
     # What a killed process, which cleans nothing up, leaves behind.
-    half = tmp_path / "moving_digits" / "1.0.0.incompleteABC"
+    half = tmp_path / "moving_digits" / "1.1.0.incompleteABC"
     half.mkdir(parents=True)
     (half / "dataset_info.json").write_text("{}")
     with pytest.raises(DataError, match="no finished dataset"):
@@ -353,3 +353,13 @@ def test_interrupted_write_is_cleaned_and_redone(tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("*incomplete*"))
     assert len(open_split(tmp_path, "video_test")) == 2
     assert (tmp_path / moving_digits_builder.VOCABULARY).exists()
+
+
+@pytest.mark.parametrize("part, ones", [("train", 1 / 3), ("validation", 3 / 4), ("test", 3 / 4)])
+def test_scenes_of_one_digit_and_of_two_take_turns(part, ones):
+    """`lone` and `double` count those of each kind, and leave none out."""
+    counts = [len(moving_digits.scene_actors(0, part, number)) for number in range(240)]
+    assert counts.count(1) == 240 * ones
+    for count, numbered in ((1, moving_digits.lone), (2, moving_digits.double)):
+        numbers = [numbered(part, n) for n in range(counts.count(count))]
+        assert numbers == [n for n, found in enumerate(counts) if found == count]

@@ -108,7 +108,8 @@ def test_pairs_are_true_or_differ_in_one_word(labelled, split, of):
             truth = of(record["texts"][0])
         else:
             number, step = int(record["id"].split("_")[-1]), split.startswith("image_pair")
-            actors = moving_digits.scene_actors(0, "train", 4 * number + 3 if step else number)
+            actors = moving_digits.scene_actors(
+                0, "train", moving_digits.double("train", number) if step else number)
             truth = {(actor.colour, actor.digit) for actor in actors}
         assert (said == truth) == (record["label"] == SAME)
         if record["label"] == OTHER:
@@ -122,7 +123,7 @@ def test_image_pairs_show_a_digit_each(labelled):
     rgb = moving_digits.RGB
     for record in all_of(labelled, "image_pair_test"):
         number = int(record["id"].split("_")[-1])
-        actors = moving_digits.scene_actors(0, "test", 4 * number + 3)
+        actors = moving_digits.scene_actors(0, "test", moving_digits.double("test", number))
         images = [decode_image(data).astype(int) for data in media.unpack_images(record["media"])]
         counts = np.array([[(np.abs(image - rgb[actor.colour]).sum(-1) < 120).sum()
                             for actor in actors] for image in images])

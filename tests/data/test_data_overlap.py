@@ -2,12 +2,12 @@
 
 import itertools
 import re
-import subprocess
-import sys
 import unicodedata
 from pathlib import Path
 
 import pytest
+from commands import seen
+from forks import finished
 from raw_media import image, put, put_tar
 
 from data.datasets import DATASETS
@@ -17,7 +17,6 @@ from data.prepare import prepare
 from data.written.overlap import cleaned, overlap
 from mplug2_jax.contracts.errors import DataError
 
-ROOT = Path(__file__).parents[2]
 TRAIN = [(0, "A man, singing!"), (1, "two dogs"), (2, "ＣＡＦÉ"), (3, "..."), (1, "Two  dogs."),
          (4, "one")]
 TEST = [(5, "a man singing"), (1, "another"), (6, "cafe\u0301"), (7, "!!"), (2, "one more")]
@@ -90,7 +89,6 @@ def test_the_command_prints_it_and_writes_all_of_it(prepared, tmp_path, capsys):
 
 def test_the_command_line_needs_no_config(tmp_path):
     put(tmp_path / "x", "")
-    command = [sys.executable, "-m", "data.inspect", "--overlap", f"{tmp_path}:a", f"{tmp_path}:b"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = finished(["-m", "data.inspect", "--overlap", f"{tmp_path}:a", f"{tmp_path}:b"], seen())
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith(f"error: data folder {tmp_path} has no finished")

@@ -14,7 +14,7 @@ from data.datasets import RawFolder, own
 from data.datasets.own import opening
 from data.pipeline import open_split
 from data.prepare.__main__ import main
-from data.prepare.plan import Plan, make_plan
+from data.prepare.plan import Plan, make_plan, settings_of
 from data.records import record
 from mplug2_jax.contracts.errors import DataError, MediaError
 
@@ -332,7 +332,8 @@ def test_an_edited_table_is_not_what_was_begun(raw, tmp_path):
     def planned(caption: str) -> Plan:
         path = table(tmp_path, [{"path": "clips/0.mp4", "caption": caption}])
         dataset = own.dataset(own.Options((str(path),)), raw)
-        return make_plan(dataset, RawFolder(raw), tmp_path / "work", 10)
+        return make_plan(dataset, RawFolder(raw), tmp_path / "work",
+                         settings_of(dataset, str(raw), 10, in_place=False))
 
     assert planned("a").shards == planned("a").shards == {"train": 1}
     with pytest.raises(DataError, match="was begun with contents="):

@@ -8,6 +8,7 @@ import sys
 import tracemalloc
 import warnings
 import zlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,10 +20,9 @@ from data.datasets import DATASETS
 from data.pipeline import open_split
 from data.prepare import prepare
 from mplug2_jax.contracts.errors import MediaError
-from mplug2_jax.preprocess import colours
+from mplug2_jax.preprocess import colours, opening, pictures
 from mplug2_jax.preprocess.files import load_clip
 from mplug2_jax.preprocess.image import decode_image, resize, stretch
-from mplug2_jax.preprocess.opening import Clock
 from mplug2_jax.preprocess.pictures import as_annotated
 from mplug2_jax.preprocess.video import decode_video
 
@@ -334,6 +334,7 @@ def test_preparing_finds_where_a_picture_that_moves_was_cut(kind):
 
 def test_heic_without_its_reader_is_one_clear_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.setattr(media, "guarded", lambda function, *given: function(*given))
     for major in (b"heic", b"heix", b"mif1"):
         data = struct.pack(">I4s4sI4s4s", 24, b"ftyp", major, 0, b"mif1", b"heic") + b"\0" * 64
         for read in (decode_image, lambda data: decode_video(data, 2),
@@ -409,6 +410,14 @@ def scans(count: int) -> bytes:
     return data[:last] + data[last:-2] * count + data[-2:]
 
 
+@pytest.mark.parametrize("block", [1, 2, 7, 2**20])
+def test_pairs_of_bytes_are_counted_across_blocks(block, monkeypatch):
+    monkeypatch.setattr(pictures, "_BLOCK", block)
+    for size in range(30):
+        data = np.random.default_rng(size).choice([0, 0xDA, 0xFF], size).astype(np.uint8).tobytes()
+        assert pictures._count_pairs(data, 0xFF, 0xDA) == data.count(b"\xff\xda")
+
+
 def test_a_jpeg_of_endless_scans_is_refused():
     assert decode_image(scans(150)).shape == (32, 64, 3)
     for read in (decode_image, lambda data: media.probe("image", data)):
@@ -428,8 +437,9 @@ def test_a_picture_that_moves_ends_when_the_time_is_over(kind, monkeypatch):
     for limits in ({}, {"start": 0.1, "end": 0.4}):
         whole, looks = decode_video(data, 2, **limits), 0
         for looks in range(3):
-            left = iter([False] * looks)
-            monkeypatch.setattr(Clock, "over", property(lambda clock, left=left: next(left, True)))
+            times = iter([0.0] * (1 + looks))  # the first one starts the clock
+            time = SimpleNamespace(monotonic=lambda times=times: next(times, 1e6))
+            monkeypatch.setattr(opening, "time", time)
             with pytest.raises(MediaError, match="^took longer than 120 s$"):
                 decode_video(data, 2, **limits)
         monkeypatch.undo()

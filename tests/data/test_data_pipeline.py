@@ -328,7 +328,7 @@ def test_missing_data_says_how_to_get_it(tmp_path, corpus, stream, tokenizer):
         open_split(corpus, "video_trian")
     with pytest.raises(DataError, match="no split 'nope'"):
         next(train_batches(corpus, {"v": stream(split="nope")}, tokenizer, 0))
-    assert len(open_split(corpus / "moving_digits" / "1.0.0", "video_test")) == 12
+    assert len(open_split(corpus / "moving_digits" / "1.1.0", "video_test")) == 12
 
 
 def test_several_datasets_in_a_folder_must_be_told_apart(write_records, corpus):

@@ -12,11 +12,12 @@ from raw_miniatures import MINIATURES
 from data.datasets import DATASETS
 from data.datasets.pickles import read_pickle
 from data.pipeline import open_split
-from data.prepare import beam, finish, prepare, shards
+from data.prepare import finish, prepare, shards
 from data.prepare.__main__ import main
 from data.prepare.plan import folders
 from data.prepare.problems import PROBLEMS
 from mplug2_jax.contracts.errors import DataError
+from mplug2_jax.parallel import beam
 
 WEBVID = DATASETS["webvid"]
 ROOT = Path(__file__).parents[2]
@@ -52,27 +53,10 @@ def test_several_processes_write_the_same(tmp_path):
     assert contents(one) == contents(two)
 
 
-def test_beam_writes_the_same(tmp_path):
-    pytest.importorskip("apache_beam", reason="an optional requirement: requirements-beam.txt")
-    webvid(tmp_path / "raw", 5)
-    prepare(WEBVID, tmp_path / "raw", tmp_path / "here", shard_records=2)
-    options = ["--direct_num_workers=2", "--direct_running_mode=multi_threading"]
-    prepare(
-        WEBVID,
-        tmp_path / "raw",
-        tmp_path / "beam",
-        shard_records=2,
-        beam_runner="DirectRunner",
-        beam_options=options,
-    )
-    here, there = (folders(tmp_path / name, "webvid")[1] for name in ("here", "beam"))
-    assert contents(here) == contents(there)
-
-
 def test_without_beam_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
-    with pytest.raises(DataError, match="requirements-beam.txt"):
-        beam.run([], "DirectRunner", [])
+    with pytest.raises(DataError, match="requirements/beam.txt"):
+        beam.run(shards.writer, [], "DirectRunner", [])
 
 
 def test_a_finished_dataset_is_left_alone(tmp_path, capsys):

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -17,8 +18,8 @@ from data.datasets import DATASETS
 from data.datasets.raw import Dataset, Entry, Media, RawFolder
 from data.pipeline import open_split
 from data.prepare import finish, plan, prepare, problems, workers
-from data.prepare.lock import locked
 from mplug2_jax.contracts.errors import DataError
+from mplug2_jax.contracts.lock import locked
 
 WEBVID = DATASETS["webvid"]
 ROOT = Path(__file__).parents[2]
@@ -155,6 +156,23 @@ def test_workers_keep_the_order_and_hand_on_errors():
         list(results)
     assert list(workers.run(_does, [1, 0], 1, describe)) == [1, 0]
     assert list(workers._in_order(iter(((1, "b"), (2, "c"), (0, "a"), (3, "d"))))) == list("abcd")
+
+
+_own: list[tempfile.TemporaryDirectory] = []  # of a process
+
+
+def _holds(job: int, progress: workers.Progress) -> str:
+    """What is there until the process ends, as copies of a bucket's files are."""
+    if not _own:
+        _own.append(tempfile.TemporaryDirectory())
+        Path(_own[0].name, "tar").write_bytes(b"0")
+    return _own[0].name
+
+
+def test_processes_remove_their_temporary_files(monkeypatch):
+    monkeypatch.setattr(workers, "_LEAVE", 60.0)  # for a busy machine
+    held = {*workers.run(_holds, [0, 1, 2], 2, str)}
+    assert held and not any(map(os.path.exists, held))
 
 
 def test_a_lock_ends_with_its_process(tmp_path):

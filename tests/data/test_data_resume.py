@@ -70,7 +70,9 @@ def test_after_any_cut_exactly_the_samples_that_are_due(corpus, tokenizer, strai
     check()
 
 
-@pytest.mark.parametrize(("cut", "processes"), [(1, 1), (700, 2), (1216, 4)])
+# Without workers any cut is tried above.
+@pytest.mark.parametrize(("cut", "processes"), [(700, 2), *(
+    pytest.param(*case, marks=pytest.mark.long) for case in ((1, 1), (1216, 4)))])
 def test_after_a_cut_workers_give_the_samples_that_are_due(
     corpus, tokenizer, straight, cut, processes
 ):

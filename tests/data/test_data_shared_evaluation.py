@@ -38,6 +38,7 @@ MODEL = small.model(vision_layers=1, universal_layers=1, fusion_layers=1, decode
 TOKENIZER = small.tokenizer(BINS)
 COUNTS = (5, 3, 40, 4, 0, 6, 3, 7, 4)  # items of each record; one has more than a batch
 JUNK = 3  # the record whose media are damaged
+FIRST = 100  # number of the first clip, from which on a fresh model says many things
 CLASSES = tuple(f"w{number}" for number in range(10))
 STREAM = dict(batch_size=32, image_size=16)
 KINDS = {
@@ -122,7 +123,8 @@ def root(tmp_path_factory):
         boxes = [{"phrase": text, "box": [*map(float, a), *map(float, b)]}
                  for text, a, b in zip(texts, low, high, strict=True)]
         damage = {"media": b"junk"} if number == JUNK else {}
-        clips.append(good(f"clip_{number}", texts=texts, questions=asked, boxes=[], **damage))
+        clips.append(good(f"clip_{FIRST + number}", texts=texts, questions=asked, boxes=[],
+                          **damage))
         images.append(records.record(f"image_{number}", "image", damage.get("media", png(number)),
                                      texts, [], boxes))
     folder = tmp_path_factory.mktemp("several")
@@ -205,9 +207,8 @@ def assert_equal_records(found, expected):
 
 
 @pytest.mark.parametrize(("name", "shape"), [
-    ("qa", (1, 1, 1)), ("qa", (8, 1, 1)), ("grounding", (1, 1, 1)), ("grounding", (2, 2, 2)),
-    ("classification", (1, 1, 1)), ("similar", (1, 1, 1)), ("similar", (8, 1, 1)),
-    ("light", (8, 1, 1))])
+    ("qa", (8, 1, 1)), ("grounding", (2, 2, 2)), ("classification", (1, 1, 1)),
+    ("similar", (8, 1, 1)), ("light", (8, 1, 1))])
 def test_figures_are_those_of_plain_rows(root, decoded, name, shape):
     expected_figures, expected = plain(root, name)
     decoded.clear()

@@ -4,6 +4,7 @@ The plain reference is a batch in which every row has its own copy.
 """
 
 import collections
+import os
 import threading
 
 import numpy as np
@@ -11,11 +12,12 @@ import pytest
 from data_helpers import good
 
 from data import records
-from data.pipeline import SkipLog, eval_batches, open_split
+from data.pipeline import SkipLog, ahead, eval_batches, open_split
 from data.pipeline import examples as examples_module
+from data.pipeline.ahead import turned
 from data.pipeline.annotations import Items
 from data.pipeline.evaluation import EvalStream
-from data.pipeline.sharing import HELD, Held, slots
+from data.pipeline.sharing import Held, slots
 from mplug2_jax.contracts.streams import MEDIUM, Reader, shared
 
 BATCH = 16
@@ -106,13 +108,13 @@ def test_shared_media_are_those_of_plain_rows(corpus_of_items, stream, tokenizer
     assert_as_rows(found, plain, shards=shards * processes)
     assert shared_counts == counts and shared_names == names
     if not limit:
-        # A record is counted in each part of a batch that it is in, an example by itself.
-        assert counts["test", "no question"] == 1 and counts["test", "undecodable media"] >= 2
+        assert counts["test", "no question"] == 1
+        assert counts["test", "undecodable media"] == len(JUNK)  # each once
 
 
 @pytest.mark.parametrize("threads", [0, 3])
 def test_each_medium_is_decoded_once(corpus_of_items, stream, tokenizer, decoded, threads):
-    """Also one whose questions go on for three batches; it is reported damaged in each batch."""
+    """Also one whose questions go on for three batches."""
     asks = stream(split="test", expand="question", batch_size=BATCH, text_length=0, frames=2)
     batches, counts, _ = read(corpus_of_items, asks, tokenizer, 1, threads=threads)
     split = open_split(corpus_of_items, "test")
@@ -124,8 +126,8 @@ def test_each_medium_is_decoded_once(corpus_of_items, stream, tokenizer, decoded
     assert set(decoded.values()) == {1, 2} and decoded[b"junk"] == 2
 
 
-def test_a_damaged_medium_is_reported_in_every_batch_that_it_is_in(write_records, stream, tokenizer,
-                                                                   decoded):
+def test_a_damaged_medium_is_reported_once_of_all_batches_that_it_is_in(write_records, stream,
+                                                                        tokenizer, decoded):
     root = write_records({"test": [
         good("clip_0", questions=asked(3, 0)),
         good("clip_1", questions=asked(40, 1), media=b"junk")]})
@@ -133,7 +135,7 @@ def test_a_damaged_medium_is_reported_in_every_batch_that_it_is_in(write_records
     for shards in (0, 1):
         decoded.clear()
         batches, counts, _ = read(root, asks, tokenizer, shards, threads=0)
-        assert counts == {("test", "undecodable media"): 3} and decoded[b"junk"] == 1
+        assert counts == {("test", "undecodable media"): 1} and decoded[b"junk"] == 1
         assert [int(batch["example_mask"].sum()) for batch in batches] == [3, 0, 0]
 
 
@@ -215,7 +217,39 @@ def test_workers_share_alike(corpus_of_items, stream, tokenizer):
             np.testing.assert_array_equal(one[key], other[key], key)
 
 
-def test_held_media_are_few_and_wait_for_each_other():
+def noted(data):
+    """A modality's example of its bytes; notes which process made it."""
+    with open(os.environ["NOTED"], "a") as file:
+        file.write(f"{os.getpid()} {data[0]}\n")
+    return loaded(data)
+
+
+@pytest.mark.slow
+def test_a_worker_makes_the_parts_that_it_is_said_to_make(write_records, stream, tokenizer,
+                                                          monkeypatch, tmp_path):
+    """By what Grain's workers made: each medium once, in each of those that need it."""
+    monkeypatch.setattr(ahead, "PART", 1)
+    monkeypatch.setenv("NOTED", str(tmp_path / "noted"))
+    root = write_records({"test": [
+        records.record(f"sound_{number}", "other", bytes([number] * 4), ["a red three"],
+                       asked(count, -1))
+        for number, count in enumerate((3, 4, 1, 30))]})
+    hears = stream(split="test", expand="question", batch_size=8, frames=0, text_length=0)
+    with hears.unlocked():
+        hears.reader = Reader("sound", noted)
+    source = EvalStream(root, hears, tokenizer, 0, 1, 0)
+    needed = {(number % 3, record) for number, part in enumerate(
+        turned(number, source.parts, 3) for number in range(len(source) * source.parts))
+        for record, _ in source.examples(source._range(part).start, source._range(part).stop)}
+    (tmp_path / "noted").unlink()
+    assert sum(len(batch["index"]) for batch in eval_batches(
+        root, hears, tokenizer, threads=1, workers=3)) >= 38
+    made = [line.split() for line in (tmp_path / "noted").read_text().splitlines()]
+    made = [(pid, data) for pid, data in made if int(pid) != os.getpid()]
+    assert len(made) == len({*made}) == len(needed)
+
+
+def test_what_is_held_is_made_once_and_let_go_of_with_its_last_use():
     held, calls, lock = Held(), collections.Counter(), threading.Lock()
     begun, go = threading.Event(), threading.Event()
 
@@ -227,7 +261,7 @@ def test_held_media_are_few_and_wait_for_each_other():
         return number * 10
 
     results = []
-    threads = [threading.Thread(target=lambda: results.append(held.get(3, slow)))
+    threads = [threading.Thread(target=lambda: results.append(held.get(3, slow, 5)))
                for _ in range(4)]
     for thread in threads:
         thread.start()
@@ -235,27 +269,39 @@ def test_held_media_are_few_and_wait_for_each_other():
     go.set()
     for thread in threads:
         thread.join()
-    assert results == [30] * 4 and calls == {3: 1}
-    for number in range(10, 10 + HELD):
-        held.get(number, slow)
-    assert held.get(3, slow) == 30 and calls[3] == 2  # was let go of
+    assert results == [30] * 4 and calls == {3: 1} and len(held) == 1
+    assert held.get(3, slow, 5) == 30 and calls[3] == 1 and not len(held)
+    assert held.get(3, slow, 1) == 30 and calls[3] == 2 and not len(held)
 
     def fails(number):
         raise OSError("the disk is gone")
 
     for _ in range(2):
         with pytest.raises(OSError, match="the disk is gone"):
-            held.get(99, fails)
+            held.get(99, fails, 2)
+    assert not len(held)
 
 
-def test_a_stream_holds_only_what_another_batch_needs(corpus_of_items, stream, tokenizer):
+@pytest.mark.parametrize("workers", [0, 2, 3, 7])
+@pytest.mark.parametrize("size", [ahead.PART, 1])
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_stream_holds_no_medium_longer_than_it_is_needed(
+        corpus_of_items, stream, tokenizer, decoded, monkeypatch, workers, size, processes):
+    """Whatever parts a process makes: those of one of the workers, of one of the hosts."""
+    monkeypatch.setattr(ahead, "PART", size)
     asks = stream(split="test", expand="question", batch_size=BATCH, text_length=0, frames=2)
-    source = EvalStream(corpus_of_items, asks, tokenizer, 0, 1, 0, 1)
-    taken = []
-    source._held.get = lambda index, function: taken.append(index) or function(index)
-    for number in range(len(source)):
-        source.batch(number)
-    ends = np.cumsum(COUNTS)
-    spread = {record for record, count in enumerate(COUNTS)
-              if count and (ends[record] - count) // BATCH != (ends[record] - 1) // BATCH}
-    assert set(taken) == spread and 4 in spread and len(spread) < 6
+    for process in range(processes):
+        source = EvalStream(corpus_of_items, asks, tokenizer, process, processes, 0)
+        source.workers, parts = workers, source.parts
+        made = [turned(number, parts, workers) for number in range(len(source) * parts)]
+        for worker in range(max(workers, 1)):
+            decoded.clear()
+            source._held, own = Held(), made[worker::workers or 1]
+            for place, number in enumerate(own, 1):
+                source.part(*divmod(number, parts))
+                rest = {record for later in own[place:] for record, _ in source.examples(
+                    source._range(later).start, source._range(later).stop)}
+                assert source._held._results.keys() <= rest
+            assert all(count == 1 for data, count in decoded.items() if data != b"junk")
+        source.batch(0)
+        assert not len(source._held)

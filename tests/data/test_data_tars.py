@@ -6,8 +6,9 @@ import pytest
 from fuzz_sound import sparse
 from raw_media import image, put, put_csv, put_tar
 
-from data.datasets import DATASETS, Missing, RawFolder, own, tars
+from data.datasets import DATASETS, Missing, RawFolder, own
 from mplug2_jax.contracts.errors import MediaError
+from mplug2_jax.preprocess import tars
 
 WHOLE = image(0)
 

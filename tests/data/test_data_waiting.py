@@ -13,6 +13,7 @@ from absl import flags
 from commands import ROOT
 
 from data.pipeline import waiting
+from data.written import cached
 from mplug2_jax import launch
 from mplug2_jax.contracts import exits
 from mplug2_jax.contracts.errors import DataError
@@ -126,6 +127,7 @@ def test_workers_end_with_their_parent(tmp_path):
     script = """
 import grain
 from data.pipeline import waiting
+from data.written import cached
 
 if __name__ == "__main__":
     dataset = grain.MapDataset.range(10**6).to_iter_dataset()
@@ -148,8 +150,10 @@ if __name__ == "__main__":
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="it reads /proc")
-def test_after_this_process_was_stopped_itself_its_workers_have_their_time_again(monkeypatch):
-    """By Ctrl-Z or a scheduler: they were stopped with it."""
+def test_workers_may_wait_for_others_to_be_copied_or_to_go_on(monkeypatch, tmp_path):
+    """Stopped by Ctrl-Z or a scheduler, they were so with this process itself."""
+    monkeypatch.setenv(cached.FOLDER, str(tmp_path))
+    monkeypatch.setattr(waiting, "SILENT", 45.0)
     clock = [0.0]
     monkeypatch.setattr(waiting.time, "monotonic", lambda: clock[0])
     sleeper = subprocess.Popen(["sleep", "60"])
@@ -169,6 +173,18 @@ def test_after_this_process_was_stopped_itself_its_workers_have_their_time_again
         clock[0] += 3600
         assert not silent_after(1) and not silent_after(40)
         assert silent_after(10)
+        partial = cached.folder() / "shard" / ".100.partial"
+        partial.parent.mkdir(parents=True)
+        for written in (1e9, 1e9 + 40):  # by another process, which copies what they wait for
+            partial.touch()
+            os.utime(partial, (written, written))
+            assert not silent_after(40)
+        assert silent_after(10)
     finally:
         sleeper.kill()
         sleeper.wait()
+
+
+def test_what_a_signal_tells_is_said():
+    assert "/dev/shm is full" in waiting._how(-signal.SIGBUS)
+    assert waiting._how(3).startswith("a data worker ended with code 3; start")

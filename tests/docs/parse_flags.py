@@ -64,7 +64,7 @@ def end(parse, names) -> None:
 
 def of_absl(main, argv=None, flags_parser=None):
     """In place of `app.run`."""
-    script = vars(sys.modules["__main__"])
+    script = vars(sys.modules[main.__module__])  # of the function that `launch.main` runs
     known = script.get("COMMANDS") or script.get("FROM", {}) and {*script["FROM"], "verify"}
     if len(SCRIPT) > 2:  # `-m MODULE COMMAND`: it was looked up already
         known = None

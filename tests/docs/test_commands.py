@@ -1,7 +1,7 @@
 """What the docs name is there: every command with its flags and keys, every path and link.
 
 A command is parsed by the script's own parser and its config is checked (`parse_flags.py`);
-`describe` and `goodput` are run, and print what the docs show.
+`describe` and `goodput` are run, and print what the docs show; more is run by `test_typed.py`.
 """
 
 import ast
@@ -10,49 +10,27 @@ import json
 import pkgutil
 import re
 import shlex
-import subprocess
 from pathlib import Path
 
 import house
 import pytest
-from commands import ROOT, command, run
+from commands import ROOT, run, seen
+from forks import finished
+from pages import PAGES, PYTHON, blocks, lines, spans
 
 from configs import common, keys
 from mplug2_jax import tasks
 from mplug2_jax.contracts import options
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-PYTHON = re.compile(r"(?:^|[\s`\"'])(?:\S*/)?python (?=-|\w)")
 # What the docs leave open.
 OPEN = {"CONFIG": "configs/demo.py", "DATASET": "msrvtt", "...": "--config=configs/demo.py"}
 # Flags of other programs: Slurm, Beam's runners.
-FOREIGN = {"gpus-per-task", "gpu-bind", "flink_master", "signal", "requeue"}
+FOREIGN = {"gpus-per-task", "gpu-bind", "flink_master", "signal", "requeue", "xla_gpu_enable_"
+           "latency_hiding_scheduler"}
+LAUNCHER = ["-m", "mplug2_jax.launch"]  # its flags are in front of "--" and another command
 UNPARSED = ("-c", "tests/house.py")  # they have no flags
 KEY = re.compile(r"(?:^|\s|--config\.)((?:task|model|optimizer|mesh|data|evals)\.[\w.*]+)")
 pytestmark = pytest.mark.slow
-
-
-def blocks(page: Path) -> list[tuple[str, str]]:
-    """The language and the text of each fenced block."""
-    return re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.M | re.S)
-
-
-def spans(page: Path) -> list[str]:
-    """What stands in the type of code within sentences."""
-    prose = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.M | re.S)
-    return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose)]
-
-
-def lines(page: Path) -> list[str]:
-    """Command lines, each as one line: of blocks and of sentences; of a dialogue what is typed."""
-    found = []
-    for language, text in blocks(page):
-        if language == "python":
-            continue
-        joined = re.sub(r"\\\n\s*", " ", text).splitlines()
-        typed = [line[2:] for line in joined if line.startswith("$ ")]
-        found += typed or joined
-    return found + spans(page)
 
 
 def braces(word: str) -> list[str]:
@@ -86,6 +64,11 @@ def scripts() -> dict[tuple[str, ...], list[tuple[str, list[str]]]]:
             if words is None or words[0] in UNPARSED or words[:2] in (["-m", "venv"],
                                                                       ["-m", "pytest"]):
                 continue
+            if words[:2] == LAUNCHER:
+                end = words.index("--")
+                assert all(re.fullmatch(r"--(processes|devices)=\d+", one)
+                           for one in words[2:end]), line
+                words = words[end + 1:]
             size = 2 if words[0] == "-m" else 1
             if words[:2] == ["-m", "mplug2_jax.planning"]:  # a command of it, perhaps with a name
                 size = 3
@@ -101,10 +84,8 @@ def parsed() -> dict[tuple[str, ...], dict]:
     result = {}
     for script, calls in scripts().items():
         given = [words for _, words in calls if words]
-        done = subprocess.run(
-            **command(Path(__file__).with_name("parse_flags.py"), *script,
-                      path=ROOT / "docs" / "examples") | {"stderr": subprocess.PIPE},
-            input=json.dumps(given), timeout=300)
+        done = finished([Path(__file__).with_name("parse_flags.py"), *script],
+                        seen(path=ROOT / "docs" / "examples"), given=json.dumps(given))
         assert done.returncode == 0 and done.stdout, (script, done.stderr[-3000:])
         report = json.loads(done.stdout.splitlines()[-1])
         result[script] = {"flags": set(report["flags"]), "faults": dict(zip(
@@ -118,7 +99,7 @@ def test_every_command_parses(parsed):
     assert not faults, "\n".join(f"{line}\n    {fault}" for line, fault in faults.items())
     for script in (("train.py",), ("eval.py",), ("predict.py",), ("-m", "data.prepare"),
                    ("-m", "data.inspect"), ("-m", "mplug2_jax.describe"), ("-m", "mplug2_jax.aot"),
-                   ("-m", "mplug2_jax.convert"),
+                   ("-m", "mplug2_jax.convert"), ("-m", "mplug2_jax.inference"),
                    ("-m", "mplug2_jax.planning", "goodput"),
                    *(("-m", f"benchmarks.{name}") for name in (
                        "input", "step", "captioning", "galleries"))):
@@ -128,9 +109,8 @@ def test_every_command_parses(parsed):
 def test_a_wrong_command_is_found():
     wrong = [["--config=configs/demo.py", "--workdri=x"], ["--config=configs/gone.py"],
              ["--config=configs/demo.py", "--config.optimizer.stepz=1"]]
-    done = subprocess.run(
-        **command(Path(__file__).with_name("parse_flags.py"), "train.py")
-        | {"stderr": subprocess.PIPE}, input=json.dumps(wrong))
+    done = finished([Path(__file__).with_name("parse_flags.py"), "train.py"], seen(),
+                    given=json.dumps(wrong))
     for fault, word in zip(json.loads(done.stdout.splitlines()[-1])["faults"],
                            ("workdri", "gone.py", "stepz"), strict=True):
         assert word in fault
@@ -138,6 +118,7 @@ def test_a_wrong_command_is_found():
 
 def test_every_flag_and_key_of_a_sentence_is_there(parsed):
     names = set().union(*(report["flags"] for report in parsed.values())) | FOREIGN
+    names |= {"devices"}  # of the launcher
     config = common.base("tiny")
     known = {keys.kind_of(key) for key in keys.all_comments(config)} | {"data.streams", "task.name"}
     known |= {key for name in tasks.names()
@@ -167,7 +148,8 @@ def test_every_path_link_and_target_is_there():
             if not link.startswith("http"):
                 assert (page.parent / link.partition("#")[0]).exists(), f"{page.name}: {link}"
         for path in re.findall(
-                r"(?<![\w/])(?:mplug2_jax|configs|data|docs|tests|benchmarks)/[\w./-]*\w", text):
+                r"(?<![\w/])(?:mplug2_jax|configs|data|docs|tests|benchmarks|requirements|docker|"
+                r"launch)/[\w./-]*\w", text):
             if not path.startswith(("data/pretrain", "tests/golden/NAME")):
                 there = (ROOT / path).exists() or any(ROOT.glob(f"{path}.*"))
                 assert there, f"{page.name}: {path}"

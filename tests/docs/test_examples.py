@@ -98,7 +98,7 @@ def data(tmp_path_factory):
 
 
 def test_a_task_of_ones_own(data, tmp_path):
-    """One file and one config outside the tree: trained, gone on, evaluated, planned, reported."""
+    """One file and one config outside the tree: trained, evaluated, planned, reported."""
     corpus, counts = data
     before, folder, workdir = tree(), tmp_path / "mine", tmp_path / "run"
     folder.mkdir()
@@ -112,7 +112,6 @@ def test_a_task_of_ones_own(data, tmp_path):
     assert "image/lm" in said and "step 30/30" in said
     values = losses(workdir)
     assert values[30]["loss"] < 0.5 * values[1]["loss"]
-    assert "going on from step 30" in run(*train, "--config.optimizer.steps=31", path=folder)
 
     run("eval.py", f"--checkpoint={workdir}", path=folder)
     report = json.loads((workdir / "report.json").read_text())
@@ -122,8 +121,6 @@ def test_a_task_of_ones_own(data, tmp_path):
 
     drawn = run("-m", "mplug2_jax.planning", "describe", config, path=folder)
     assert drawn.startswith("task counting: vision, text, universal, fusion, decoder")
-    help_text = run("train.py", config, "--help_config", path=folder)
-    assert "power of an answer's rarity" in help_text
 
     checkpoints = Checkpoints(workdir / "checkpoints")
     assert checkpoints.shapes("task_state")["seen"].shape == (2,)
@@ -167,7 +164,8 @@ def test_a_dataset_of_ones_own(tmp_path):
     assert tree() == before, os.linesep.join(["the tree changed:", tree()])
 
 
-@pytest.mark.parametrize("task", ["retrieval", "captioning"])
+@pytest.mark.parametrize("task", ["retrieval", pytest.param(
+    "captioning", marks=pytest.mark.long)])
 def test_a_modality_of_ones_own(task, data, tmp_path):
     """Sound, from WAV files: trained with the real pipeline, evaluated, planned and reported."""
     corpus, counts = data
@@ -179,8 +177,11 @@ def test_a_modality_of_ones_own(task, data, tmp_path):
     said = run("train.py", config, f"--config.data.root={counts / 'sounds'}",
                f"--config.data.tokenizer={corpus}/vocab.model", f"--workdir={workdir}",
                "--config.log_every=1", path=folder)
-    assert "step 30/30" in said and "undecodable media" in said  # the one that is no sound
+    assert "step 30/30" in said
     values = losses(workdir)
+    # The one that is no sound is named and counted.
+    assert "skipping record 'silence'" in said
+    assert values[30]["skipped/undecodable media"] == values[30]["skipped"] > 0
     part = {"retrieval": "sound/vtc", "captioning": "sound/lm"}[task]
     assert values[30][part] < 0.8 * values[1][part]
 

@@ -14,6 +14,14 @@ def test_the_pages_are_what_the_code_says(tmp_path):
         assert (kept / name).read_text() == (tmp_path / name).read_text(), f"{name}: make docs"
 
 
+def test_the_tables_within_other_pages_are_what_was_measured():
+    for name in make.TABLES:
+        text = (ROOT / "docs" / name).read_text()
+        assert make.filled(name) == text, f"{name}: make docs"
+        for table in make.TABLES[name].values():
+            assert table() in text
+
+
 def test_no_key_is_left_out():
     config, page = common.base("tiny"), make.keys_page()
     for key in map(keys.kind_of, {*keys.keys(config), *keys.all_comments(config)}):

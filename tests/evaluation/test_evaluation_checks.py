@@ -1,25 +1,21 @@
 """What could be known of an evaluation is an error before anything is trained or loaded."""
 
-import io
 import shutil
 import sys
 from pathlib import Path
 
 import jax
+import made_records
 import numpy as np
 import pytest
 import small
-import tensorflow_datasets as tfds
-from PIL import Image
+from made_records import CLASSES, plain, question, record
 
 from configs import common
 from data import pipeline, records
-from data.prepare import builder
-from data.written import find_version, folders
 from mplug2_jax import evaluation, tasks
 from mplug2_jax.contracts.errors import ConfigError, DataError
 from mplug2_jax.evaluation import room
-from mplug2_jax.model.mplug2 import init_params
 from mplug2_jax.parallel.mesh import make_mesh
 from mplug2_jax.preprocess.tokenizer import SPECIAL_TOKENS, Tokenizer
 from mplug2_jax.tasks.base.gallery import recall_by_chance
@@ -27,52 +23,19 @@ from mplug2_jax.tasks.base.rows import Kept
 from mplug2_jax.tasks.qa import QuestionAnswering
 
 EXAMPLES = Path(__file__).parents[2] / "docs/examples"
-CLASSES = ("w1", "w2", "w3")
 LENGTHS = {"qa": dict(prompt_length=8, target_length=4), "captioning": dict(text_length=8),
            "retrieval": dict(text_length=8), "pretrain": dict(text_length=8),
            "grounding": dict(prompt_length=8, ask="box")}
 
 
-class Made(builder.RecordBuilder):
-    """Records that a test made."""
-
-    name = "made"
-    VERSION = tfds.core.Version("1.0.0")
-
-
-def picture(number: int) -> bytes:
-    file = io.BytesIO()
-    pixels = np.random.default_rng(number).integers(0, 256, (16, 16, 3)).astype(np.uint8)
-    Image.fromarray(pixels).save(file, "PNG")
-    return file.getvalue()
-
-
-def record(number: int, **changes) -> dict:
-    """An image with all that may be asked of it."""
-    said = dict(id=f"r{number}", kind="image", media=picture(number), texts=["w1 w2"],
-                label=CLASSES[number % 3],
-                questions=[question("w4 w5", CLASSES[number % 2], "plain")],
-                boxes=[{"phrase": "w1", "box": [0.1, 0.1, 0.6, 0.7], "id": ""}])
-    return records.record(**said | changes)
-
-
-def question(text: str, answer: str, kind: str = "", **more) -> dict:
-    return {"question": text, "answer": answer, "type": kind, "id": ""} | more
-
-
 @pytest.fixture
-def check(tmp_path):
+def check():
     """Checks the evaluation of a task on records: `check("qa", [record, ...], best="...")`."""
 
     def checked(name, made, labelled=None, stream=None, best="", limit=0, trained=None,
                 files=None, kind="image", model=small.MODEL, index=True, **options):
-        folder = tmp_path / str(len([*tmp_path.iterdir()]))
         splits = {"val": made} | ({"train": labelled} if labelled else {})
-        builder.write(Made, folder, {key: (lambda one=one: one)
-                                       for key, one in splits.items()}, {"seed": 0})
-        if not index:
-            for path in folders.indexes(find_version(folder)):
-                path.unlink()
+        folder = made_records.written(splits, index)
         if name in ("captioning", "qa"):
             options = {"max_length": 6} | options
         given = {"frames": 1, "image_size": 16} | LENGTHS.get(name, {}) | (stream or {})
@@ -82,18 +45,13 @@ def check(tmp_path):
         streams = {"one": task.stream(found, section.stream, "evals.one.stream")}
         tokenizer = small.tokenizer(options.get("location_bins", 0))
         built = evaluation.build({"one": section}, streams, model, tokenizer, True)
-        params = jax.eval_shape(
-            lambda: init_params((trained or built["one"].task).model, jax.random.key(0)))
+        params = small.shapes((trained or built["one"].task).model)
         evaluation.check(
             built, lambda one: pipeline.Reading(str(folder), one, tokenizer, (0, 1), None),
             params, make_mesh(1, 1, 1, jax.devices()[:1]), limit, best, trained,
             None if files is None else {"one": files})
 
     return checked
-
-
-def plain(count: int = 12, **changes) -> list[dict]:
-    return [record(number, **changes) for number in range(count)]
 
 
 @pytest.mark.parametrize("name, options, best", [

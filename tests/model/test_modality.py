@@ -169,7 +169,8 @@ def test_its_remat_policies_compute_the_same(spectrogram):
 
 
 @pytest.mark.parametrize("name, part, right", [
-    ("retrieval", "vtc", lambda record: record["rank"] == 1),
+    # `docs/test_examples.py` trains it by the command.
+    pytest.param("retrieval", "vtc", lambda record: record["rank"] == 1, marks=pytest.mark.long),
     ("captioning", "lm", lambda record: [record["prediction"]] == record["references"])],
     ids=TASKS)
 def test_it_learns_to_be_found_and_described(name, part, right, spectrogram):

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -37,8 +37,14 @@ def make(**changes):
     return model, params, video, ids, mask
 
 
+@cache
+def compiled(model, method):
+    """A method of a model; equal ones are traced once."""
+    return jax.jit(partial(model.apply, method=method))
+
+
 def apply(model, params, method, *args):
-    return jax.jit(partial(model.apply, method=method))({"params": params}, *args)
+    return compiled(model, method)({"params": params}, *args)
 
 
 def test_large_has_the_released_number_of_parameters():
@@ -168,11 +174,11 @@ def test_greedy_with_a_cache_equals_greedy_without(scan):
     memory = apply(model, params, "encode_visual", video)
     memory_mask = np.ones(memory.shape[:2], bool)
     memory_mask[1, 3:] = False
-    cached = greedy(model, params, memory, memory_mask, max_length=8, start_id=1, end_id=2,
+    cached = greedy(model, params, memory, memory_mask, max_length=6, start_id=1, end_id=2,
                     pad_id=0)
     ids = np.ones((2, 1), np.int32)
     done = np.zeros(2, bool)
-    for _ in range(8):
+    for _ in range(6):
         logits, _ = apply(model, params, "decode", ids, None, memory, memory_mask)
         new = np.where(done, 0, np.asarray(logits)[:, -1].argmax(-1))
         done |= new == 2

@@ -224,7 +224,7 @@ def pretrain(**changes):
     return small.task("pretrain", TINY, **dict(objectives=only) | changes)
 
 
-@pytest.mark.parametrize("accumulation", [1, 2])
+@pytest.mark.parametrize("accumulation", [2, pytest.param(1, marks=pytest.mark.long)])  # in one
 def test_one_queue_knows_the_content_of_all_streams(accumulation):
     """Two steps of two streams, by the features that the queue is given: the teacher is the model.
 
@@ -269,10 +269,10 @@ def dense(part, whole, temperature):
     return total / (2 * real.sum()), positive
 
 
-@pytest.mark.parametrize("name", ["pretrain", "retrieval"])
+# Pretraining's losses are those of retrieval.
+@pytest.mark.parametrize("name", ["retrieval", pytest.param("pretrain", marks=pytest.mark.long)])
 def test_micro_batches_and_devices_give_the_same_losses(name):
     batch = {"s": stream(0, padding=1)}
-    params = small.params_of(small.task(name, TINY).model)
 
     def losses(batch, **options):
         task = pretrain(**options) if name == "pretrain" else small.task(name, TINY, **options)
@@ -318,7 +318,7 @@ def test_held_out_losses_know_duplicates_too():
     scores, _ = task.evaluate(params, [batch], None, "image")
     assert scores["image_held_out_duplicates"] == 3
     key = jax.random.fold_in(jax.random.key(held_out.SEED), 0)
-    metrics = task.loss(params, {"s": batch}, key)[1][0]
+    metrics = jax.jit(task.loss)(params, {"s": batch}, key)[1][0]
     assert scores["image_held_out_vtc"] == pytest.approx(float(metrics["s/vtc"]), rel=1e-5)
     for name in scores:
         assert task.figure(name, "image").low <= scores[name]
@@ -364,8 +364,9 @@ def test_a_queue_that_is_older_than_ids_of_content_goes_on(tmp_path, caplog):
         assert not any(queue[name].any() for name in contrast.CONTENT)
     # Equal texts of old rows are not known, equal pairs are; new rows come with all.
     momentum = Momentum(params, queue, jnp.float32(0))
-    _, (metrics, pushed) = task.loss(params, {"s": stream(0, padding=1)}, jax.random.key(0),
-                                     {"teacher": momentum.params, "queue": queue}, 0)
+    _, (metrics, pushed) = jax.jit(task.loss)(params, {"s": stream(0, padding=1)},
+                                              jax.random.key(0),
+                                              {"teacher": momentum.params, "queue": queue}, 0)
     (part,) = jax.device_get(pushed)
     whole = {key: np.concatenate([part[key], queue[key]]) for key in queue}
     expected, positive = dense(part, whole, float(task.call(params, "temperature")))

@@ -151,8 +151,8 @@ def test_several_questions_of_a_medium_are_rows_that_share_what_is_seen():
     np.testing.assert_allclose(jax.jit(loss)(params, alone), jax.jit(loss)(params, rows), rtol=1e-6)
 
 
-@pytest.mark.parametrize(("seen", "calls"), [(8, 2), (200, 1)])
-@pytest.mark.parametrize("layers", [dict(fusion_layers=2), dict(fusion_layers=2, fusion_stride=1)])
+@pytest.mark.parametrize(("seen", "calls", "layers"), [
+    (8, 2, dict(fusion_layers=2)), (200, 1, dict(fusion_layers=2, fusion_stride=1))])
 def test_texts_of_each_length_are_read_apart_where_that_costs_less(made, seen, calls, layers):
     """Encoded always, fused where little is seen; each is as it is alone, and keeps its length."""
     task = small.task("pretrain", dataclasses.replace(TINY, **layers), objectives=WEIGHTS)

@@ -70,7 +70,7 @@ def setup(shape, accumulation=1, **changes):
     def create(params=None):
         return create_state(task, optimizer, 0, params=params)
 
-    shapes = jax.eval_shape(create)
+    shapes = jax.eval_shape(create, small.params_of(task.model))
     return task, mesh, shapes, create, make_train_step(task, optimizer, shapes, mesh, 0)
 
 
@@ -86,8 +86,8 @@ def without_key_biases(tree):
 
 
 def test_a_run_goes_on_on_another_mesh_and_in_micro_batches(tmp_path, caplog):
-    _, mesh, shapes, create, step = setup((1, 1, 1))
-    state = sharding.init_sharded(create, mesh)
+    task, mesh, shapes, create, step = setup((1, 1, 1))
+    state = sharding.init_sharded(create, mesh, small.params_of(task.model))
     start = jax.device_get(state.params)
     jax.tree.map(np.testing.assert_array_equal, jax.device_get(state.task_state["teacher"]), start)
     state, first = advance(state, step, mesh)
@@ -137,8 +137,8 @@ def test_a_run_goes_on_on_another_mesh_and_in_micro_batches(tmp_path, caplog):
 
 
 def test_a_checkpoint_without_teacher_starts_one(tmp_path, caplog):
-    _, mesh, shapes, create, _ = setup((1, 1, 1), teacher=False, queue=False)
-    state = sharding.init_sharded(create, mesh)
+    task, mesh, shapes, create, _ = setup((1, 1, 1), teacher=False, queue=False)
+    state = sharding.init_sharded(create, mesh, small.params_of(task.model))
     assert state.task_state == {}  # off: at no cost
     checkpoints = Checkpoints(tmp_path / "run", keep=2)
     checkpoints.save(int(state.step), state.items(), {"model": {}}, {"video": 8})

@@ -127,13 +127,14 @@ def test_of_a_step_in_bfloat16_only_gradients_of_two_products_are_rounded():
     mesh = make_mesh(2, 2, 2, jax.devices())
     step = make_train_step(task, optimizer, shapes, mesh, 0)
     batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), small.batch())
+    del batch["image"]  # to the losses, a video of one frame
     lowered = step.lower(shapes, batch)
     rounds = [one for one in inexact(lowered)
               if not one.place.split('"')[1].endswith(("...qhd,...khd->...hqk/dot_general",
                                                        "...d,vd->...v/dot_general"))]
     assert rounds == []
     exact = [one for one in products(lowered) if one.precision == ("HIGHEST", "HIGHEST")]
-    assert len(exact) >= 2 * 2 * 3  # the contrastive losses alone, of two streams
+    assert len(exact) >= 2 * 3  # the contrastive loss alone
     assert {one.types for one in exact} == {("f32", "f32")}
 
 
@@ -178,9 +179,9 @@ import sys
 sys.path[:0] = ["tests", "tests/objectives"]
 import jax
 from jax.sharding import SingleDeviceSharding
-from mplug2_jax.planning.plan import topology_devices
+from mplug2_jax.planning.topology import devices_of, parse_topology
 from test_precision import GRADIENT, arguments
-place = SingleDeviceSharding(topology_devices("v5e:2x2")[0])
+place = SingleDeviceSharding(devices_of(parse_topology("v5e:2x2"))[0])
 shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
                       arguments()[:3])
 print(jax.jit(GRADIENT).lower(*shapes).compile().as_text())

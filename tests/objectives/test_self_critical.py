@@ -10,10 +10,8 @@ import small
 from configs import common
 from mplug2_jax.metrics.cider import CiderD
 from mplug2_jax.objectives.self_critical import CaptionReward, advantages, policy_gradient
-from mplug2_jax.parallel import sharding
 from mplug2_jax.parallel.mesh import make_mesh, put_batch
 from mplug2_jax.training.optimizer import make_optimizer
-from mplug2_jax.training.state import create_state
 from mplug2_jax.training.step import make_train_step
 
 TINY = small.model(vision_layers=1, decoder_layers=1)
@@ -85,11 +83,10 @@ def test_the_trainer_s_step_runs_under_its_transfer_guard():
     config.update(dict(steps=4, warmup_steps=1))
     optimizer, _ = make_optimizer(config)
     mesh = make_mesh(1, 2, 1, jax.devices()[:2])
-    shapes = jax.eval_shape(lambda: create_state(task, optimizer, 0))
-    step = make_train_step(task, optimizer, shapes, mesh, seed=0)
+    step = make_train_step(task, optimizer, small.state_of(task, optimizer, mesh), mesh, seed=0)
     results = []
     for _ in range(2):
-        state = sharding.init_sharded(lambda: create_state(task, optimizer, 0), mesh)
+        state = small.state_of(task, optimizer, mesh)
         for _ in range(2):
             rows = {"s": put_batch(batch()["s"], mesh)}
             with jax.transfer_guard("disallow"):

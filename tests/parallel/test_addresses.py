@@ -1,8 +1,12 @@
 """Where process 0 is: wrong addresses are named before anything waits for them."""
 
+import os
 import socket
+import subprocess
+import sys
 
 import pytest
+from commands import ROOT
 
 from mplug2_jax.parallel import addresses
 
@@ -51,3 +55,17 @@ def test_a_slurm_step_of_several_tasks_is_a_cluster(monkeypatch):
     for tasks, found in (("1", False), ("2", True)):
         monkeypatch.setenv("SLURM_NTASKS", tasks)
         assert addresses.in_cluster() == found
+
+
+def test_a_tpu_without_a_cluster_is_told_how_to_run_alone():
+    """As on machines that are lent by the hour: JAX finds chips, and nobody says who else there is.
+    """
+    code = ("from mplug2_jax.parallel import hosts\n"
+            "try: hosts.join(None, None, None, 20, 30)\n"
+            "except hosts.HostError as error: print(error)\n")
+    environment = {name: value for name, value in os.environ.items() if "SLURM" not in name}
+    done = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, cwd=ROOT,
+                          env=environment | {"TPU_ML_PLATFORM": "JAX", "PYTHONPATH": str(ROOT)})
+    assert done.stdout.startswith("the processes cannot come together: ") and done.stdout.endswith(
+        ": give --processes=1 for this process alone, or all of --coordinator, --processes and "
+        "--process\n"), done.stderr

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from mplug2_jax.contracts.errors import ConfigError
-from mplug2_jax.parallel.mesh import arrange, check_batch, make_mesh, part_of
+from mplug2_jax.parallel import mesh as meshes
+from mplug2_jax.parallel.mesh import arrange, check_batch, make_mesh, part_of, put_batch
 
 
 def test_the_mesh_must_fit_the_devices_and_the_batch():
@@ -56,3 +57,13 @@ def test_processes_feed_the_rows_that_their_devices_hold(parts, expected):
 def test_rows_that_processes_share_in_part_are_refused():
     with pytest.raises(ConfigError, match="mesh.tensor"):
         part_of(0, np.array([[0, 0], [0, 1], [1, 1]]))
+
+
+def test_what_a_process_feeds_is_found_once_not_for_every_batch(monkeypatch):
+    asked = []
+    monkeypatch.setattr(meshes, "part_of", lambda *given: (asked.append(given), part_of(*given))[1])
+    meshes.data_slice.cache_clear()
+    mesh, batch = make_mesh(4, 2, 1), {"x": np.arange(16)}
+    for _ in range(3):
+        assert (np.asarray(put_batch(batch, mesh)["x"]) == batch["x"]).all()
+    assert len(asked) == 1

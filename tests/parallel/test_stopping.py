@@ -47,6 +47,15 @@ def test_a_signal_ends_a_run_after_the_step_that_is_saved(tmp_path, number):
     assert f"stopped by {number.name}, saved after step {max(steps)}" in output
 
 
+def test_what_is_left_once_all_is_on_disk_may_take_longer_than_the_grace(tmp_path):
+    """As the end of a log that is sent over a network."""
+    process = run(tmp_path, "--grace=3", "--closing=5")
+    read_until(process, "step 3")
+    process.send_signal(signal.SIGTERM)
+    output, code = ended(process)
+    assert code == exits.STOPPED and len(saved(tmp_path)) == 1, output
+
+
 @pytest.mark.parametrize("does, step", [("validates", 3), ("waits", 3)])
 def test_it_leaves_a_validation_and_does_not_wait_for_data(tmp_path, does, step):
     process = run(tmp_path, f"--does={does}")

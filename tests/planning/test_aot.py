@@ -10,9 +10,7 @@ import sys
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import pytest
-from jax.sharding import NamedSharding, PartitionSpec
 from marks import needs_libtpu
 
 from configs import checks, instructions, pretrain
@@ -20,100 +18,20 @@ from mplug2_jax.contracts.errors import ConfigError
 from mplug2_jax.model.config import ModelConfig
 from mplug2_jax.model.mplug2 import HEADS, MODULES, build, init_params
 from mplug2_jax.parallel import sharding
-from mplug2_jax.parallel.mesh import AXES, batch_sharding, make_mesh
-from mplug2_jax.planning.chips import CHIPS, GIB, chip_of
+from mplug2_jax.parallel.mesh import AXES
+from mplug2_jax.planning.chips import CHIPS, GIB
 from mplug2_jax.planning.hlo import Program
 from mplug2_jax.planning.plan import DoesNotFit, Plan, out_of_memory, with_batch
 from mplug2_jax.planning.search import search
+from mplug2_jax.planning.topology import parse_topology
 
 ROOT = Path(__file__).parents[2]
 
-TEXT = """HloModule jit_step, is_scheduled=true
-
-%sum (a: f32[], b: f32[]) -> f32[] {
-  %a = f32[]{:T(128)} parameter(0)
-  %b = f32[]{:T(128)} parameter(1)
-  ROOT %add = f32[]{:T(128)} add(%a, %b)
-}
-
-%take (stack: bf16[5,16,64], i: s32[]) -> bf16[1,16,64] {
-  %stack = bf16[5,16,64]{2,1,0} parameter(0)
-  %i = s32[] parameter(1)
-  %zero = s32[] constant(0)
-  ROOT %slice = bf16[1,16,64]{2,1,0} dynamic-slice(%stack, %i, %zero, %zero)
-}
-
-%body (state: (s32[], bf16[5,16,64])) -> (s32[], bf16[5,16,64]) {
-  %state = (s32[], bf16[5,16,64]{2,1,0}) parameter(0)
-  %n = s32[] get-tuple-element(%state), index=0
-  %w = bf16[5,16,64]{2,1,0} get-tuple-element(%state), index=1
-  %layer = bf16[1,16,64]{2,1,0} fusion(%w, %n), kind=kLoop, calls=%take
-  %gather-start = (bf16[1,16,64]{2,1,0}, bf16[1,64,64]{2,1,0:S(1)}) all-gather-start(%layer), GROUPS
-  %gather = bf16[1,64,64]{2,1,0:S(1)} all-gather-done(%gather-start)
-  ROOT %next = (s32[], bf16[5,16,64]{2,1,0}) tuple(%n, %w)
-}
-
-%condition (state: (s32[], bf16[5,16,64])) -> pred[] {
-  %state.1 = (s32[], bf16[5,16,64]{2,1,0}) parameter(0)
-  %n.1 = s32[] get-tuple-element(%state.1), index=0
-  %five = s32[] constant(5)
-  ROOT %less = pred[] compare(%n.1, %five), direction=LT
-}
-
-ENTRY %main (x: f32[1024], w: bf16[5,16,64]) -> f32[256] {
-  %x = f32[1024]{0} parameter(0)
-  %w.1 = bf16[5,16,64]{2,1,0} parameter(1)
-  %zero.1 = s32[] constant(0)
-  %start = (s32[], bf16[5,16,64]{2,1,0}) tuple(%zero.1, %w.1)
-  %loop = (s32[], bf16[5,16,64]{2,1,0}) while(%start), condition=%condition, body=%body, TRIPS
-  %all = f32[1024]{0} all-reduce(%x), replica_groups={{0,1,2,3,4,5,6,7}}, to_apply=%sum
-  %permuted = f32[1024]{0} collective-permute(%all), source_target_pairs={{0,1},{1,0}}
-  ROOT %scattered = f32[256]{0} reduce-scatter(%permuted), replica_groups={{0,1,2,3}}, to_apply=%sum
-}
-""".replace("GROUPS", "replica_groups=[4,4]<=[16], dimensions={1}").replace(
-    "TRIPS", 'backend_config={"known_trip_count":{"n":"5"}}')
-
-
-@pytest.mark.parametrize("text", [TEXT, TEXT.split(", backend_config")[0] + TEXT.split('"5"}}')[1]],
-                         ids=["known trips", "compared with"])
-def test_collectives_of_a_text_as_counted_by_hand(text):
-    moved = {}
-    for collective in Program(text).collectives():
-        moved[collective.kind] = collective.moved
-    assert moved == {"all-gather": 5 * 64 * 64 * 2 * 3 / 4, "all-reduce": 2 * 4096 * 7 / 8,
-                     "collective-permute": 4096, "reduce-scatter": 4096 * 3 / 4}
-
-
-def test_traffic_of_a_text_as_counted_by_hand():
-    layer = 16 * 64 * 2
-    # A turn reads a layer of the stack and the counter, writes the layer, and sends it from HBM.
-    turn = layer + 4 + layer + layer
-    assert Program(TEXT).traffic() == 5 * turn + 3 * (4096 + 4096) - 4096 + 1024
-
-
-def test_collectives_of_a_compiled_loop():
-    mesh = make_mesh(1, 8, 1, jax.devices()[:8])
-    weights = jax.ShapeDtypeStruct((6, 64, 64), jnp.float32, sharding=NamedSharding(
-        mesh, PartitionSpec(None, "fsdp")))
-    x = jax.ShapeDtypeStruct((16, 64), jnp.float32, sharding=batch_sharding(mesh))
-
-    def layers(weights, x):
-        return jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, weights)[0]
-
-    with jax.set_mesh(mesh):
-        text = jax.jit(layers).lower(weights, x).compile().as_text()
-    gathers = [c for c in Program(text).collectives() if c.kind == "all-gather"]
-    assert sum(c.moved for c in gathers) == 6 * (64 * 64 * 4) * 7 / 8
-
-
-@pytest.mark.parametrize("text, devices", [
-    ("{{0,1,2,3},{4,5,6,7}}", 4), ("[4,2]<=[8]", 2), ("[1,8]<=[8]", 8),
-    ("mesh['x'=2,'y'=4] {'y'}", 4), ("mesh['x'=2,'y'=4] {'x','y'}", 8),
-    ("mesh['x'=2,'y'=4] {'x','y':(1)2}", 4)])
-def test_groups_of_devices(text, devices):
-    program = Program("ENTRY %main (x: f32[8]) -> f32[8] {\n  %x = f32[8] parameter(0)\n"
-                      f"  ROOT %y = f32[8] all-reduce(%x), replica_groups={text}, to_apply=%s\n}}")
-    assert [c.group for c in program.collectives()] == [devices]
+def plan_of(mesh, **fields):
+    """A plan for v5e, whose figures are 1 where they are not given."""
+    ones = {field.name: 1 for field in dataclasses.fields(Plan)}
+    empty = dict(collectives={}, axes={}, launches={}, dcn=0, text="", batches={})
+    return Plan(**(ones | empty | dict(chip=CHIPS["v5e"], mesh=mesh) | fields))
 
 
 def test_the_message_of_a_program_that_does_not_fit():
@@ -152,8 +70,8 @@ def test_search_finds_the_largest_batch_then_the_lightest_remat(largest, lightes
                 batch > largest and order.index(policy) > order.index(lightest)):
             raise DoesNotFit(20 * GIB, 16 * GIB, [])
         seconds = {"full": 3.0, "dots_no_batch": 2.0, "none": 1.0}[policy]
-        return Plan(CHIPS["v5e"], {}, {"fsdp": 16}, 1, 1.0, 1, 1, 1, 1, 1, 1,
-                    {"all-gather": seconds * CHIPS["v5e"].ici_bandwidth}, 1, 1.0, 1.0, "")
+        return plan_of({"fsdp": 16}, collectives={
+            "all-gather": seconds * CHIPS["v5e"].ici_bandwidth})
 
     config, plan = search(pretrain.get_config("large,image"), compiled, 16, start=32)
     assert config.data.streams.image.batch_size == 256  # the largest, on tensor 4
@@ -173,10 +91,15 @@ def test_the_first_batch_that_does_not_fit_is_an_error():
 
 
 def test_wrong_topologies_and_batches_are_named():
-    assert chip_of("v5p:8x8x8").hbm > 90 * GIB
-    for wrong in ("v5e", "v9:4x4", "v5e:4xx", "v5e:0x4"):
+    found = parse_topology("2xv5p:8x8x8")
+    assert (found.chip, found.slices, found.size, found.key) == (CHIPS["v5p"], 2, 1024, "v5p")
+    assert parse_topology("h100:8").chip.is_gpu and parse_topology("v5p:4x8x8_twisted").twisted
+    for wrong in ("v5e", "v9:4x4", "v5e:4xx", "v5e:0x4", "0xv5e:4x4", "h100:2x4", "h100:0", "h100"):
         with pytest.raises(ConfigError, match=f"--topology={wrong}: expected CHIP:AxB"):
-            chip_of(wrong)
+            parse_topology(wrong)
+    for wrong in ("2xv4:4x4x4", "2xh100:8"):
+        with pytest.raises(ConfigError, match="the network between several .* is not known"):
+            parse_topology(wrong)
     with pytest.raises(ConfigError, match="--global_batch=100: stream video has 512"):
         with_batch(pretrain.get_config("tiny,uninstructed"), 100)
     batches = with_batch(pretrain.get_config("tiny"), 32_768).data.streams
@@ -216,20 +139,19 @@ def test_instructions_ask_everything_in_several_wordings():
 
 def test_remat_is_chosen_for_each_module():
     config = pretrain.get_config("base").model
-    config.remat.vision = "full"
+    config.remat.vision = "none"
     model = ModelConfig.from_mapping(config)
-    assert (model.remat.vision, model.remat.text) == ("full", "none")
+    assert (model.remat.vision, model.remat.text) == ("none", "full")
     config.remat.text = "some"
     with pytest.raises(ConfigError, match="model.remat.text = 'some': expected one of none, full"):
         ModelConfig.from_mapping(config)
 
 
 # A small model whose layers are scanned, compiled for 16 chips by the command itself.
-# Without a decoder, for each of its parts is a minute of a processor.
+# Encoders alone, for each of its parts is half a minute of a processor.
 SMALL = ["--config.model.scan=True", "--config.model.vision_layers=5",
-         "--config.model.text_layers=5", "--config.model.fusion_layers=5",
-         "--config.model.vocab_size=4096", "--config.task.objectives.prefix_lm=0",
-         "--config.task.objectives.vtm=0"]
+         "--config.model.text_layers=5", "--config.model.vocab_size=2048",
+         *(f"--config.task.objectives.{name}=0" for name in ("mlm", "prefix_lm", "vtm"))]
 
 
 @functools.cache
@@ -270,9 +192,8 @@ def test_the_plan_of_a_run_that_fits(program):
 def test_no_parameters_of_several_layers_are_gathered_at_once(program):
     """Under a scan each layer's weights are gathered where they are used, inside the loop."""
     config = pretrain.get_config("tiny").model
-    config.update(dict(scan=True, vocab_size=4096, vision_layers=5, text_layers=5,
-                       fusion_layers=5))
-    model = build(ModelConfig.from_mapping(config), MODULES[:-1], ("vtc", "mlm"))
+    config.update(dict(scan=True, vocab_size=2048, vision_layers=5, text_layers=5))
+    model = build(ModelConfig.from_mapping(config), ("vision", "text", "universal"), ("vtc",))
     shapes = jax.eval_shape(lambda: init_params(model, jax.random.key(0)))
     stacked = [math.prod(x.shape) for path, x in jax.tree_util.tree_leaves_with_path(shapes)
                if re.search(r"layers/layer|blocks/layer", sharding.path_name(path))
@@ -301,13 +222,52 @@ def test_too_large_a_batch_is_told_with_the_amount_and_the_largest_buffers():
 @needs_libtpu
 def test_every_chip_has_a_mesh_of_one_device_a_chip():
     """In a process of its own: what libtpu is told of this machine holds for all of it."""
-    code = ("from mplug2_jax.planning.plan import topology_devices\n"
+    code = ("from mplug2_jax.planning.topology import devices_of, parse_topology\n"
             "from mplug2_jax.parallel.mesh import make_mesh\n"
             "for topology in ('v4:2x2x1', 'v5p:2x2x1', 'v5e:2x2', 'v6e:2x2'):\n"
-            "    print(make_mesh(1, 2, 2, topology_devices(topology)).size)\n")
+            "    print(make_mesh(1, 2, 2, devices_of(parse_topology(topology))).size)\n")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
                           cwd=ROOT)
     assert done.stdout.split() == ["4"] * 4
+
+
+TWO_SLICES = """
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+from mplug2_jax.parallel.mesh import batch_sharding, make_mesh
+from mplug2_jax.planning.hlo import Program
+from mplug2_jax.planning.topology import devices_of, parse_topology
+
+jax.config.update("jax_platforms", "cpu")
+mesh = make_mesh(4, 2, 1, devices_of(parse_topology("2xv5e:2x2")))
+for number in (0, 1):
+    assert {one.slice_index for one in mesh.devices[2 * number:][:2].flat} == {number}
+where = NamedSharding(mesh, PartitionSpec(None, "fsdp"))
+weights = jax.ShapeDtypeStruct((2, 512, 512), jnp.float32, sharding=where)
+x = jax.ShapeDtypeStruct((64, 512), jnp.float32, sharding=batch_sharding(mesh))
+
+def loss(weights, x):
+    return jnp.square(jax.lax.scan(lambda x, w: (jnp.tanh(x @ w), None), x, weights)[0]).mean()
+
+with jax.set_mesh(mesh):
+    step = jax.jit(jax.grad(loss), out_shardings=where)
+    for one in Program(step.lower(weights, x).compile().as_text()).collectives():
+        print(one.kind, one.size * one.times, one.axes({"data": 2, "fsdp": 2, "tensor": 1}))
+"""
+
+
+@needs_libtpu
+@pytest.mark.slow
+def test_between_slices_each_chip_sends_its_part_of_the_gradient_once():
+    done = subprocess.run([sys.executable, "-c", TWO_SLICES], capture_output=True, text=True,
+                          check=True, cwd=ROOT)
+    found = [line.split() for line in done.stdout.splitlines()]
+    gradient = 2 * 512 * 512 * 4
+    between = [(kind, int(size)) for kind, size, axes in found if axes == "slices"]
+    assert {kind for kind, _ in between} == {"all-reduce"}
+    assert sum(size for _, size in between) == gradient // 4
+    assert {axes for _, _, axes in found} > {"slices", "fsdp"}
 
 
 @needs_libtpu
@@ -328,11 +288,12 @@ def test_nearly_all_of_large_is_sharded():
 
 def test_a_plan_names_what_bounds_it():
     chip = CHIPS["v5e"]
-    plan = Plan(chip, {"image": 8}, {"data": 1, "fsdp": 4, "tensor": 1}, 10, 1.0, GIB, 2 * GIB,
-                3 * GIB, 3 * GIB, 4 * int(chip.flops), 8 * int(chip.flops),
-                {"all-reduce": 3e12}, 0, 1.0, 2.0, "")
+    plan = plan_of({"data": 1, "fsdp": 4, "tensor": 1}, executed_flops=8 * int(chip.flops),
+                   model_flops=4 * int(chip.flops), collectives={"all-reduce": 3e12}, traffic=0)
     assert plan.bounds == {"compute": 2.0, "memory": 0.0,
                            "interconnect": pytest.approx(3e12 / chip.ici_bandwidth)}
     assert "by interconnect" in plan.table()
     faster = dataclasses.replace(plan, collectives={})
     assert "by compute" in faster.table() and "MFU at most 50%" in faster.table()
+    apart = dataclasses.replace(plan, dcn=100 * chip.dcn_bandwidth)
+    assert apart.bound == "dcn" and apart.seconds == pytest.approx(100)

@@ -15,7 +15,7 @@ def test_a_command_that_there_is_not_is_one_line(arguments, given, monkeypatch, 
         planning.main()
     assert ended.value.code == 2
     assert capsys.readouterr().err == (
-        f"error: expected a command, describe, aot or goodput; got {given}\n")
+        f"error: expected a command, describe, aot, suggest or goodput; got {given}\n")
 
 
 def test_a_command_gets_the_flags_behind_it(monkeypatch):

@@ -8,6 +8,8 @@ import numpy as np
 from av.stream import Disposition
 from PIL import Image
 
+from mplug2_jax.preprocess.opening import ANY_TITLE
+
 UNIT = 65536  # of a display matrix
 HEIGHT, WIDTH = 48, 64
 
@@ -147,7 +149,7 @@ def damaged(data: bytes, numbers: Iterable[int]) -> bytes:
 def plain(data: bytes, stream: int = 0) -> list[np.ndarray]:
     """Every frame that PyAV gives of a whole decode, unturned; refused packets are left out."""
     found = []
-    with av.open(io.BytesIO(data), metadata_errors="ignore") as container:
+    with av.open(io.BytesIO(data), **ANY_TITLE) as container:
         video = container.streams.video[stream]
         for packet in container.demux(video):
             try:

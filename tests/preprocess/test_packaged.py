@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import re
 import shutil
 import subprocess
 import sys
@@ -12,9 +10,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 from configs import common
 from data.pipeline.fingerprint import fingerprint
+from mplug2_jax.inference.specs import Given, find_vocabulary
 from mplug2_jax.preprocess.tokenizer import (
     BERT_UNCASED,
     PACKAGED,
@@ -114,38 +114,22 @@ PREDICTIONS = [
     (None, "away/own.txt", None, 6, "no vocabulary away/own.txt, .* give --tokenizer=FILE$"),
     (None, "", None, 6, "no vocabulary in the config, .* give --tokenizer=FILE$"),
 ]
-CODE = """
-import json, sys
-from pathlib import Path
-from types import SimpleNamespace
-from ml_collections import ConfigDict
-import predict
-for flag, stated, folder, pieces in json.load(sys.stdin):
-    predict.TOKENIZER = SimpleNamespace(value=flag)
-    predict.CHECKPOINT = SimpleNamespace(value=folder)
-    data = {"data": {"tokenizer": stated}} if stated else {}
-    try:
-        print(predict.find_vocabulary(ConfigDict({"model": {"vocab_size": pieces}} | data),
-                                      Path(folder)))
-    except ValueError as error:
-        print(error)
-"""
 
 
-def test_the_vocabulary_of_a_prediction(tmp_path):
-    """In a process of its own, for each script defines its flags."""
-    cases = []
-    for at, (flag, stated, beside, pieces, _) in enumerate(PREDICTIONS):
-        if beside:
-            (tmp_path / f"{at}").mkdir()
-            write(tmp_path / f"{at}" / "run", beside)
-        cases.append((flag, stated, f"{at}/run", pieces))
-    done = subprocess.run([sys.executable, "-c", CODE], cwd=tmp_path, input=json.dumps(cases),
-                          env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True,
-                          text=True, check=True)
-    for at, (line, case) in enumerate(zip(done.stdout.splitlines(), PREDICTIONS, strict=True)):
-        expected = case[-1].replace("run/", f"{at}/run/")
-        assert re.match(expected, line) if " " in expected else line == expected, case
+@pytest.mark.parametrize("flag, stated, beside, pieces, expected", PREDICTIONS)
+def test_the_vocabulary_of_a_prediction(flag, stated, beside, pieces, expected, tmp_path,
+                                        monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if beside:
+        write(tmp_path / "run", beside)
+    config = ConfigDict({"model": {"vocab_size": pieces}}
+                        | ({"data": {"tokenizer": stated}} if stated else {}))
+    given = Given("run", tokenizer=flag)
+    if " " in expected:
+        with pytest.raises(ValueError, match=f"^{expected}"):
+            find_vocabulary(config, Path("run"), given)
+    else:
+        assert str(find_vocabulary(config, Path("run"), given)) == expected
 
 
 def test_a_config_of_another_size_is_an_error_of_one_line(bert):

@@ -13,7 +13,7 @@ from clips import HEIGHT, UNIT, WIDTH, damaged, encode, moving, plain, remux
 
 from data.media import probe
 from mplug2_jax.contracts.errors import MediaError
-from mplug2_jax.preprocess import packets, video
+from mplug2_jax.preprocess import frames, packets, video
 from mplug2_jax.preprocess.frames import _NUMBERED, Turning
 from mplug2_jax.preprocess.sampling import within
 from mplug2_jax.preprocess.video import decode_video, frame_indices, video_facts
@@ -99,8 +99,10 @@ def assert_from_keyframes(data: bytes, most: int, monkeypatch) -> None:
     assert counts["decoded"] <= most and counts["refused"] == 0
     part = decode_video(data, 3, start=19.5 / 25, end=34.5 / 25)
     np.testing.assert_array_equal(part, [every[20 + n] for n in frame_indices(15, 3)])
-    # A file of many hours, whose packets are not kept but read again.
+    # A file of many hours, whose packets are not kept but read again; and of large frames, of
+    # which few wait to be converted.
     monkeypatch.setattr(packets, "_KEPT_BYTES", 0)
+    monkeypatch.setattr(frames, "_WAITING_PIXELS", 2 * HEIGHT * WIDTH)
     assert_as_plain(data, (3, COUNT))
     np.testing.assert_array_equal(decode_video(data, 2, start=31.5 / 25), last)
 

@@ -1,12 +1,15 @@
 """train.py and eval.py end before anything is trained or loaded where they could not end well."""
 
 import json
+import os
+import subprocess
+import sys
 
 import e2e_config
 import jax
 import numpy as np
 import pytest
-from commands import run
+from commands import ROOT, run, seen
 
 from data.demo import builder
 from mplug2_jax import launch, tasks
@@ -52,9 +55,6 @@ def error(output):
     (["--config.best=text_to_video_r20"],
      "error: evals.video_retrieval.validation = 'video_validation': best = 'text_to_video_r20' is "
      "no figure of it; there are dual_text_to_video_r1"),
-    (["--config.best=text_to_video_r10"], "is 1 whatever the model says, of 6 examples"),
-    (["--config.evals.video_qa.task.max_length=600"],
-     "error: evals.video_qa: its model cannot compute what it is to, of a batch with "),
     (["--config.evals.image_qa.stream.frames=2", "--config.evals.image_qa.kind=other"],
      "error: evals.image_qa: stream 'eval': split 'image_validation' has images, set frames=1"),
     (["--config.evals.video_caption.validation=text_validation"],
@@ -68,6 +68,20 @@ def test_a_validation_that_must_fail_ends_the_run_before_its_first_step(
     assert message in error(output)
     assert not [*(tmp_path / "run").rglob("*.jsonl")]
     assert not [path for path in (tmp_path / "run").glob("checkpoints/*")]
+
+
+def test_an_evaluation_by_the_cpu_of_a_machine_with_a_gpu_ends(checkpoint, tmp_path):
+    """As training does."""
+    smi = tmp_path / "nvidia-smi"
+    smi.write_text("#!/bin/sh\necho NVIDIA H200, 580.1\n")
+    smi.chmod(0o755)
+    environment = seen() | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    for name in ("JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES"):
+        environment.pop(name, None)
+    done = subprocess.run([sys.executable, "eval.py", f"--checkpoint={checkpoint}"], cwd=ROOT,
+                          env=environment, text=True, capture_output=True)
+    assert done.returncode == 2 and "there is a GPU in this machine (1 x NVIDIA H200" in error(
+        done.stderr)
 
 
 def test_a_work_folder_that_cannot_be_one(data, tmp_path):
@@ -90,7 +104,7 @@ def test_reports_that_cannot_be_written_end_an_evaluation_before_it_begins(check
     for given, said in [
             (tmp_path / "file" / "x", f"--out={tmp_path}/file/x: {tmp_path}/file is a file"),
             ("/proc/nowhere", "--out=/proc/nowhere: no such file or directory; give a folder"),
-            ("gs://bucket/x", "--out=gs://bucket/x: expected a path of a file system"),
+            ("ftp://host/x", "--out=ftp://host/x: expected a path of a file system"),
             (tmp_path / "out", f"--out={tmp_path}/out: video_qa.jsonl, which will be written"),
             (tmp_path / "other", f"{tmp_path}/other/report.json: is there and none of eval.py's")]:
         output = run("eval.py", f"--checkpoint={checkpoint}", f"--out={given}", status=2)

@@ -10,17 +10,12 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory):
+def data(miniature, tmp_path_factory):
     """Folders of a small corpus, for its vocabulary, and of labelled examples."""
-    corpus, tasks = tmp_path_factory.mktemp("corpus"), tmp_path_factory.mktemp("tasks")
-    sizes = {f"{kind}_{part}": 8 for kind in ("video", "image")
-             for part in ("train", "validation", "test")} | {"text_train": 400,
-                                                             "text_validation": 8}
-    run("-m", "data.prepare", "moving_digits", f"--out={corpus}", "--processes=1",
-        *(f"--{name}={size}" for name, size in sizes.items()))
+    tasks = tmp_path_factory.mktemp("tasks")
     run("-m", "data.prepare", "moving_digits_tasks", f"--out={tasks}", "--train=16",
         "--validation=8", "--test=10", "--gallery=1")
-    return corpus, tasks
+    return miniature, tasks
 
 
 def train(data, family, workdir, *more):
@@ -32,8 +27,9 @@ def train(data, family, workdir, *more):
 
 
 @pytest.mark.parametrize("family, figures, count, page_says", [
-    ("text_pair", ("text_class_accuracy", "text_class_majority", "text_class_f1",
-                   "text_class_matthews"), 10, "label"),
+    # Of labels, too, but of texts.
+    pytest.param("text_pair", ("text_class_accuracy", "text_class_majority", "text_class_f1",
+                               "text_class_matthews"), 10, "label", marks=pytest.mark.long),
     ("image_pair", ("images_class_accuracy", "images_class_majority", "images_class_f1",
                     "images_class_matthews"), 10, "data:image/jpeg"),
     ("grounding", ("image_grounding_accuracy", "image_grounding_iou"), 20, "model, red"),

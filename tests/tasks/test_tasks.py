@@ -66,7 +66,7 @@ def captions_of_clips(clips, seed=0):
     return texts
 
 
-@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize("devices", [8, pytest.param(1, marks=pytest.mark.long)])  # as on eight
 def test_reranking_equals_scoring_every_pair(devices):
     """Ten clips in batches of eight, 19 captions: both ways, with and without reranking."""
     task = small.task("retrieval", rerank=3, same="label")

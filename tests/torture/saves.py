@@ -9,20 +9,22 @@ import re
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 import conftest
 import jax
 import numpy as np
 import saves_script
-from commands import ROOT, run, seen
+import stops
+from commands import ROOT, losses, run, seen
 from forks import Fork
 
 from mplug2_jax.checkpoints import CheckpointError, Checkpoints, manifest
 from mplug2_jax.checkpoints.choice import stored
-from mplug2_jax.parallel.mesh import make_mesh
 
 STEPS = 40  # of the run that is killed
+INSIDE = 10  # kills that must fall inside a save
 
 
 def flips(folder, count=200, seed=0):
@@ -37,7 +39,7 @@ def flips(folder, count=200, seed=0):
         checkpoints.save(1, {"params": params}, {"model": {}}, {"video": saves_script.BATCH})
     params = jax.device_get(params)
     draw, counts = random.Random(seed), dict(flipped=0, rejected=0, taken=0, wrong=0)
-    files = [path for path in (folder / "1").rglob("*") if path.is_file()]
+    files = sorted(path for path in (folder / "1").rglob("*") if path.is_file())
     for path in draw.choices(files, [path.stat().st_size for path in files], k=count):
         content = bytearray(path.read_bytes())
         place, whole = draw.randrange(len(content)), bytes(content)
@@ -58,71 +60,72 @@ def kills(folder, count=30, seed=0):
     """SIGKILLs of one run of `train.py` that saves every step, drawn over the bytes it writes.
 
     Returns:
-      `kills`; of these `inside` a save; `half` checkpoints that were chosen, `lost` and `doubled`
-      steps of 8 samples a stream, `differing` arrays of the last checkpoint, against a run that
-      nothing interrupts; `damaged`: warnings of damaged checkpoints.
+      `kills`; of these `inside` a save, and how many too few, `outside`; starts from `half`
+      checkpoints, and from `older` ones than the newest whole one; `lost` and `doubled` samples of
+      all streams, and `differing` arrays of the last checkpoint, against a run that nothing
+      interrupts; `damaged`: warnings of such checkpoints.
     """
-    data = folder / "data"
-    sizes = {f"{kind}_{part}": size for kind in ("video", "image") for part, size in
-             (("train", 24), ("validation", 8), ("test", 8))}
-    run("-m", "data.prepare", "moving_digits", f"--out={data}", "--processes=1",
-        "--text_train=200", "--text_validation=8",
-        *(f"--{name}={size}" for name, size in sizes.items()))
-    run(*_train(data, folder / "straight"))
+    data = stops.prepare(folder / "data")
+    run(*_train(data, folder / "straight"), path=ROOT / "tests")
     workdir, draw = folder / "killed", random.Random(seed)
     checkpoints = workdir / "checkpoints"
-    counts = dict(kills=0, inside=0, half=0, damaged=0)
+    counts = dict(kills=0, inside=0, half=0, older=0, damaged=0)
     newest = max(stored(folder / "straight" / "checkpoints"))
     written = sum(path.stat().st_size for path in
                   (folder / "straight" / "checkpoints" / str(newest)).rglob("*") if path.is_file())
     while counts["kills"] < count:
         # A life writes up to two checkpoints, one on average: the run ends after its last kill.
         most = int(draw.uniform(0.02, 2.0) * written)
-        good = {step for step in (stored(checkpoints) if checkpoints.is_dir() else [])
-                if not manifest.damage(checkpoints / str(step))}
+        good = _whole(checkpoints)
         process = Fork(["tests/killed.py", checkpoints, most, *_train(data, workdir)],
-                       seen(path=ROOT))
+                       seen(path=ROOT / "tests"))
         output = process.communicate(timeout=900)[0]
         _check_start(output, good, counts)
         assert process.returncode == -9, output[-3000:]
         counts["kills"] += 1
         counts["inside"] += any("saving" in path.name for path in checkpoints.iterdir())
-    good = {step for step in stored(checkpoints)}
-    _check_start(run(*_train(data, workdir)), good, counts)
+    good = _whole(checkpoints)
+    _check_start(run(*_train(data, workdir), path=ROOT / "tests"), good, counts)
+    counts["outside"] = max(0, INSIDE - counts["inside"])
     return counts | _compared(folder / "straight", workdir)
 
 
+def _whole(checkpoints):
+    """Steps of the checkpoints of a folder, if it is there, that are whole by their files."""
+    return {step for step in (stored(checkpoints) if checkpoints.is_dir() else [])
+            if not manifest.damage(checkpoints / str(step))}
+
+
 def _train(data, workdir):
-    return ("train.py", "--config=tests/e2e_config.py:start", f"--config.data.root={data}",
-            f"--config.data.tokenizer={data}/vocab.model", f"--workdir={workdir}",
-            f"--config.optimizer.steps={STEPS}", "--config.checkpoint_every=1",
-            "--config.keep_checkpoints=2")
+    return stops.train(data, workdir, f"--config.optimizer.steps={STEPS}",
+                       "--config.checkpoint_every=1", "--config.keep_checkpoints=2",
+                       config="tests/kills_config.py")
 
 
 def _check_start(output, good, counts):
     """Counts what a life says of its start."""
-    started = re.findall(r"going on from step (\d+)", output)
-    counts["half"] += sum(int(step) not in good for step in started)
-    counts["half"] += bool(good and not started and "step 1/" in output)
+    started = max(map(int, re.findall(r"going on from step (\d+)", output)), default=0)
+    counts["half"] += started not in {0, *good}
+    counts["older"] += started < max(good, default=0)
     counts["damaged"] += output.count("is damaged")
 
 
 def _compared(straight, killed):
     """The ends of two runs."""
-    logs = [[json.loads(line) for line in (workdir / "train.jsonl").read_text().splitlines()]
-            for workdir in (straight, killed)]
-    steps = [[line["step"] for line in log] for log in logs]
-    ends, mesh = [], make_mesh(1, 1, 1, jax.devices()[:1])
-    for workdir in (straight, killed):
-        source = Checkpoints(workdir / "checkpoints")
-        shapes = {item: source.shapes(item) for item in ("params", "rest")}
-        arrays = [source.load_params(shapes["params"], mesh)]
-        ends.append((source.meta()["samples"], jax.device_get(jax.tree.leaves(arrays))))
-    assert ends[0][0] == ends[1][0], "samples"
-    assert [line["loss"] for line in logs[0]] == [line["loss"] for line in logs[1]]
-    return dict(lost=len(set(steps[0]) - set(steps[1])), doubled=len(steps[1]) - len(set(steps[1])),
-                differing=sum(a.tobytes() != b.tobytes()
-                              for a, b in zip(ends[0][1], ends[1][1], strict=True)))
+    wanted, found = map(_samples, (straight, killed))
+    positions = [Checkpoints(workdir / "checkpoints").meta()["samples"]
+                 for workdir in (straight, killed)]
+    assert positions[0] == positions[1] and losses(straight) == losses(killed)
+    return dict(samples=found.total(), lost=(wanted - found).total(),
+                doubled=(found - wanted).total(),
+                differing=len(stops.differing(straight, killed)))
+
+
+def _samples(workdir):
+    """How often each step read each record, as its rows in `train.jsonl` say."""
+    return Counter((line["step"], name.split("/")[1], number)
+                   for line in map(json.loads, (workdir / "train.jsonl").open())
+                   for name, number in line.items() if name.startswith("row/"))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ from mplug2_jax.contracts.errors import ConfigError, DataError
 from mplug2_jax.contracts.streams import Stream
 from mplug2_jax.evaluation.validation import lacking
 from mplug2_jax.parallel.mesh import make_mesh
+from mplug2_jax.training.ledger import Ledger
 from mplug2_jax.training.runlog import RunLog
 
 ABOUT = dict(figure="accuracy", root="data", split="val", limit=0, selected_on_test=False)
@@ -222,13 +224,16 @@ def test_retrieval_without_reranking_needs_no_matching():
 
 
 def test_a_validation_that_the_run_did_not_come_to_is_known(tmp_path):
-    with RunLog(tmp_path, 0) as log:
+    ledger = Ledger(lambda: 0.0)
+    with RunLog(tmp_path, 0, ledger) as log:
         assert not log.validated
         log.validation(10, {"accuracy": 0.5, "loss": NAN})
         log.validation(20, {"accuracy": 0.75})
-    with RunLog(tmp_path, 20) as log:
+    with RunLog(tmp_path, 20, ledger) as log:
         assert log.validated
-    with RunLog(tmp_path, 15) as log:  # what comes after comes again
+    with RunLog(tmp_path, 15, ledger) as log:  # what comes after comes again
         assert not log.validated
     lines = (tmp_path / "validation.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == [{"step": 10, "accuracy": 0.5, "loss": None}]
+    (line,) = map(json.loads, lines)
+    assert abs(line.pop("time") - time.time()) < 600
+    assert line == {"step": 10, "accuracy": 0.5, "loss": None}

@@ -62,7 +62,7 @@ def test_a_gradient_alone():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("parameter, module", [
-    ("vision/project/kernel", "vision/project"),
+    pytest.param("vision/project/kernel", "vision/project", marks=pytest.mark.long),  # as below
     ("decoder/head/dense/kernel", "decoder/head/dense"),
 ])
 def test_modules_of_the_model_are_named(parameter, module):

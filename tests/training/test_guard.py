@@ -175,6 +175,24 @@ def test_larger_gradients_that_stay_are_learned_from_again():
     assert in_a_row[window] == 0
 
 
+def test_with_other_batch_sizes_the_window_is_filled_anew():
+    """Norms of a smaller batch are larger, and no spikes; steps that were skipped stay counted."""
+    window = 9
+    step, create, mesh, _ = make(1, window)
+    state = sharding.init_sharded(create, mesh)
+    batches = [BAD["NaN in the loss"](0), *(batch_of(n) for n in range(1, 2 * window + 3))]
+    for batch in batches[window + 2:]:
+        batch["rows"]["y"] *= 30
+    batches[-1]["rows"]["y"] *= 30
+    skipped = []
+    for number, batch in enumerate(batches):
+        if number == window + 2:
+            state = state.replace(guard=guard.emptied(state.guard))
+        state, said = step(state, put_batch(batch, mesh))
+        skipped.append(int(said["skipped_steps"]))
+    assert skipped == [1] * (len(batches) - 1) + [2]  # and the full window knows a spike again
+
+
 @pytest.mark.parametrize("before, after", [(9, 9), (9, 12), (0, 9), (9, 0)])
 def test_counts_and_window_go_on_from_a_checkpoint(before, after, tmp_path):
     step, create, mesh, task = make(1, before)

@@ -1,5 +1,8 @@
 """Optimizer groups, FLOP counting, progress; checkpoints on other meshes and by module."""
 
+import functools
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +14,6 @@ from configs import common
 from mplug2_jax import launch
 from mplug2_jax.checkpoints.manager import CheckpointError, Checkpoints
 from mplug2_jax.model.mplug2 import init_params
-from mplug2_jax.parallel import sharding
 from mplug2_jax.parallel.mesh import make_mesh, put_batch
 from mplug2_jax.planning.flops import count_flops
 from mplug2_jax.training import measures
@@ -99,22 +101,22 @@ def test_looped_and_scanned_models_have_equal_flops():
 
 def test_progress_measures_without_pauses(monkeypatch):
     figures = small.task().figures
-    clock = iter([0.0, 10.0, 10.0, 25.0, 30.0])
+    clock = iter([0.0, 10.0, 45.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     amounts = {"examples": 8, "frames": 24, "positions": 100}
-    progress = Progress(step=1, total=100, amounts=amounts, flops=1e9, peak=1e10, figures=figures)
+    ledger = SimpleNamespace(begin=lambda step: None, paused=0.0)
+    progress = Progress(100, amounts, 1e9, lambda: 1e10, figures, ledger)
     for step in range(1, 22):  # the first is not measured
         progress.count(step, {"tokens": jnp.float32(2 * step)})
     speed = progress.measure(21)  # 20 steps in 10 s
     assert speed == {"examples_per_second": 16, "average_examples_per_second": 16, "mfu": 0.2,
                      "frames_per_second": 48, "tokens_per_second": 46, "padding": 0.77}
-    with progress.paused():  # 15 s
-        pass
     for step in range(22, 32):
         progress.count(step, {"tokens": jnp.float32(100)})
-    later = progress.measure(31)  # 10 steps in 20 s, 15 of them paused
-    assert later["examples_per_second"] == 16
-    assert (later["tokens_per_second"], later["padding"]) == (200, 0)
+    ledger.paused = 15.0
+    later = progress.measure(31)  # 10 steps in 20 s beside these
+    assert (later["examples_per_second"], later["average_examples_per_second"]) == (4, 8)
+    assert (later["tokens_per_second"], later["padding"]) == (50, 0)
     line = progress.line(31, {"loss": 1.0, "video/vtc": 0.5, "video/vtc_t2v": 1.0}, speed)
     assert line == ("step 31/100 loss 1.0000 | video/vtc 0.500 | 16 examples/s | MFU 20% | "
                     "0:34 left")
@@ -125,8 +127,10 @@ def test_progress_measures_without_pauses(monkeypatch):
 def test_what_is_not_there_is_not_measured(monkeypatch):
     clock = iter([0.0, 10.0])
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
-    progress = Progress(1, 100, {"examples": 8}, flops=1e9, peak=None, figures=())
-    progress.count(2, {"tokens": jnp.float32(0)})
+    ledger = SimpleNamespace(begin=lambda step: None, paused=0.0)
+    progress = Progress(100, {"examples": 8}, 1e9, lambda: None, (), ledger)
+    for step in (1, 2):
+        progress.count(step, {"tokens": jnp.float32(0)})
     assert progress.measure(21).keys() == {"examples_per_second", "average_examples_per_second"}
 
 
@@ -147,16 +151,15 @@ def test_a_step_says_what_it_read_and_norms_by_module():
 
 
 def setup(shape):
-    """The task, a mesh, the shapes of the state, a function that makes it, and the step."""
+    """The task, a mesh, the shapes of the state, a function that places it, and the step."""
     mesh = make_mesh(*shape, jax.devices()[:int(np.prod(shape))])
     task = small.task("captioning", memory="visual")  # quick to compile
     optimizer, _ = make_optimizer(options())
 
-    def create():
-        return create_state(task, optimizer, 0)
-
-    shapes = jax.eval_shape(create)
-    return task, mesh, shapes, create, make_train_step(task, optimizer, shapes, mesh, 0)
+    start = functools.partial(small.state_of, task, optimizer, mesh)
+    shapes = jax.eval_shape(functools.partial(create_state, task, optimizer, 0, False),
+                            small.params_of(task.model))
+    return task, mesh, shapes, start, make_train_step(task, optimizer, shapes, mesh, 0)
 
 
 def advance(state, step, mesh, steps):
@@ -173,8 +176,8 @@ def advance(state, step, mesh, steps):
 def saved(tmp_path_factory):
     """A folder with the checkpoint of two steps on two devices, and that state."""
     folder = tmp_path_factory.mktemp("checkpoints")
-    _, mesh, _, create, step = setup((1, 2, 1))
-    state, _ = advance(sharding.init_sharded(create, mesh), step, mesh, 2)
+    _, mesh, _, start, step = setup((1, 2, 1))
+    state, _ = advance(start(), step, mesh, 2)
     checkpoints = Checkpoints(folder, keep=2)
     checkpoints.save(2, state.items(), {"model": {}}, {"video": 16})
     checkpoints.close()
@@ -183,8 +186,8 @@ def saved(tmp_path_factory):
 
 def test_a_checkpoint_goes_on_on_another_mesh(saved):
     folder, state = saved
-    task, mesh, shapes, create, step = setup((1, 1, 1))
-    _, whole = advance(sharding.init_sharded(create, mesh), step, mesh, 3)
+    task, mesh, shapes, start, step = setup((1, 1, 1))
+    _, whole = advance(start(), step, mesh, 3)
     checkpoints = Checkpoints(folder)
     assert checkpoints.meta()["samples"] == {"video": 16}
     restored = restore_state(checkpoints, shapes, mesh, task)
@@ -202,11 +205,8 @@ def test_a_step_lowers_the_loss():
     mesh = make_mesh(1, 1, 1, jax.devices()[:1])
     optimizer, _ = make_optimizer(options(learning_rate=1e-3))
 
-    def create():
-        return create_state(task, optimizer, 0)
-
-    state = sharding.init_sharded(create, mesh)
-    step = make_train_step(task, optimizer, jax.eval_shape(create), mesh, 0)
+    state = small.state_of(task, optimizer, mesh)
+    step = make_train_step(task, optimizer, state, mesh, 0)
     batch = put_batch({"video": small.pairs()}, mesh)
     values = []
     for _ in range(15):

@@ -7,6 +7,7 @@ these a row has a `Cell`; the bytes are read again when the record is written.
 import functools
 import hashlib
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,6 +56,7 @@ class _File:
         self._parquet: pq.ParquetFile | None = None
         self._batches: list[pa.RecordBatch] = []
         self._held: tuple[int, str, Any] = (-1, "", None)  # a group's number, column and values
+        self._lock = threading.Lock()  # a reader of Parquet that two threads ask ends the process
         try:
             if path.suffix.lower() == ".parquet":
                 self._parquet = pq.ParquetFile(path)
@@ -84,12 +86,13 @@ class _File:
 
     def value(self, column: str, row: int) -> Any:
         """What stands in a cell; the group of rows that it is of is kept for the next."""
-        group = int(np.searchsorted(self._starts, row, side="right")) - 1
-        if self._held[:2] != (group, column):
-            values = (self._parquet.read_row_group(group, [column]) if self._parquet
-                      else self._batches[group])[column]
-            self._held = group, column, values
-        return self._held[2][row - int(self._starts[group])].as_py()
+        with self._lock:
+            group = int(np.searchsorted(self._starts, row, side="right")) - 1
+            if self._held[:2] != (group, column):
+                values = (self._parquet.read_row_group(group, [column]) if self._parquet
+                          else self._batches[group])[column]
+                self._held = group, column, values
+            return self._held[2][row - int(self._starts[group])].as_py()
 
 
 def _ipc(path: Path) -> tuple[pa.Schema, list[pa.RecordBatch]]:

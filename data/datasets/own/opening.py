@@ -20,21 +20,13 @@ import fsspec
 
 from data.datasets.own import arrow_files
 from data.datasets.raw import Media
+from data.stores import STORES, check_store, protocol
 from mplug2_jax.contracts.errors import DataError, MediaError
 
 CELL, INLINE = "cell:", "data:"
 WEB = ("http", "https")
-# What fsspec opens beside them; not what would lead to this machine's files, or into others.
-STORES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oss", "hdfs", "hf", "memory")
 LIMIT = 2**31  # bytes of a medium that is fetched
 _TRIES, _SECONDS = 3, 60  # of fetching; how long a server may be silent
-_TYPES = {"s3": "s3fs", "s3a": "s3fs", "gs": "gcsfs", "gcs": "gcsfs"}
-
-
-def protocol(path: str) -> str:
-    """The protocol of an address, "" for a path."""
-    head, mark, _ = path.partition("://")
-    return head.casefold() if mark and head.replace("+", "").isalnum() else ""
 
 
 def elsewhere(path: str) -> bool:
@@ -50,12 +42,7 @@ def check_protocol(path: str) -> None:
     if name not in STORES:
         raise DataError(f"{path}: expected a path, file://, or one of "
                         + ", ".join(f"{one}://" for one in (*WEB, *STORES)))
-    try:
-        fsspec.get_filesystem_class(name)
-    except (ImportError, ValueError) as error:
-        package = _TYPES.get(name)
-        how = f"pip install {package}" if package else " ".join(str(error).split())
-        raise DataError(f"{path}: {name}:// needs a package of its own: {how}") from None
+    check_store(path)
 
 
 def read_media(root: Path, place: Media) -> bytes:

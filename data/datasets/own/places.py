@@ -17,11 +17,11 @@ import urllib.parse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from data.datasets import tars
 from data.datasets.own import opening
 from data.datasets.own.arrow_files import Cell
 from data.datasets.raw import IMAGE_SUFFIXES, VIDEO_SUFFIXES, Media, Missing, RawFolder
 from mplug2_jax.contracts.errors import MediaError
+from mplug2_jax.preprocess import tars
 
 IMAGES = (*IMAGE_SUFFIXES, ".jfif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif", ".jp2",
           ".j2k", ".ppm")

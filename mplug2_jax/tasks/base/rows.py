@@ -68,7 +68,7 @@ class Rows:
 
     def _spill(self) -> None:
         # Open as long as the rows are read, so in no `with`: it goes with them.
-        self._file = self._file or tempfile.TemporaryFile(prefix="mplug2_jax_")  # noqa: SIM115
+        self._file = self._file or tempfile.TemporaryFile(prefix="mplug2_jax_")
         try:
             for part in self._parts:
                 self._file.write(part.view(np.uint8).data)

@@ -259,7 +259,8 @@ class Task:
           rng: the step's key.
           task_state: of `init_state` or `next_state`; not differentiated. None is for counting the
             FLOPs of the model alone: the loss is then that without it.
-          step: its number, from 0 on.
+          step: its number, from 0 on; where batch sizes have changed in the run, that at which
+            as many samples were planned to be read, a float.
         """
         raise TypeError(f"{type(self).__name__} has no loss")
 

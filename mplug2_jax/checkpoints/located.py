@@ -12,7 +12,8 @@ from typing import Any
 from absl import logging
 from ml_collections import ConfigDict
 
-from mplug2_jax.checkpoints import BEST, LAST
+from mplug2_jax.checkpoints.manager import BEST, LAST
+from mplug2_jax.contracts import paths
 
 _PATHS = ("root", "tokenizer", "classes", "answers", "templates", "wordings")
 DATA = "data"  # of a work folder, where a run keeps its own
@@ -44,7 +45,8 @@ def located(config: ConfigDict, checkpoint: str | Path) -> ConfigDict:
 
 def work_folder(checkpoint: str | Path) -> Path:
     """The work folder of a checkpoint, absolute."""
-    path = Path(os.path.abspath(checkpoint))
+    path = paths.parse(checkpoint)
+    path = path if paths.in_bucket(path) else Path(os.path.abspath(path))
     return path.parent if path.name in (LAST, BEST) else path
 
 
@@ -65,12 +67,12 @@ def find(stated: str, work: Path, former: Iterable[Path] = ()) -> Path | None:
         return None
     here = Path.cwd()
     above = () if path.is_absolute() else (
-        path if place == here else place / path for place in work.parents)
+        path if place == here else place / path for place in paths.parents(work))
     own = (work / path.relative_to(folder) for folder in former
            if path.is_relative_to(folder) and ".." not in path.parts)
     inside = (place / tail for tail in _tails(path) for place in (work, work / DATA))
     for one in (*above, path, *own, *inside):
-        if os.path.exists(one):  # not so where it cannot be looked at, either
+        if _exists(one):  # not so where it cannot be looked at, either
             return one
     return None
 
@@ -80,12 +82,16 @@ def former_folders(config: ConfigDict, work: Path) -> list[Path]:
     in its `data`. That alone tells whether a path's `data` is its own."""
     found = []
     for _, stated in _paths(config, ""):
-        for folder in Path(stated).parents:
+        for folder in () if "://" in stated else Path(stated).parents:
             below = Path(stated).relative_to(folder)
             if below.parts[0] == DATA and folder.name and (folder.name == work.name or (
-                    below.parts[1:] and os.path.exists(work / below))):
+                    below.parts[1:] and _exists(work / below))):
                 found.append(folder)
     return found
+
+
+def _exists(path: Path) -> bool:
+    return path.exists() if paths.in_bucket(path) else os.path.exists(path)
 
 
 def _tails(path: Path) -> list[Path]:

@@ -1,12 +1,14 @@
 """Where the members of a tar file lie; of its headers nothing is believed."""
 
 import io
-import os
 import re
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
+
+from mplug2_jax.contracts.paths import in_bucket
 
 _MIB = 16
 _HEADER = _MIB * 2**20  # bytes of names and of other facts that stand before a member
@@ -39,8 +41,8 @@ class _Headers(io.BufferedReader):
     """A file of which no more is read than headers are long, whatever they claim."""
 
     def __init__(self, path: Path):
-        super().__init__(io.FileIO(path))
-        self.bytes = os.fstat(self.fileno()).st_size
+        super().__init__(cast(Any, path).seekable() if in_bucket(path) else io.FileIO(path))
+        self.bytes = path.stat().st_size
         self.held = 0  # bytes read since the last member
         self._type = b""
 
@@ -86,7 +88,7 @@ def members(path: Path) -> Iterator[Member]:
     try:
         with _Headers(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
             while (member := tar.next()) is not None:
-                tar.members.clear()  # which it would keep
+                cast(Any, tar).members.clear()  # which it would keep
                 file.held = 0
                 if member.size < 0 or tar.offset <= member.offset:  # it would go round in rings
                     raise tarfile.ReadError("a header claims a size below zero")

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from configs import common, located
+from configs import common
+from mplug2_jax.checkpoints import located
 
 
 @pytest.fixture
