@@ -30,9 +30,11 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 # Else the cache's path, for the tuning of GPUs, is part of each key: no other tree could use it.
 os.environ.setdefault("JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES", "none")
 
-# In the background of a shell's script, or under nohup, one is ignored, and would be by the runs
-# that tests start.
-for number in (signal.SIGINT, signal.SIGHUP):
+# In the background of a shell's script, under nohup or some launchers, they are ignored or blocked,
+# and would be by the runs that tests start.
+SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+for number in SIGNALS:
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT
                       else signal.SIG_DFL)

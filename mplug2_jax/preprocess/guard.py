@@ -176,6 +176,8 @@ class _Process:
 
 def serve() -> None:
     """The other process: answers calls from its input until that ends."""
+    # Else it is as deaf as the thread that started it, one of Grain's, and could not be ended.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # its parent's matter
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     limit = min([_MEMORY, *(one for one in (soft, hard) if one != resource.RLIM_INFINITY)])

@@ -192,6 +192,19 @@ def test_a_process_that_others_end_says_nothing_of_the_file(monkeypatch):
         guard.guarded(len, b"")
 
 
+def test_a_process_hears_signals_to_which_the_thread_that_starts_it_is_deaf():
+    guard.end_all()  # those that are kept were started before
+    signals = (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        with pytest.raises(MachineError, match="ended by others .SIGTERM"):
+            guard.guarded(ended_by, signal.SIGTERM)
+        with pytest.raises(MediaError, match="took longer than 0.5 s"):
+            guard.guarded(time.sleep, 600, seconds=0.5)
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+
+
 def test_the_kind_of_an_error_comes_back():
     kept = guard.guarded(os.getpid)
     with pytest.raises(MediaError, match="^odd: KeyError: 'x'$"):
